@@ -1,1 +1,1 @@
-"""Who is asking (a user of this machine, a token, a certificate) and what they may do."""
+"""Authentication (by UNIX socket, token, certificate or plugin) and authorization of clients."""

@@ -1,4 +1,7 @@
-"""Jobs, attempts, schedules and events as JSON documents (docs/protocol.md §4)."""
+"""Jobs, attempts, schedules and events as JSON documents (docs/protocol.md §4).
+
+Times are strings in RFC 3339, durations seconds, sizes bytes.
+"""
 
 from typing import Any
 
@@ -13,37 +16,39 @@ from taskqd.protocol.submit import SUBMIT_OPTIONS
 from taskqd.protocol.values import timestamp
 
 
-def _shown(happened: Event) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(happened)
+def describe_event(event: Event) -> dict[str, Any]:
+    """Return an event as a JSON document; of its output, only the sizes."""
+    document: dict[str, Any] = msgspec.to_builtins(event)
     for name in ("at", "retry_at"):
-        if name in shown:
-            shown[name] = timestamp(shown[name])
-    if isinstance(happened, Submitted | Changed | Scheduled):
-        shown["spec"] = _asked(shown)
+        if name in document:
+            document[name] = timestamp(document[name])
+    if isinstance(event, Submitted | Changed | Scheduled):
+        document["spec"] = _take_spec(document)
     for name in ("stdout", "stderr"):
-        if name in shown:
-            shown[name] = {key: shown[name][key] for key in ("size", "dropped") if key in shown[name]}
-    return shown
+        if name in document:
+            output = document[name]
+            document[name] = {key: output[key] for key in ("size", "dropped") if key in output}
+    return document
 
 
-def _asked(shown: dict[str, Any]) -> dict[str, Any]:
-    """Take the command out of an event and return what was asked, the command first."""
-    command, spec = shown.pop("command", None), shown.get("spec", {})
+def _take_spec(document: dict[str, Any]) -> dict[str, Any]:
+    """Remove the command from an event and return its spec, with the command first."""
+    command, spec = document.pop("command", None), document.get("spec", {})
     if "at" in spec:
         spec["at"] = timestamp(spec["at"])
     return spec if command is None else {"command": command, **spec}
 
 
 def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
-    """Return a job as the JSON object of docs/protocol.md §4; durations in seconds, sizes in bytes.
+    """Return a job as a JSON document.
 
-    ``reason`` is why it is where it is at this moment. The sizes are those of the latest attempt once it has
-    ended. Fields that have no value are None; those of arrays and of schedules are there only for theirs.
+    `reason` is that of its status now. The sizes are those of the latest attempt, 0 while it runs. Fields
+    without a value are None; those of arrays and schedules are present only for their jobs.
     """
     attempt = job.attempt
     return {
         "id": job.id,
-        **_kin(job),
+        **_relations(job),
         "command": job.command or None,
         "status": job.status.value,
         "reason": reason.value if reason else None,
@@ -67,13 +72,13 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
         "pid": attempt.pid if attempt and job.status is Status.RUNNING else None,
         "detail": attempt.detail if attempt else None,
         **_sizes(attempt),
-        **_used(_latest_ended(job)),
-        **_given(job.spec),
+        **_usage(_latest_ended(job)),
+        **_options(job.spec),
     }
 
 
 def describe_attempts(job: Job) -> list[dict[str, Any]]:
-    """Return all attempts of a job as JSON has them, oldest first; of a running one all sizes are 0."""
+    """Return all attempts of a job as JSON documents, oldest first; the sizes of a running one are 0."""
     return [_describe_attempt(attempt) for attempt in (*job.past, job.attempt) if attempt is not None]
 
 
@@ -87,12 +92,12 @@ def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
         "signal": _signal(attempt),
         "detail": attempt.detail,
         **_sizes(attempt),
-        **_used(attempt),
+        **_usage(attempt),
     }
 
 
 def describe_schedule(schedule: Schedule, next_run_at: float | None) -> dict[str, Any]:
-    """Return a schedule as JSON has it."""
+    """Return a schedule as a JSON document."""
     spec = schedule.spec
     options = {name: getattr(spec, name) for name in ("label", "retries", "timeout", "cwd")}
     return {
@@ -110,23 +115,23 @@ def describe_schedule(schedule: Schedule, next_run_at: float | None) -> dict[str
         "queue": spec.queue,
         "priority": spec.priority,
         **{name: value for name, value in options.items() if value},
-        **_given(spec),
+        **_options(spec),
         **_array_spec(spec),
     }
 
 
-def _kin(job: Job) -> dict[str, Any]:
-    """What it is a part of, or has parts of."""
-    kin: dict[str, Any] = {}
+def _relations(job: Job) -> dict[str, Any]:
+    """Return the array or the schedule of a job, or the tasks of an array."""
+    relations: dict[str, Any] = {}
     if job.array is not None:
-        kin = {"array": job.array, "index": job.index}
+        relations = {"array": job.array, "index": job.index}
     if job.tasks is not None:
         counts = {status.value.lower(): job.tasks.counts.get(status, 0) for status in Status}
-        kin = {"tasks": {"first": job.tasks.first, "count": job.tasks.count, **counts}}
-        kin |= _array_spec(job.spec)
+        relations = {"tasks": {"first": job.tasks.first, "count": job.tasks.count, **counts}}
+        relations |= _array_spec(job.spec)
     if job.schedule is not None:
-        kin["schedule"] = job.schedule
-    return kin
+        relations["schedule"] = job.schedule
+    return relations
 
 
 def _array_spec(spec: Spec) -> dict[str, str]:
@@ -147,12 +152,12 @@ def _latest_ended(job: Job) -> Attempt | None:
     return job.attempt
 
 
-def _used(attempt: Attempt | None) -> dict[str, float | int | None]:
+def _usage(attempt: Attempt | None) -> dict[str, float | int | None]:
     usage = attempt.usage if attempt else None
     return {
         "cpu_user": round(usage.user, 6) if usage else None,
         "cpu_system": round(usage.system, 6) if usage else None,
-        "memory_peak": usage.memory or None if usage else None,  # some kernels do not tell, and say 0
+        "memory_peak": usage.memory or None if usage else None,  # some kernels report 0
     }
 
 
@@ -164,17 +169,17 @@ def _cwd(spec: Spec) -> str | None:
     return spec.cwd if data is None else data.decode("utf-8", "backslashreplace")
 
 
-def _given(spec: Spec) -> dict[str, Any]:
-    """The other options, as far as they were given."""
-    given: dict[str, Any] = msgspec.to_builtins(spec)
-    shown = {field: given[field] for field in _SHOWN_FIELDS if field in given}
+def _options(spec: Spec) -> dict[str, Any]:
+    """Return the options that differ from their defaults and that every document has only then."""
+    options: dict[str, Any] = msgspec.to_builtins(spec)
+    shown = {field: options[field] for field in _SHOWN_FIELDS if field in options}
     if spec.tz is not None:
         shown["tz"] = spec.tz
     if spec.needs:
         shown["need"] = spec.needs
     if spec.at is not None:
         shown["at"] = timestamp(spec.at)
-    if "umask" in given:
+    if "umask" in options:
         shown["umask"] = f"{spec.umask:03o}"
     if spec.env or spec.env_base64:
         data = {name: value.decode("utf-8", "backslashreplace") for name, value in spec.env_base64.items()}

@@ -1,4 +1,4 @@
-"""Values -> reply lines and JSON (docs/protocol.md §1, §4, §7); every line ends in CRLF."""
+"""Formats replies (docs/protocol.md §1, §4, §7). Every line ends with CRLF."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,10 +8,10 @@ import msgspec
 from taskqd.errors import TaskqError
 from taskqd.model.events import Event
 from taskqd.model.job import Job
-from taskqd.protocol.documents import _shown
+from taskqd.protocol.documents import describe_event
 
 MAX_RESULT_STREAM = 1024**2
-"""RESULT sends streams of at most so many bytes each; larger ones are read with OUTPUT."""
+"""Bytes of one stream in RESULT; larger ones are read with OUTPUT."""
 
 OK = b"OK\r\n"
 END = b"END\r\n"
@@ -22,29 +22,29 @@ _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
 def job_id(number: int) -> bytes:
-    """Return the reply that names a job."""
+    """Return the JOB_ID reply of a job."""
     return b"JOB_ID %d\r\n" % number
 
 
 def job_ids(results: Iterable[int | TaskqError]) -> bytes:
-    """Return a line for each submission: that names its job, or says why there is none."""
+    """Return a line for each submission: its JOB_ID or its ERROR."""
     return b"".join(
         [error(result) if isinstance(result, TaskqError) else b"JOB_ID %d\r\n" % result for result in results]
     )
 
 
 def status(job: Job, progress: int) -> bytes:
-    """Return the STATUS reply of a job; ``progress`` is a whole percentage."""
+    """Return the STATUS reply of a job; `progress` is a whole percentage."""
     return b"STATUS %b %d\r\n" % (job.status.value.encode("ascii"), progress)
 
 
 def result(stdout: bytes, stderr: bytes, exit_code: int | None) -> bytes:
-    """Return the RESULT reply of a finished job; both streams come escaped (``values.escaped``)."""
+    """Return the RESULT reply of a finished job; both streams must be escaped (`values.escaped`)."""
     return b'RESULT "%b" "%b"%b' % (stdout, stderr, result_end(exit_code))
 
 
 def result_end(exit_code: int | None) -> bytes:
-    """Return what a RESULT reply has behind the two streams."""
+    """Return the end of a RESULT reply, after the two streams."""
     return b" -\r\n" if exit_code is None else b" %d\r\n" % exit_code
 
 
@@ -54,34 +54,35 @@ def data(stream: str, offset: int, content: bytes) -> bytes:
 
 
 def data_begin(stream: str, offset: int, length: int) -> bytes:
-    """Return what a DATA reply has before its bytes; DATA_END follows them."""
+    """Return the beginning of a DATA reply, before its bytes; DATA_END follows them."""
     return b"DATA %b %d %d\r\n" % (stream.encode("ascii"), offset, length)
 
 
 def ok(text: str) -> bytes:
-    """Return an OK reply that says more."""
+    """Return an OK reply with a text."""
     return b"OK %b\r\n" % _one_line(text)
 
 
 def end(count: int) -> bytes:
-    """Return the line behind a list, with how many there were."""
+    """Return the END line of a list, with the number of its entries."""
     return b"END %d\r\n" % count
 
 
-def event(sequence: int, happened: Event) -> bytes:
-    """Return the EVENT line of something that happened; output is told by its sizes only."""
-    return b"EVENT %d %b\r\n" % (sequence, _ENCODER.encode(_shown(happened)))
+def event(sequence: int, event: Event) -> bytes:
+    """Return the EVENT line of an event."""
+    return b"EVENT %d %b\r\n" % (sequence, _ENCODER.encode(describe_event(event)))
 
 
-def error(why: TaskqError) -> bytes:
-    """Return the ERROR line of a refusal."""
-    return b"ERROR %b %b\r\n" % (why.code.encode("ascii"), _one_line(str(why)))
+def error(error: TaskqError) -> bytes:
+    """Return the ERROR line of an error."""
+    return b"ERROR %b %b\r\n" % (error.code.encode("ascii"), _one_line(str(error)))
 
 
 def as_json(word: str, value: Any) -> bytes:
-    """Return a reply of one word, such as ``STATS``, and a value as JSON."""
+    """Return a reply of a word, such as `STATS`, and a JSON document."""
     return b"%b %b\r\n" % (word.encode("ascii"), _ENCODER.encode(value))
 
 
 def _one_line(text: str) -> bytes:
+    """Return text without line breaks and other control characters."""
     return text.translate(_CONTROLS).encode("utf-8", "backslashreplace")

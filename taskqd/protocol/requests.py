@@ -210,10 +210,13 @@ def parse_arguments(
     return words, parse_options(usage.partition(" ")[0], options, table or {})
 
 
+_EMPTY = EmptyRequest()
+
+
 def parse_empty(usage: str, text: str) -> EmptyRequest:
     """Parse a request that has no arguments."""
     parse_arguments(usage, text, 0, 0)
-    return EmptyRequest()
+    return _EMPTY
 
 
 def parse_job(usage: str, text: str) -> JobRequest:

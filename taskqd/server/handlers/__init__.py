@@ -1,1 +1,1 @@
-"""What each verb does: the values of a request in, its reply out."""
+"""The handlers of the verbs: a request value in, its reply out."""

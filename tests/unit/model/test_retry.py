@@ -131,11 +131,11 @@ def test_retry_conditions_are_normalized(text: str, conditions: tuple[str, ...])
 @pytest.mark.parametrize(
     "text, part",
     [
-        ("", "expected a way to fail such as exit:75"),
-        ("exit,", "expected a way to fail"),
+        ("", "expected a condition such as exit:75"),
+        ("exit,", "expected a condition"),
         ("éxit", "not 'éxit'"),
         ("cancelled", "not 'cancelled'"),
-        ("dependency", "expected a way to fail"),
+        ("dependency", "expected a condition"),
         ("exit:", "expected a whole number"),
         ("exit:0", "1 to 255"),
         ("exit:256", "1 to 255"),
@@ -143,7 +143,7 @@ def test_retry_conditions_are_normalized(text: str, conditions: tuple[str, ...])
         ("signal:", "expected the name of a signal"),
         ("signal:9", "expected the name of a signal"),
         ("signal:_DFL", "expected the name of a signal"),
-        ("timeout:5", "timeout has no kinds of its own: expected timeout alone, not 'timeout:5'"),
+        ("timeout:5", "timeout has no details; expected timeout alone, not 'timeout:5'"),
         ("x" * 100, "not '" + "x" * 40 + "'"),
         (",".join(["exit"] * (MAX_CONDITIONS + 1)), "at most 50 conditions, not 51"),
     ],

@@ -1,4 +1,4 @@
-"""Reply lines and JSON: what a client reads, one line each, whatever is in it."""
+"""Reply lines and JSON documents (docs/protocol.md §1, §4)."""
 
 import re
 from datetime import datetime, timezone
@@ -83,46 +83,46 @@ LINES = [
 ]
 
 
-def test_submissions_that_are_answered_together_have_a_line_each() -> None:
+def test_job_ids_has_a_line_per_submission() -> None:
     refused = errors.Draining("later")
     assert replies.job_ids([7, refused, 8]) == b"JOB_ID 7\r\nERROR DRAINING later\r\nJOB_ID 8\r\n"
     assert replies.job_ids([]) == b""
 
 
 @pytest.mark.parametrize("reply, line", LINES)
-def test_a_reply_is_the_line_of_the_protocol(reply: bytes, line: bytes) -> None:
+def test_reply_is_the_line_of_the_protocol(reply: bytes, line: bytes) -> None:
     assert reply == line
 
 
 @pytest.mark.parametrize("error", errors.TaskqError.__subclasses__())
-def test_every_refusal_has_a_code_of_the_closed_list(error: type[errors.TaskqError]) -> None:
+def test_error_class_has_a_code_of_the_protocol(error: type[errors.TaskqError]) -> None:
     assert error.code in PERMANENT | TRANSIENT
     words = re.sub("(?<!^)([A-Z])", r"_\1", error.__name__).upper()
     assert error.code in (words, "INTERNAL")
-    said_to_be_worth_it = "the client may retry" in str(error.__doc__)
-    assert said_to_be_worth_it == (error.code in TRANSIENT - {"INTERNAL"})
+    may_retry = "may retry" in str(error.__doc__)
+    assert may_retry == (error.code in TRANSIENT - {"INTERNAL"})
 
 
-def test_a_refused_start_is_nothing_that_a_client_could_have_asked_for() -> None:
+def test_start_refused_is_an_internal_error() -> None:
     assert issubclass(errors.SettingsError, errors.StartRefused)
     assert issubclass(errors.JournalDamaged, errors.StartRefused)
     assert errors.StartRefused.code == "INTERNAL"
 
 
-def test_who_lagged_is_told_the_number_to_go_on_with() -> None:
+def test_lagged_has_the_number_to_continue_with() -> None:
     lagged = errors.Lagged(17)
     assert (lagged.sequence, replies.error(lagged)) == (17, b"ERROR LAGGED 17\r\n")
 
 
 @given(st.text())
-def test_the_text_of_a_reply_is_one_line_whatever_is_in_it(text: str) -> None:
+def test_reply_with_control_characters_is_one_line(text: str) -> None:
     for reply in (replies.error(errors.BadRequest(text)), replies.ok(text)):
         line = reply.removesuffix(b"\r\n").decode("utf-8")
         assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in line)
 
 
 @given(st.binary(), st.binary(), st.none() | st.integers(-64, 255))
-def test_a_result_is_read_back_byte_for_byte(stdout: bytes, stderr: bytes, exit_code: int | None) -> None:
+def test_result_is_parsed_back_byte_for_byte(stdout: bytes, stderr: bytes, exit_code: int | None) -> None:
     line = replies.result(escaped(stdout), escaped(stderr), exit_code).removesuffix(b"\r\n").decode("ascii")
     form = re.fullmatch(r'RESULT ("(?:[^"\\]|\\.)*") ("(?:[^"\\]|\\.)*") (-|-?[0-9]+)', line)
     assert form
@@ -142,17 +142,17 @@ TIMES = [
 
 
 @pytest.mark.parametrize("seconds, text", TIMES)
-def test_a_time_is_utc_with_milliseconds(seconds: float, text: str) -> None:
+def test_timestamp_is_utc_with_milliseconds(seconds: float, text: str) -> None:
     assert values.timestamp(seconds) == text
     assert datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() == pytest.approx(seconds, abs=0.0006)
 
 
-def test_no_time_is_no_text() -> None:
+def test_timestamp_of_none_is_none() -> None:
     assert values.timestamp(None) is None
 
 
 @given(st.floats(0, 5e9))
-def test_a_time_is_the_nearest_millisecond(seconds: float) -> None:
+def test_timestamp_is_rounded_to_milliseconds(seconds: float) -> None:
     text = values.timestamp(seconds)
     assert text is not None
     read = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
@@ -201,7 +201,7 @@ MORE_OPTIONS = """{"queue": "gpu", "priority": -3, "slots": 2, "need": {"gpu": 1
 "retry_delay_max": 60.0, "retry_on": ["exit:75", "timeout"], "no_retry_on": ["spawn"], "delay": 5.0,
 "at": "2025-11-24T16:00:05.500Z", "after": [1, 2], "after_any": [3], "after_fail": [4], "hold": true,
 "memory": 1048576, "cpu_time": 1.0, "nofile": 64, "notify_fail": true, "held": true, "not_before": null,
-"secrets": ["A", "B"]}"""
+"secrets": ["A", "B"], "tz": "Asia/Tokyo"}"""
 
 SIZES: dict[str, Any] = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
 WITH_OPTIONS = Spec(
@@ -228,6 +228,7 @@ WITH_MORE_OPTIONS = Spec(
     retry_on=("exit:75", "timeout"),
     no_retry_on=("spawn",),
     secrets=("A", "B"),
+    tz="Asia/Tokyo",
     delay=5.0,
     at=1764000005.5,
     after=(1, 2),
@@ -295,22 +296,22 @@ DESCRIBED = [
 
 
 @pytest.mark.parametrize("job, fields", DESCRIBED)
-def test_a_job_is_described_by_the_fields_of_the_protocol(job: Job, fields: str) -> None:
+def test_describe_has_the_fields_of_the_protocol(job: Job, fields: str) -> None:
     described = _described(job)
     expected: dict[str, Any] = msgspec.json.decode(fields)
     assert {name: described.get(name) for name in expected} == expected
 
 
-def test_options_that_were_not_given_are_not_shown() -> None:
+def test_describe_omits_options_with_default_values() -> None:
     assert set(_described(_job())) == set(FIELDS)
 
 
-def test_progress_and_reason_are_what_it_is_told() -> None:
+def test_describe_has_the_given_progress_and_reason() -> None:
     described = _described(_job(status=Status.RUNNING), 42, Reason.DELAYED)
     assert (described["progress"], described["reason"]) == (42, "delayed")
 
 
-def test_an_array_without_a_limit_of_its_own_says_none() -> None:
+def test_array_spec_without_limit_has_no_percent_sign() -> None:
     tasks = Tasks(first=8, count=3, counts={})
     job = _job(command="true", spec=Spec(array=Array(0, 2)), tasks=tasks)
     assert _described(job)["array_spec"] == "0-2"
@@ -319,7 +320,7 @@ def test_an_array_without_a_limit_of_its_own_says_none() -> None:
 # Attempts.
 
 
-def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
+def test_describe_attempts_lists_oldest_first() -> None:
     first = Attempt(
         number=1,
         started_at=1764000000.0,
@@ -369,7 +370,7 @@ def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
     ]
 
 
-def test_a_job_that_has_not_started_has_no_attempts() -> None:
+def test_describe_attempts_of_a_job_that_has_not_started_is_empty() -> None:
     assert documents.describe_attempts(_job()) == []
 
 
@@ -393,7 +394,7 @@ def _scheduled(**known: Any) -> dict[str, Any]:
     )
 
 
-def test_a_schedule_is_told_with_its_times_and_its_job() -> None:
+def test_describe_schedule_has_times_and_last_job() -> None:
     assert _scheduled(every=60.0) == {
         "schedule": 3,
         "every": 60.0,
@@ -411,7 +412,7 @@ def test_a_schedule_is_told_with_its_times_and_its_job() -> None:
     }
 
 
-def test_a_schedule_has_the_options_that_were_given() -> None:
+def test_describe_schedule_has_the_options_that_were_given() -> None:
     spec = Spec(label="l", retries=2, timeout=5.0, cwd="/x", slots=2, array=Array(1, 9), umask=0)
     told = _scheduled(
         spec=spec, cron="* * * * *", overlap=True, is_paused=True, last_run_at=1764000001.0, last_job=9
@@ -480,7 +481,7 @@ EVENTS: list[tuple[Event, str]] = [
 
 
 @pytest.mark.parametrize("event, text", EVENTS)
-def test_an_event_is_told_as_the_journal_has_it_but_for_times_and_output(event: Event, text: str) -> None:
+def test_event_has_the_fields_of_the_journal_with_other_times_and_output(event: Event, text: str) -> None:
     line = replies.event(12, event)
     assert line.startswith(b"EVENT 12 {")
     assert line.endswith(b"}\r\n")
@@ -490,5 +491,5 @@ def test_an_event_is_told_as_the_journal_has_it_but_for_times_and_output(event: 
     assert told == msgspec.json.decode(text)
 
 
-def test_every_kind_of_event_can_be_told() -> None:
+def test_event_of_every_class_is_formatted() -> None:
     assert {type(event) for event, _ in EVENTS} == set(ALL_EVENTS) - {Clocked}

@@ -1,4 +1,4 @@
-"""What each verb's words become, each form and each refusal (docs/protocol.md §3)."""
+"""The requests of all verbs but SUBMIT and SCHEDULE: valid lines and errors (docs/protocol.md §3)."""
 
 import signal
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskqd.model.job import Status
-from taskqd.model.job_ref import TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import requests
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
@@ -168,7 +168,7 @@ READ = [
     ("RESUME --schedule=03", PauseRequest(schedule=3)),
     ("UNSCHEDULE 3", UnscheduleRequest(schedule=3)),
 ]
-"""Lines as they are typed, and the value that they become."""
+"""Lines, and the requests that they are parsed to."""
 
 REFUSED = [
     *((f"{verb} x", "BAD_REQUEST", "expected a job's id") for verb in WITH_ID),
@@ -264,14 +264,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("line, argument", READ)
-def test_a_line_becomes_the_value_that_it_asks_for(line: str, argument: Any) -> None:
+def test_parse_line_returns_the_request(line: str, argument: Any) -> None:
     request = parse_line(line.encode())
     assert (request.argument, request.error) == (argument, None)
     assert type(request.argument) is type(argument)
 
 
 @pytest.mark.parametrize("line, code, part", REFUSED)
-def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
+def test_parse_line_refuses_invalid_line_with_its_code(line: str, code: str, part: str) -> None:
     request = parse_line(line.encode())
     assert request.error is not None
     assert (request.error.code, request.argument) == (code, None)
@@ -279,7 +279,7 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code
     assert len(str(request.error)) < 400
 
 
-def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
+def test_wait_has_one_line_only_for_one_job_without_any() -> None:
     lines = ["WAIT 5", "WAIT 5 --timeout=1", "WAIT 5 --any", "WAIT 5 6", "WAIT 5 5"]
     assert [parse_line(line.encode()).argument.has_one_line for line in lines] == [
         True,
@@ -290,13 +290,33 @@ def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
     ]
 
 
-def test_help_has_the_form_of_every_option_that_set_takes() -> None:
+def test_set_options_have_the_syntax_of_their_values() -> None:
     assert VERBS["SET"].options is SET_OPTIONS
     assert VERBS["SET"].options["timeout"].usage == "<duration>|none"
     assert VERBS["SET"].options["priority"].usage == "<int>"
 
 
 @pytest.mark.parametrize("verb", WITH_ID)
-def test_only_so_much_of_a_line_is_read_as_it_takes_to_refuse_it(verb: str) -> None:
+def test_parse_line_refuses_too_many_words_before_later_errors(verb: str) -> None:
     request = parse_line(f"{verb} 1 2 3 --Bad".encode())
     assert str(request.error) == f"expected {VERBS[verb].usage}"
+
+
+@pytest.mark.parametrize(
+    "line, jobs",
+    [
+        *((f"{verb} 5.1", (TaskId(5, 1),)) for verb in (*WITH_ID, "FOLLOW", "CANCEL")),
+        *((verb, ()) for verb in (*ALONE, "AUTH x", "HELP", "LIST", "WATCH", "PAUSE", "UNSCHEDULE 3")),
+        ("OUTPUT 5 stdout", (5,)),
+        ("SET 5 --nice=1", (5,)),
+        ("WAIT 5 6.2", (5, TaskId(6, 2))),
+        ("LIST --array=7", (7,)),
+        ("WATCH --job=7", (7,)),
+    ],
+)
+def test_request_names_the_jobs_that_authorization_checks(line: str, jobs: tuple[JobRef, ...]) -> None:
+    assert parse_line(line.encode()).argument.jobs == jobs
+
+
+def test_repr_of_auth_does_not_contain_the_token() -> None:
+    assert "sesame" not in repr(parse_line(b"AUTH sesame"))

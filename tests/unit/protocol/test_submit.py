@@ -1,4 +1,4 @@
-"""SUBMIT's and SCHEDULE's options and command -> a Spec; and the sizes of its blocks, refused or not."""
+"""The parsers of SUBMIT and SCHEDULE, and of the sizes of their blocks."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -189,7 +189,7 @@ REFUSED = [
     ("--need=gpu:1,gpu:1 true", BadRequest, "--need: gpu is named twice"),
     ("--idle-timeout=0 true", BadRequest, "--idle-timeout: expected a duration above 0"),
     ("--retry-delay-max=-1 true", BadRequest, "--retry-delay-max: expected a duration"),
-    ("--retry-on= true", BadRequest, "--retry-on: expected a way to fail"),
+    ("--retry-on= true", BadRequest, "--retry-on: expected a condition"),
     ("--no-retry-on=exit:0 true", BadRequest, "--no-retry-on: expected a whole number from 1"),
     ("--delay=tomorrow true", BadRequest, "--delay: expected a duration"),
     ("--at=10:00 true", BadRequest, "--at: expected a time such as"),
@@ -227,12 +227,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, order", ACCEPTED)
-def test_what_was_asked_becomes_an_order(text: str, order: Submission) -> None:
+def test_parse_submission_returns_command_and_spec(text: str, order: Submission) -> None:
     assert parse_submission(text) == order
 
 
 @pytest.mark.parametrize("text, error, part", REFUSED)
-def test_what_is_not_of_the_form_is_refused_by_its_name(text: str, error: type[Exception], part: str) -> None:
+def test_parse_submission_refuses_invalid_text(text: str, error: type[Exception], part: str) -> None:
     with pytest.raises(error) as refusal:
         parse_submission(text)
     assert part in str(refusal.value)
@@ -247,7 +247,7 @@ def test_what_is_not_of_the_form_is_refused_by_its_name(text: str, error: type[E
         ("--env=A=1 true", b""),
     ],
 )
-def test_the_values_of_secrets_are_a_block_of_their_own(text: str, block: bytes) -> None:
+def test_secret_block_has_the_values_of_the_secrets(text: str, block: bytes) -> None:
     assert secret_block(text) == block
 
 
@@ -266,17 +266,17 @@ def test_the_values_of_secrets_are_a_block_of_their_own(text: str, block: bytes)
         "--secret=A=hunter2",
     ],
 )
-def test_a_refusal_does_not_repeat_what_may_be_a_secret(text: str) -> None:
+def test_error_does_not_repeat_a_secret(text: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         parse_submission(text)
     assert "hunter" not in str(refusal.value)
 
 
-def test_the_options_are_those_of_the_protocol() -> None:
+def test_submit_options_are_those_of_the_protocol() -> None:
     assert list(submit.SUBMIT_OPTIONS) == PROTOCOL_OPTIONS
 
 
-def test_each_option_sets_a_field_of_its_own_name() -> None:
+def test_submit_option_sets_the_field_of_its_name() -> None:
     others = {"need": "needs", "secret": "secrets"}
     fields = {others.get(name, name.replace("-", "_")) for name in submit.SUBMIT_OPTIONS}
     assert fields == {option.field for option in submit.SUBMIT_OPTIONS.values()}
@@ -285,13 +285,13 @@ def test_each_option_sets_a_field_of_its_own_name() -> None:
     }
 
 
-def test_help_has_the_form_of_every_option() -> None:
+def test_option_has_usage_unless_it_is_a_flag() -> None:
     for table in (submit.SUBMIT_OPTIONS, submit.SCHEDULE_OPTIONS, submit.SET_OPTIONS):
         for option in table.values():
             assert (option.usage is None) == (option.parse is parse_flag)
 
 
-def test_what_comes_before_may_be_named_as_a_task() -> None:
+def test_parse_submission_takes_tasks_as_dependencies() -> None:
     spec: Any = parse_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
     assert spec.after == (7, TaskId(7, 3))  # until the dispatcher has it
     assert spec.after_any == (12,)
@@ -299,7 +299,7 @@ def test_what_comes_before_may_be_named_as_a_task() -> None:
 
 
 @pytest.mark.parametrize("counts", [(1001, 0, 0), (500, 500, 1), (0, 1, 1000)])
-def test_a_job_comes_after_1000_others_at_most(counts: tuple[int, int, int]) -> None:
+def test_parse_submission_refuses_more_than_1000_dependencies(counts: tuple[int, int, int]) -> None:
     names = ("after", "after-any", "after-fail")
 
     def line(numbers: tuple[int, ...]) -> str:
@@ -365,14 +365,12 @@ NOT_SCHEDULED = [
 
 
 @pytest.mark.parametrize("text, scheduling", SCHEDULED)
-def test_what_is_to_be_done_again_and_again_becomes_a_spec_and_its_times(
-    text: str, scheduling: ScheduleRequest
-) -> None:
+def test_parse_schedule_returns_the_request(text: str, scheduling: ScheduleRequest) -> None:
     assert parse_schedule(text) == scheduling
 
 
 @pytest.mark.parametrize("text, part", NOT_SCHEDULED)
-def test_a_schedule_that_is_not_of_the_form_is_refused_by_its_name(text: str, part: str) -> None:
+def test_parse_schedule_refuses_invalid_text(text: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         parse_schedule(text)
     assert part in str(refusal.value)
@@ -429,19 +427,19 @@ LOST = [
 
 
 @pytest.mark.parametrize("text, sizes", SIZES)
-def test_the_blocks_that_follow_are_told_from_the_options(text: str, sizes: tuple[int, ...]) -> None:
+def test_block_sizes_are_those_of_the_options(text: str, sizes: tuple[int, ...]) -> None:
     assert block_sizes(text) == sizes
 
 
 @pytest.mark.parametrize("text, sizes", SIZES_OF_REFUSED)
-def test_the_blocks_of_a_refused_submission_follow_it_all_the_same(text: str, sizes: tuple[int, ...]) -> None:
+def test_block_sizes_of_refused_submission_are_known(text: str, sizes: tuple[int, ...]) -> None:
     with pytest.raises(TaskqError):
         parse_submission(text)
     assert block_sizes(text) == sizes
 
 
 @pytest.mark.parametrize("text, error, part", LOST)
-def test_sizes_that_cannot_be_told_are_an_error_of_their_own(text: str, error: Any, part: str) -> None:
+def test_block_sizes_that_are_invalid_are_refused(text: str, error: Any, part: str) -> None:
     with pytest.raises(error) as refusal:
         block_sizes(text)
     assert part in str(refusal.value)
@@ -453,7 +451,7 @@ PIECES = ["--stdin=5", "--stdin=", "--script=7", "--", "--x=", "--retries=1", *'
 
 @given(st.lists(st.sampled_from(PIECES)).map("".join))
 @example("--stdin=5 --script=7")
-def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(text: str) -> None:
+def test_block_sizes_of_accepted_submission_match_its_spec(text: str) -> None:
     with suppress(TaskqError):
         spec = parse_submission(text).spec
         assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
@@ -467,7 +465,7 @@ def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(tex
         ("--tz=Europe/Berlin --at=2026-10-25T02:30:15Z", "2026-10-25T02:30:15+00:00"),
     ],
 )
-def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at: str) -> None:
+def test_time_without_offset_is_local_to_the_given_zone(words: str, at: str) -> None:
     spec = parse_submission(f"{words} x").spec
     assert (spec.tz, spec.at) == ("Europe/Berlin", datetime.fromisoformat(at).timestamp())
 
@@ -483,10 +481,10 @@ def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at:
         ("--tz=America", "expected a time zone that this machine knows"),
     ],
 )
-def test_time_without_a_zone_and_a_zone_that_is_none_are_refused(words: str, part: str) -> None:
+def test_time_without_zone_and_unknown_zone_are_refused(words: str, part: str) -> None:
     with pytest.raises(BadRequest, match=part):
         parse_submission(f"{words} x")
 
 
-def test_schedule_takes_a_zone() -> None:
+def test_parse_schedule_takes_a_zone() -> None:
     assert parse_schedule('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"

@@ -1,4 +1,4 @@
-"""SUBMIT lines that are read the short way mean what they mean the long way."""
+"""The cache of SUBMIT options returns what the parser of SUBMIT returns."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ WORDS = (
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=5), st.sampled_from([" ", "\t", "  "]))
-def test_what_is_read_the_plain_way_is_what_it_is_read_as_otherwise(words: list[str], blank: str) -> None:
+def test_parse_cached_returns_what_parse_submission_returns(words: list[str], blank: str) -> None:
     text = blank.join(words)
     plain = parse_cached(line_of(text))
     if plain is not None:
@@ -38,7 +38,7 @@ def line_of(text: str) -> bytes:
         "a",
     ],
 )
-def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
+def test_parse_cached_parses_frequent_lines(text: str) -> None:
     assert parse_cached(line_of(text)) == (parse_submission(text), block_sizes(text))
 
 
@@ -49,7 +49,7 @@ def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
         *("--stdin=x true", f"--label={'a' * 2000} true", "echo \0", "echo é", "--label=é true"),
     ],
 )
-def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> None:
+def test_parse_cached_leaves_other_lines_to_the_parser(text: str) -> None:
     assert parse_cached(line_of(text)) is None
     assert parse_batchable(line_of(text), 0, len(line_of(text))) is None
 
@@ -57,12 +57,12 @@ def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> Non
 @pytest.mark.parametrize("before", ["", "PING\n"])
 @pytest.mark.parametrize("behind", ["", "\nSUBMIT x"])
 @pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo\ra", "x" * 300])
-def test_a_line_that_others_may_go_with_is_found_among_others(before: str, behind: str, text: str) -> None:
+def test_parse_batchable_parses_a_line_within_a_buffer(before: str, behind: str, text: str) -> None:
     data = before.encode() + line_of(text) + behind.encode()
     assert parse_batchable(data, len(before), len(data) - len(behind)) == parse_submission(text)
 
 
 @pytest.mark.parametrize("option", ["key=k", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"])
-def test_what_brings_something_or_looks_at_another_job_goes_alone(option: str) -> None:
+def test_parse_batchable_refuses_blocks_keys_and_dependencies(option: str) -> None:
     line = line_of(f"--{option} " + ("" if option.startswith("script") else "true"))
     assert parse_batchable(line, 0, len(line)) is None

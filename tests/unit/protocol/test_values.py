@@ -1,4 +1,4 @@
-"""The words of docs/protocol.md §2: what each form is, and that nothing else is taken for it."""
+"""The values of docs/protocol.md §2: valid and invalid texts of each."""
 
 from contextlib import suppress
 from typing import Any
@@ -62,7 +62,7 @@ UNQUOTABLE = [
 
 
 @pytest.mark.parametrize("data, text", QUOTED)
-def test_bytes_become_a_quoted_word_and_come_back(data: bytes, text: str) -> None:
+def test_quote_and_parse_quoted_are_inverse(data: bytes, text: str) -> None:
     assert values.quote(data) == text
     assert values.quoted(data) == text.encode()
     assert values.escaped(data) == text[1:-1].encode()
@@ -70,30 +70,30 @@ def test_bytes_become_a_quoted_word_and_come_back(data: bytes, text: str) -> Non
 
 
 @pytest.mark.parametrize("text, data", ONLY_READ)
-def test_any_byte_may_be_written_in_hex(text: bytes, data: bytes) -> None:
+def test_parse_quoted_takes_hex_escapes(text: bytes, data: bytes) -> None:
     assert values.parse_quoted(text.decode(), 0)[0] == data
 
 
 @pytest.mark.parametrize("text", UNQUOTABLE)
-def test_nothing_else_is_a_quoted_word(text: str) -> None:
+def test_parse_quoted_refuses_other_text(text: str) -> None:
     with pytest.raises(BadRequest):
         values.parse_quoted(text, 0)
 
 
 @given(st.binary())
-def test_any_bytes_survive_being_quoted(data: bytes) -> None:
+def test_parse_quoted_returns_any_quoted_bytes(data: bytes) -> None:
     text = values.quote(data)
     assert values.parse_quoted(text, 0) == (data, len(text))
     assert all(" " <= letter <= "~" for letter in text)
 
 
 @given(st.binary(), st.binary())
-def test_bytes_may_be_escaped_piece_by_piece(one: bytes, other: bytes) -> None:
+def test_escaped_pieces_join_to_the_escaped_whole(one: bytes, other: bytes) -> None:
     assert values.escaped(one) + values.escaped(other) == values.escaped(one + other)
 
 
 @given(st.text(st.sampled_from('"\\xnrt4Fa é\n\udc80')))
-def test_unquoting_any_text_gives_bytes_or_a_refusal(text: str) -> None:
+def test_parse_quoted_of_any_text_returns_or_refuses(text: str) -> None:
     try:
         data, _ = values.parse_quoted('"' + text, 0)
     except BadRequest:
@@ -102,7 +102,7 @@ def test_unquoting_any_text_gives_bytes_or_a_refusal(text: str) -> None:
 
 
 @given(st.binary(max_size=20), st.text(max_size=10), st.text(max_size=10))
-def test_a_quoted_word_is_read_in_the_middle_of_a_text(data: bytes, before: str, after: str) -> None:
+def test_parse_quoted_parses_within_a_text(data: bytes, before: str, after: str) -> None:
     word = values.quote(data)
     assert values.parse_quoted(before + word + after, len(before)) == (data, len(before + word))
 
@@ -143,7 +143,7 @@ TIMES = [
     ("2024-02-29T00:00:00Z", 1709164800.0),
     ("2016-12-31T23:59:60Z", 1483228800.0),
     ("2016-12-31T23:59:60.5Z", 1483228800.5),
-    ("9998-12-31T23:59:59Z", values.TIMES_END - 1),
+    ("9998-12-31T23:59:59Z", values.END_OF_TIMES - 1),
 ]
 NOT_TIMES = [
     *("", "now", "2026-11-24", "07:00", "2026-11-24T07:00:00", "2026-11-24 07:00:00Z", "2026-11-24T07:00Z"),
@@ -182,46 +182,46 @@ def _refuses(parse: Any, text: str) -> str:
 
 
 @pytest.mark.parametrize("text, seconds", DURATIONS)
-def test_a_duration_is_a_number_with_an_optional_unit(text: str, seconds: float) -> None:
+def test_parse_duration_takes_number_with_optional_unit(text: str, seconds: float) -> None:
     assert values.parse_duration(text) == pytest.approx(seconds, rel=1e-12)
 
 
 @pytest.mark.parametrize(
     "text", [*NOT_NUMBERS, ".5", "5.", "-1", "1S", "1 s", "1w", "1ms1", "36526d", "3155760000.1"]
 )
-def test_no_other_text_is_a_duration(text: str) -> None:
+def test_parse_duration_refuses_other_text(text: str) -> None:
     assert "expected a duration" in _refuses(values.parse_duration, text)
 
 
 @pytest.mark.parametrize("text, seconds", TIMES)
-def test_a_time_is_a_date_and_a_time_with_their_offset(text: str, seconds: float) -> None:
+def test_parse_time_takes_date_time_and_offset(text: str, seconds: float) -> None:
     assert values.parse_time(text) == pytest.approx(seconds, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", NOT_TIMES)
-def test_no_other_text_is_a_time(text: str) -> None:
+def test_parse_time_refuses_other_text(text: str) -> None:
     assert "expected a time such as" in _refuses(values.parse_time, text)
 
 
-@given(st.floats(0, values.TIMES_END - 1))
-def test_a_time_that_the_server_writes_is_read_back(seconds: float) -> None:
+@given(st.floats(0, values.END_OF_TIMES - 1))
+def test_parse_time_returns_what_timestamp_formatted(seconds: float) -> None:
     text = timestamp(seconds)
     assert text is not None
     assert values.parse_time(text) == pytest.approx(seconds, abs=0.0006)  # such a float is that coarse
 
 
 @pytest.mark.parametrize("text, size", SIZES)
-def test_a_size_is_a_whole_number_with_an_optional_unit_of_1024(text: str, size: int) -> None:
+def test_parse_size_takes_number_with_optional_unit(text: str, size: int) -> None:
     assert values.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "-1", "1.5k", "1K", "1m", "1g", "1T", "1kB", "8589934592G"])
-def test_no_other_text_is_a_size(text: str) -> None:
+def test_parse_size_refuses_other_text(text: str) -> None:
     assert "expected a size" in _refuses(values.parse_size, text)
 
 
 @pytest.mark.parametrize("text, number", INTEGERS)
-def test_an_integer_is_read_between_its_bounds(text: str, number: int | None) -> None:
+def test_parse_integer_takes_numbers_within_bounds(text: str, number: int | None) -> None:
     if number is None:
         _refuses(lambda text: values.parse_integer(text, -10, 10), text)
     else:
@@ -229,23 +229,23 @@ def test_an_integer_is_read_between_its_bounds(text: str, number: int | None) ->
 
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "11", "-11", "1.0"])
-def test_an_integer_out_of_its_bounds_is_refused_with_them(text: str) -> None:
+def test_parse_integer_names_bounds_in_its_error(text: str) -> None:
     refusal = _refuses(lambda text: values.parse_integer(text, -10, 10), text)
     assert "expected a whole number from -10 to 10" in refusal
 
 
 @pytest.mark.parametrize("text, mask", MASKS)
-def test_a_mask_is_octal(text: str, mask: int) -> None:
+def test_parse_octal_takes_masks(text: str, mask: int) -> None:
     assert values.parse_octal(text) == mask
 
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "8", "0o22", "1000", "00777", "-22"])
-def test_no_other_text_is_a_mask(text: str) -> None:
+def test_parse_octal_refuses_other_text(text: str) -> None:
     assert "expected an octal mask" in _refuses(values.parse_octal, text)
 
 
 @pytest.mark.parametrize("text", NAMES)
-def test_a_name_is_itself(text: str) -> None:
+def test_parse_name_returns_the_name(text: str) -> None:
     assert values.is_name(text)
     assert values.parse_name(text) == text
 
@@ -253,7 +253,7 @@ def test_a_name_is_itself(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "a b", "a\n", "é", "a,b", 'a"', "a\\b", "a=b", "\0", "\udc80", "a" * 201]
 )
-def test_no_other_text_is_a_name(text: str) -> None:
+def test_parse_name_refuses_other_text(text: str) -> None:
     assert not values.is_name(text)
     assert "expected a name" in _refuses(values.parse_name, text)
 
@@ -262,7 +262,7 @@ def test_no_other_text_is_a_name(text: str) -> None:
     "text, capitals",
     [("status", "STATUS"), ("StAtUs-9", "STATUS-9"), ("", ""), ("\u017ftatus", "\u017ftatus"), ("ß", "ß")],
 )
-def test_only_ascii_has_two_cases(text: str, capitals: str) -> None:
+def test_capitals_changes_only_ascii(text: str, capitals: str) -> None:
     assert values.capitals(text) == capitals
 
 
@@ -276,19 +276,19 @@ def test_only_ascii_has_two_cases(text: str, capitals: str) -> None:
         *((f"é{odd}", False) for odd in LONE),
     ],
 )
-def test_lone_surrogates_tell_that_bytes_were_no_utf_8(text: str, is_utf8: bool) -> None:
+def test_is_utf8_is_false_for_lone_surrogates(text: str, is_utf8: bool) -> None:
     assert values.is_utf8(text) == is_utf8
 
 
 @given(st.binary())
-def test_bytes_that_are_no_utf_8_are_told_when_they_come_as_text(data: bytes) -> None:
+def test_is_utf8_tells_whether_bytes_were_utf8(data: bytes) -> None:
     assert values.is_utf8(data.decode("utf-8", "surrogateescape")) == (
         data.decode("utf-8", "ignore").encode() == data
     )
 
 
 @given(st.text())
-def test_readers_refuse_any_text_with_bad_request_alone(text: str) -> None:
+def test_parse_functions_raise_only_bad_request(text: str) -> None:
     readers = (
         values.parse_duration,
         values.parse_time,

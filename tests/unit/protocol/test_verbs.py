@@ -1,4 +1,4 @@
-"""Request lines: the door of docs/protocol.md §3, which no line is too odd for; and the table of verbs."""
+"""The parser of request lines, and the table of verbs (docs/protocol.md §3)."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ READ = [
     ("HELP submit", "HELP", HelpRequest(verb="SUBMIT")),
     ("HELP set-queue", "HELP", HelpRequest(verb="SET-QUEUE")),
 ]
-"""Lines as they are typed: the verb, and the value that they become."""
+"""Lines, their verbs, and the requests that they are parsed to."""
 
 LIMITS = [
     (parser.MAX_LINE_LENGTH, 65_536),
@@ -47,7 +47,7 @@ LIMITS = [
     (submit.MAX_DEPENDENCIES, 1000),
     (option_values.MAX_TASKS, 100_000),
 ]
-"""The numbers of docs/protocol.md, and the largest block, which is ours."""
+"""The limits of docs/protocol.md, and that of a block."""
 
 REFUSED = [
     ("", "UNKNOWN_COMMAND", "'' is no command"),
@@ -77,7 +77,7 @@ SECRETS = [
     ("SUBMIT true --secret=A=1", None, Submission("true --secret=A=1", DEFAULT_SPEC)),
     ("SUBMIT --env=A=1 true", None, Submission("true", Spec(env={"A": "1"}))),
 ]
-"""Submissions, what is kept apart of them, and what everybody may see."""
+"""Submissions, the blocks of their secrets, and what is left of them."""
 NOT_TEXT = [
     (b"PING \xff", "UTF-8"),
     (b"\xff\xf4PING", "UTF-8"),
@@ -91,26 +91,24 @@ NOT_TEXT = [
 
 
 @pytest.mark.parametrize("line, verb, argument", READ)
-def test_a_line_becomes_its_verb_and_its_value(line: str, verb: str, argument: Any) -> None:
+def test_parse_line_returns_verb_and_request(line: str, verb: str, argument: Any) -> None:
     assert parse_line(line.encode()) == Request(verb, argument, None, ())
 
 
 @pytest.mark.parametrize("line, secret, spec", SECRETS)
-def test_the_values_of_secrets_stand_apart_from_what_was_asked_for(
-    line: str, secret: bytes | None, spec: Spec
-) -> None:
+def test_parse_line_returns_secrets_apart_from_the_spec(line: str, secret: bytes | None, spec: Spec) -> None:
     assert parse_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
 
 
 @pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
-def test_only_a_submission_takes_secrets_and_a_refusal_does_not_repeat_them(line: str) -> None:
+def test_parse_line_refuses_secrets_of_other_verbs_without_repeating_them(line: str) -> None:
     request = parse_line(line.encode())
     assert f"--secret is no option of {request.verb}" in str(request.error)
     assert "hunter2" not in f"{request.error} {request.argument}"
 
 
 @pytest.mark.parametrize("line, code, part", REFUSED)
-def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
+def test_parse_line_refuses_invalid_line_with_its_code(line: str, code: str, part: str) -> None:
     request = parse_line(line.encode())
     assert request.error is not None
     assert (request.error.code, request.argument, request.is_lost) == (code, None, False)
@@ -119,7 +117,7 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code
 
 
 @pytest.mark.parametrize("line, part", NOT_TEXT)
-def test_a_line_that_is_no_text_is_a_bad_request(line: bytes, part: str) -> None:
+def test_parse_line_refuses_bytes_that_are_not_text(line: bytes, part: str) -> None:
     request = parse_line(line)
     assert request.error is not None
     assert request.error.code == "BAD_REQUEST"
@@ -127,7 +125,7 @@ def test_a_line_that_is_no_text_is_a_bad_request(line: bytes, part: str) -> None
 
 
 @pytest.mark.parametrize("limit, number", LIMITS)
-def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
+def test_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
     assert limit == number
 
 
@@ -151,7 +149,7 @@ def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
         (b"SUBMIT --Bogus echo", ()),
     ],
 )
-def test_a_block_follows_its_line_even_when_the_line_is_refused(line: bytes, sizes: tuple[int, ...]) -> None:
+def test_parse_line_returns_block_sizes_of_refused_lines(line: bytes, sizes: tuple[int, ...]) -> None:
     request = parse_line(line)
     assert request.blocks == sizes
     assert not request.is_lost
@@ -169,7 +167,7 @@ def test_a_block_follows_its_line_even_when_the_line_is_refused(line: bytes, siz
         (b"SCHEDULE --every=1h --stdin=x cat", "BAD_REQUEST"),
     ],
 )
-def test_where_the_lengths_cannot_be_told_the_connection_is_lost(line: bytes, code: str) -> None:
+def test_parse_line_with_invalid_block_sizes_is_lost(line: bytes, code: str) -> None:
     request = parse_line(line)
     assert request.is_lost
     assert request.error is not None
@@ -210,7 +208,7 @@ PIECES = [
 
 
 @given(st.binary() | st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
-def test_no_line_makes_the_reader_fail(line: bytes) -> None:
+def test_parse_line_of_any_bytes_does_not_fail(line: bytes) -> None:
     request = parse_line(line)
     assert (request.verb in VERBS) or request.error is not None
     assert request.argument is None or request.error is None
@@ -219,13 +217,13 @@ def test_no_line_makes_the_reader_fail(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_is_explained_under_its_name(verb: str) -> None:
+def test_verb_usage_begins_with_its_name(verb: str) -> None:
     described = verbs.VERBS[verb]
     assert described.usage.split()[0] == verb
     assert described.summary.endswith(".")
 
 
-def test_the_verbs_are_those_of_the_protocol() -> None:
+def test_verbs_are_those_of_the_protocol() -> None:
     assert list(verbs.VERBS) == VERBS
 
 
@@ -233,12 +231,12 @@ def test_the_verbs_are_those_of_the_protocol() -> None:
     "line",
     ["GET / HTTP/1.1", "POST /x HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0", "CONNECT a:1 HTTP/1.1"],
 )
-def test_a_line_of_a_web_browser_is_recognised(line: str) -> None:
+def test_is_http_recognizes_http_requests(line: str) -> None:
     assert is_http(line.encode())
 
 
 @pytest.mark.parametrize(
     "line", [*VERBS, *(f"{verb} 1" for verb in VERBS), "", "GET", "GETX / HTTP/1.1", " GET / HTTP/1.1"]
 )
-def test_no_line_of_a_client_looks_like_a_web_browsers(line: str) -> None:
+def test_is_http_is_false_for_taskqd_requests(line: str) -> None:
     assert not is_http(line.encode())
