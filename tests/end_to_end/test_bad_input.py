@@ -1,4 +1,4 @@
-"""Clients that are slow, gone, greedy or mad: nobody else notices, and nothing is left of them."""
+"""Slow, vanished, greedy and invalid clients: they do not delay others, and leave nothing behind."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from tests.end_to_end.wire import Wire, quote, until
 from tests.fuzz.player import RESET, connected
 from tests.fuzz.victim import Victim
 
-PATIENT = 0.25
-"""Others' median reply, in seconds: far above what it takes, far below that of a daemon that is held up.
+MAX_MEDIAN = 0.25
+"""Seconds of the median reply to another client: far above the usual, far below that of a blocked daemon.
 
-bin/fuzz and bench/crowd.py hold it to 5 ms; here other tests run beside this one.
+bin/fuzz and bench/crowd.py demand 5 ms; here other tests run at the same time.
 """
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -37,7 +37,7 @@ NUMBERS = [
     (f"SHOW {'9' * 65_000}", NO_SUCH_JOB),
     (f"STATUS -{HUGE}", BAD_REQUEST),
     ("STATUS 1e9", BAD_REQUEST),
-    ("STATUS ١", BAD_REQUEST),  # noqa: RUF001 - a digit, but none of ours
+    ("STATUS ١", BAD_REQUEST),  # noqa: RUF001 - a digit, but not of ASCII
     ("STATUS ²", BAD_REQUEST),
     (f"WAIT {' '.join(['1'] * 2000)}", BAD_REQUEST),
     (f"WATCH --since={HUGE}", BAD_REQUEST),
@@ -73,7 +73,7 @@ NUMBERS = [
     (f"SUBMIT --at={HUGE}-01-01T00:00:00Z true", BAD_REQUEST),
 ]
 
-ODD = [
+ODD_LINES = [
     b"PING\x01",
     b"\x1b[2JPING",
     b"\x7fPING",
@@ -98,9 +98,9 @@ ODD = [
     b"SUBMIT " + b"--hold " * 9000 + b"true",
     b"SET 1 " + b"--" * 30_000,
 ]
-"""Lines that are refused, whoever sends them."""
+"""Lines that are refused."""
 
-REFUSED_PLACES = [
+INVALID_DIRECTORIES = [
     ("relative", "begins with /"),
     ("./tmp", "begins with /"),
     ("~", "begins with /"),
@@ -110,7 +110,7 @@ REFUSED_PLACES = [
     ("", "begins with /"),
 ]
 
-NO_PLACES = [
+MISSING_DIRECTORIES = [
     "/nonexistent",
     "/etc/passwd",
     "/dev/null",
@@ -126,7 +126,7 @@ NO_PLACES = [
     '"/tmp/ "',
 ]
 
-PLACES = [
+VALID_DIRECTORIES = [
     ("//tmp", "/tmp"),
     ("/tmp/../tmp/.", "/tmp"),
     ("/../../../tmp", "/tmp"),
@@ -135,8 +135,8 @@ PLACES = [
 
 
 @contextmanager
-def patient(daemon: Daemon) -> Iterator[None]:
-    """See that somebody else, who asks for one thing after the other meanwhile, is not held up."""
+def responsive(daemon: Daemon) -> Iterator[None]:
+    """Check that another client, which sends one request after the other meanwhile, is not delayed."""
     times: list[float] = []
     is_over = threading.Event()
 
@@ -158,12 +158,12 @@ def patient(daemon: Daemon) -> Iterator[None]:
         is_over.set()
         other.join()
     assert len(times) >= 20
-    assert statistics.median(times) < PATIENT
+    assert statistics.median(times) < MAX_MEDIAN
 
 
 @pytest.fixture
 def busy(running: Daemon, wire: Wire) -> Iterator[int]:
-    """Return a job that runs for as long as the test takes."""
+    """Return a job that runs during the test."""
     job = wire.submit("sleep 300")
     wire.wait_running(job)
     yield job
@@ -174,12 +174,12 @@ def connections(wire: Wire) -> int:
     return int(wire.stats()["connections"])
 
 
-# Slow ones.
+# Slow clients.
 
 
-def test_who_writes_a_byte_at_a_time_is_answered_and_holds_nobody_up(running: Daemon) -> None:
+def test_client_that_sends_single_bytes_is_answered_and_delays_no_other(running: Daemon) -> None:
     clients = [running.connect() for _ in range(20)] + [running.connect_tcp() for _ in range(20)]
-    with patient(running):
+    with responsive(running):
         for byte in b"SUBMIT --stdin=3 cat\r\nabc\r\n":
             for client in clients:
                 client.send(bytes([byte]))
@@ -190,10 +190,10 @@ def test_who_writes_a_byte_at_a_time_is_answered_and_holds_nobody_up(running: Da
         assert client.result(job).stdout == b"abc"
 
 
-def test_who_never_ends_a_line_or_a_block_takes_no_more_memory_than_that(running: Daemon) -> None:
+def test_client_that_ends_no_line_or_block_takes_only_the_memory_of_its_bytes(running: Daemon) -> None:
     clients = [running.connect() for _ in range(100)]
     before = running.memory()["VmRSS"]
-    with patient(running):
+    with responsive(running):
         for client in clients:
             client.send(b"SUBMIT --stdin=1000000 cat\r\n")
             client.send(b"x" * 60_000)
@@ -204,7 +204,7 @@ def test_who_never_ends_a_line_or_a_block_takes_no_more_memory_than_that(running
         client.close()
 
 
-def test_who_reads_nothing_of_what_they_asked_for_takes_no_memory_and_holds_nobody_up(
+def test_client_that_does_not_read_takes_no_memory_and_delays_no_other(
     daemon: DaemonFactory,
 ) -> None:
     one = daemon()
@@ -214,13 +214,13 @@ def test_who_reads_nothing_of_what_they_asked_for_takes_no_memory_and_holds_nobo
     wire.lines(500)
     before, here = one.memory()["VmRSS"], connections(wire)
     clients = [one.connect() for _ in range(20)]
-    with patient(one):
+    with responsive(one):
         for client in clients:
             client.send(b"LIST --limit=500\r\n" * 500)  # 150 MB of replies each
         assert len(wire.list("--limit=500")) == 500
     assert one.memory()["VmRSS"] - before < 48 << 20
     reader = clients.pop()
-    for _ in range(3):  # what is read goes on, whole and in order
+    for _ in range(3):  # one that reads on gets complete replies in order
         assert [json.loads(line[4:])["id"] for line in reader.lines(500)] == list(range(1, 501))
         assert reader.line() == "END 500"
     for client in (*clients, reader):
@@ -228,7 +228,7 @@ def test_who_reads_nothing_of_what_they_asked_for_takes_no_memory_and_holds_nobo
     until(lambda: connections(wire) <= here, "the connections to end")
 
 
-# Gone ones.
+# Vanished clients.
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_who_reads_nothing_of_what_they_asked_for_takes_no_memory_and_holds_nobo
         pytest.param(b"WAIT %d\r\n", id="while they wait"),
         pytest.param(b"FOLLOW %d\r\n", id="while they follow"),
         pytest.param(b"WATCH\r\n", id="while they watch"),
-        pytest.param(b"WAIT %d\r\n" + b"PING\r\n" * 5000, id="with more asked than may wait"),
+        pytest.param(b"WAIT %d\r\n" + b"PING\r\n" * 5000, id="with a full queue"),
         pytest.param(b"SUBMIT --stdin=1000 cat\r\nabc", id="within a block"),
         pytest.param(b"WAIT %d\r\nPIN", id="within a line"),
         pytest.param(b"LIST --limit=1000\r\n" * 5000, id="with replies unread"),
     ],
 )
-def test_nothing_is_left_of_who_has_gone(running: Daemon, busy: int, wire: Wire, last: bytes) -> None:
+def test_vanished_client_leaves_nothing(running: Daemon, busy: int, wire: Wire, last: bytes) -> None:
     before = connections(wire)
     for _ in range(3):
         client = running.connect()
@@ -255,7 +255,7 @@ def test_nothing_is_left_of_who_has_gone(running: Daemon, busy: int, wire: Wire,
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
-def test_nothing_is_left_of_who_was_reset(tmp_path: Path, transport: str) -> None:
+def test_reset_connection_leaves_nothing(tmp_path: Path, transport: str) -> None:
     if transport == "tls":
         pytest.importorskip("OpenSSL")
     one = Victim(tmp_path, {transport})
@@ -267,9 +267,9 @@ def test_nothing_is_left_of_who_was_reset(tmp_path: Path, transport: str) -> Non
             client = connected(place, transport)
             client.sendall(b"AUTH %b\r\n" % place.tokens["admin"].encode())
             assert client.recv(100).startswith(b"OK ")
-            # So much that the daemon reads no further, and does not hear that the client has gone.
+            # Enough to stop the daemon from reading, so that no read reports that the client has gone.
             client.sendall(b"WAIT %d\r\n" % one.kept[-1] + b"PING\r\n" * 5000)
-            for _ in range(50):  # so many turns of the reactor: it has read what it will
+            for _ in range(50):  # in 50 turns of the reactor the daemon has read what it will read
                 wire.ask("PING")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             client.close()
@@ -278,13 +278,13 @@ def test_nothing_is_left_of_who_was_reset(tmp_path: Path, transport: str) -> Non
         assert one.close() == []
 
 
-def test_on_tcp_probes_find_out_within_minutes_that_a_peer_is_gone(running: Daemon, busy: int) -> None:
+def test_silent_tcp_peer_is_probed_within_a_minute(running: Daemon, busy: int) -> None:
     client = running.connect_tcp()
     client.send(b"WAIT %d\r\n" % busy)
-    client.half_close()  # as far as the daemon can tell, this is how a client ends too
+    client.half_close()  # to the daemon, this looks like the end of a client
 
     def is_probed() -> bool:
-        # Of the daemon's end: the state is CLOSE-WAIT, the timer that runs is keep-alive's (proc(5)).
+        # The daemon's socket: its state is CLOSE-WAIT, and its timer is that of keep-alive (proc(5)).
         rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ours = [row for row in rows if row[1].endswith(f":{running.port:04X}") and row[3] == "08"]
         timers = [row[5].split(":") for row in ours]
@@ -294,14 +294,14 @@ def test_on_tcp_probes_find_out_within_minutes_that_a_peer_is_gone(running: Daem
     client.close()
 
 
-# Greedy ones.
+# Greedy clients.
 
 
-def test_a_flood_from_one_client_does_not_keep_another_waiting(running: Daemon) -> None:
+def test_flood_from_one_client_does_not_delay_another(running: Daemon) -> None:
     flood = b"PING\r\nSTATUS 1\r\nHELP\r\nFROB\r\nLIST --limit=2\r\n" * 2000
     client = running.connect()
     sender = threading.Thread(target=lambda: client.send(flood + b"QUIT\r\n"))
-    with patient(running):
+    with responsive(running):
         sender.start()
         replies = client.rest()
         sender.join()
@@ -309,12 +309,12 @@ def test_a_flood_from_one_client_does_not_keep_another_waiting(running: Daemon) 
     assert replies.endswith(b"\r\nOK\r\n")
 
 
-def test_one_key_many_times_at_once_is_one_job(wire: Wire) -> None:
+def test_one_key_in_many_pipelined_submissions_is_one_job(wire: Wire) -> None:
     wire.send(b"SUBMIT --key=again true\r\n" * 2000)
     assert len(set(wire.lines(2000))) == 1
 
 
-def test_a_long_chain_of_jobs_falls_as_one(daemon: DaemonFactory) -> None:
+def test_long_chain_of_dependencies_fails_together(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
     wire.ask("PAUSE")
     length = 2000
@@ -326,17 +326,17 @@ def test_a_long_chain_of_jobs_falls_as_one(daemon: DaemonFactory) -> None:
     assert wire.show(length)["reason"] == "dependency"
 
 
-# Mad ones.
+# Invalid requests.
 
 
 @pytest.mark.parametrize("line, refusal", NUMBERS, ids=lambda text: text[:40])
-def test_a_huge_number_is_refused_and_the_session_goes_on(wire: Wire, line: str, refusal: str) -> None:
+def test_huge_number_is_refused_and_the_session_continues(wire: Wire, line: str, refusal: str) -> None:
     assert wire.ask(line).startswith(refusal)
     assert wire.ask("PING") == "OK"
 
 
-@pytest.mark.parametrize("line", ODD, ids=lambda line: ascii(line[:30]))
-def test_an_odd_line_is_refused_in_printable_words_and_the_session_goes_on(wire: Wire, line: bytes) -> None:
+@pytest.mark.parametrize("line", ODD_LINES, ids=lambda line: ascii(line[:30]))
+def test_odd_line_is_refused_in_printable_text_and_the_session_continues(wire: Wire, line: bytes) -> None:
     wire.send(line + b"\r\nPING\r\n")
     refusal = wire.line()
     assert refusal.startswith(("ERROR BAD_REQUEST ", "ERROR UNKNOWN_COMMAND "))
@@ -345,29 +345,29 @@ def test_an_odd_line_is_refused_in_printable_words_and_the_session_goes_on(wire:
     assert wire.line() == "OK"
 
 
-def test_telnet_sequences_are_answered_a_thousand_times_and_take_no_memory(
-    running: Daemon, wire: Wire
-) -> None:
+def test_thousand_telnet_sequences_are_answered_without_taking_memory(running: Daemon, wire: Wire) -> None:
     before = running.memory()["VmRSS"]
     wire.send(b"\xff\xfd\x01\xff\xf4" * 1000 + b"\xff\xfa" + b"x" * 5000 + b"\r\nPING\r\n")
     assert wire.read(3000) == b"\xff\xfc\x01" * 1000
-    assert wire.line().startswith("ERROR UNKNOWN_COMMAND ")  # what is left behind the longest subnegotiation
+    assert wire.line().startswith(
+        "ERROR UNKNOWN_COMMAND "
+    )  # the rest behind a subnegotiation of the maximum length
     assert wire.line() == "OK"
     assert running.memory()["VmRSS"] - before < 4 << 20
 
 
-# Where a job is to run.
+# The directory of a job.
 
 
-@pytest.mark.parametrize("place, why", REFUSED_PLACES)
-def test_what_is_no_path_from_the_root_is_refused(wire: Wire, place: str, why: str) -> None:
+@pytest.mark.parametrize("place, why", INVALID_DIRECTORIES)
+def test_directory_that_is_not_an_absolute_path_is_refused(wire: Wire, place: str, why: str) -> None:
     refusal = wire.ask(f"SUBMIT --cwd={place} true")
     assert refusal.startswith("ERROR BAD_REQUEST ")
     assert why in refusal
 
 
-@pytest.mark.parametrize("place", NO_PLACES, ids=lambda place: place[:30])
-def test_a_path_to_no_directory_is_the_end_of_its_job_alone(wire: Wire, running: Daemon, place: str) -> None:
+@pytest.mark.parametrize("place", MISSING_DIRECTORIES, ids=lambda place: place[:30])
+def test_missing_directory_fails_only_its_job(wire: Wire, running: Daemon, place: str) -> None:
     job = wire.submit(f"--cwd={place} true")
     assert wire.wait(job) == "FAILED"
     shown = wire.show(job)
@@ -376,12 +376,12 @@ def test_a_path_to_no_directory_is_the_end_of_its_job_alone(wire: Wire, running:
     assert not (running.place / "ran").exists()
 
 
-@pytest.mark.parametrize("place, where", PLACES)
-def test_any_path_to_a_directory_is_one(wire: Wire, place: str, where: str) -> None:
+@pytest.mark.parametrize("place, where", VALID_DIRECTORIES)
+def test_any_path_to_a_directory_is_accepted(wire: Wire, place: str, where: str) -> None:
     assert wire.run(f"--cwd={place} pwd -P").stdout == f"{where}\n".encode()
 
 
-def test_a_directory_that_goes_away_is_the_end_of_its_job_alone(wire: Wire, tmp_path: Path) -> None:
+def test_directory_that_was_removed_fails_only_its_job(wire: Wire, tmp_path: Path) -> None:
     place = tmp_path / "a b\n'\"$(x)"
     place.mkdir()
     option = f"--cwd={quote(str(place).encode())}"
@@ -391,16 +391,14 @@ def test_a_directory_that_goes_away_is_the_end_of_its_job_alone(wire: Wire, tmp_
     assert wire.wait(job) == "FAILED"
 
 
-# What a job's program loads.
+# Variables of loaders and shells.
 
 
-def test_variables_that_a_loader_or_a_shell_obeys_reach_the_job_and_nothing_else(
-    wire: Wire, running: Daemon
-) -> None:
+def test_variables_that_loaders_and_shells_obey_affect_only_the_job(wire: Wire, running: Daemon) -> None:
     nowhere = running.place / "nowhere.so"
     names = ("LD_PRELOAD", "LD_LIBRARY_PATH", "BASH_ENV", "ENV", "PYTHONPATH")
     options = " ".join(f"--env={name}={nowhere}" for name in names)
-    for more in ("", "--nice=5", "--nofile=100", "--umask=077"):  # each has another program before the shell
+    for more in ("", "--nice=5", "--nofile=100", "--umask=077"):  # each starts the shell by another program
         result = wire.run(f'{options} {more} echo "$LD_PRELOAD"')
         assert result.stdout == f"{nowhere}\n".encode()
         assert result.exit_code == "0"

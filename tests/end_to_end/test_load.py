@@ -1,4 +1,4 @@
-"""Fifty clients at once: every id is answered once, and every result is right, byte for byte."""
+"""Fifty clients at once: each id is returned once, and each result is right, byte for byte."""
 
 import random
 import threading
@@ -14,11 +14,11 @@ CLIENTS = 50
 EACH = 40
 
 Kind = tuple[str, bytes, Result]
-"""What stands behind SUBMIT, the block that follows it, and the result."""
+"""The arguments of SUBMIT, the block that follows, and the expected result."""
 
 
 def _kinds(client: int, place: Path) -> list[Kind]:
-    """Return a client's submissions, all different from those of the others."""
+    """Return a client's submissions, which differ from those of all other clients."""
     chance = random.Random(client)
     kinds: list[Kind] = []
     for number in range(EACH):
@@ -72,11 +72,11 @@ def test_fifty_clients_submit_two_thousand_jobs_of_every_kind(daemon: DaemonFact
     (tmp_path / "in.ppm").write_bytes(b"P6\n4 4\n255\n" + bytes(range(48)))
     one = daemon(slots=4, tcp=True)
     wires = [one.connect_tcp() if client % 5 == 0 else one.connect() for client in range(CLIENTS)]
-    together = threading.Barrier(CLIENTS)
+    barrier = threading.Barrier(CLIENTS)
 
     def play(client: int, wire: Wire) -> list[int]:
         kinds = _kinds(client, tmp_path)
-        together.wait()
+        barrier.wait()
         for text, block, _ in kinds:
             has_block = text.startswith(("--stdin", "--script"))
             wire.send(f"SUBMIT {text}\r\n".encode() + (block + b"\r\n" if has_block else b""))

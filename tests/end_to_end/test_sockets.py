@@ -1,4 +1,4 @@
-"""The daemon's sockets among those who remove them, replace them, hand them over, or come in a crowd."""
+"""The daemon's sockets: removed, replaced, passed by systemd, and with many clients at once."""
 
 import socket
 import stat
@@ -12,7 +12,7 @@ from tests.end_to_end.daemon import Command, Daemon
 from tests.end_to_end.wire import until
 
 
-def test_socket_file_that_is_removed_comes_back_within_seconds_and_the_log_says_so(
+def test_removed_socket_file_is_created_again_within_seconds_and_logged(
     daemon: DaemonFactory,
 ) -> None:
     one = daemon()
@@ -25,7 +25,7 @@ def test_socket_file_that_is_removed_comes_back_within_seconds_and_the_log_says_
     assert not one.socket.exists()
 
 
-def test_stop_leaves_the_socket_of_another_daemon_alone(daemon: DaemonFactory) -> None:
+def test_stop_does_not_remove_the_socket_of_another_daemon(daemon: DaemonFactory) -> None:
     one = daemon()
     one.socket.unlink()
     with socket.socket(socket.AF_UNIX) as other:
@@ -37,7 +37,7 @@ def test_stop_leaves_the_socket_of_another_daemon_alone(daemon: DaemonFactory) -
     assert "Traceback" not in one.log
 
 
-def test_stop_after_the_socket_was_removed_says_nothing_of_it(daemon: DaemonFactory) -> None:
+def test_stop_after_the_socket_was_removed_logs_no_error(daemon: DaemonFactory) -> None:
     one = daemon()
     one.socket.unlink()
     one.stop()
@@ -45,7 +45,7 @@ def test_stop_after_the_socket_was_removed_says_nothing_of_it(daemon: DaemonFact
     assert "Unhandled" not in one.log
 
 
-_HAND_OVER = """
+_PASS_SOCKET = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="taskq")
@@ -53,9 +53,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def handed_over(one: Daemon, listener: socket.socket) -> "subprocess.Popen[bytes]":
-    """Start a daemon as systemd does that hands a socket over: as descriptor 3, with the pid beside it."""
-    words = [sys.executable, "-c", _HAND_OVER, str(listener.fileno())]
+def start_with_socket(one: Daemon, listener: socket.socket) -> "subprocess.Popen[bytes]":
+    """Start a daemon as systemd does for a socket unit: the socket is descriptor 3."""
+    words = [sys.executable, "-c", _PASS_SOCKET, str(listener.fileno())]
     options = one.options[:]
     options[options.index("--listen") + 1] = "systemd:domain=UNIX:index=0"
     command: Command = [*words, one.twistd, "-n", f"--pidfile={one.pid_file}", "taskq", *options]
@@ -70,13 +70,13 @@ def handed_over(one: Daemon, listener: socket.socket) -> "subprocess.Popen[bytes
         )
 
 
-def test_socket_that_systemd_hands_over_is_local_and_stays_as_it_is(daemon: DaemonFactory) -> None:
+def test_socket_passed_by_systemd_is_local_and_stays_unchanged(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     with socket.socket(socket.AF_UNIX) as systemd:
         systemd.bind(str(one.socket))
         one.socket.chmod(0o600)
         systemd.listen()
-        process = handed_over(one, systemd)
+        process = start_with_socket(one, systemd)
         one.started_elsewhere(process.pid)
         until(lambda: one.answers() or process.poll() is not None, "the daemon to answer", 20)
         assert process.poll() is None, one.log
@@ -88,14 +88,14 @@ def test_socket_that_systemd_hands_over_is_local_and_stays_as_it_is(daemon: Daem
         process.wait(30)
         assert one.socket.exists()
         with socket.socket(socket.AF_UNIX) as next_client:
-            next_client.connect(str(one.socket))  # it waits for the next start, in systemd's hands
+            next_client.connect(str(one.socket))  # it waits for the next start of the daemon
     assert "Traceback" not in one.log
 
 
-def test_crowd_of_clients_at_once_is_let_in(daemon: DaemonFactory) -> None:
+def test_many_clients_that_connect_at_once_are_accepted(daemon: DaemonFactory) -> None:
     one = daemon()
-    with ExitStack() as crowd:
-        clients = [crowd.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(400)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(400)]
         for client in clients:
             client.setblocking(False)
             client.connect(str(one.socket))

@@ -1,4 +1,4 @@
-"""A person at the real telnet program: what is typed, what is shown, and Ctrl-C."""
+"""The real telnet program on a terminal: input, output, and Ctrl-C."""
 
 import os
 import re
@@ -19,7 +19,7 @@ CTRL_C = "\x03"
 
 
 class Terminal:
-    """A program on a terminal of its own: what it shows is waited for, what a person types is typed."""
+    """A program on a pseudo-terminal: the test types input and waits for output."""
 
     def __init__(self, *command: str) -> None:
         self._master, slave = os.openpty()
@@ -42,14 +42,14 @@ class Terminal:
         self.type(line + "\r")
 
     def expect(self, pattern: str) -> "re.Match[str]":
-        """Wait until ``pattern`` is shown; what stands before it will not be looked at again."""
+        """Wait until ``pattern`` is shown, and drop the output up to its end."""
         end = time.monotonic() + DEADLINE
         while not (found := re.search(pattern, self._shown)):
             ready, _, _ = select.select([self._master], [], [], max(0, end - time.monotonic()))
             assert ready, f"{pattern!r} is not shown, but {self._shown!r}"
             try:
                 piece = os.read(self._master, 65_536)
-            except OSError:  # the terminal has no program any more
+            except OSError:  # the program has ended
                 piece = b""
             assert piece, f"{pattern!r} is not shown at the end, but {self._shown!r}"
             self._shown += piece.decode("latin-1")
@@ -64,7 +64,7 @@ class Terminal:
 
 @pytest.fixture
 def session(running: Daemon) -> Iterator[Terminal]:
-    """Return a telnet session that is connected and has said who it is."""
+    """Return a telnet session that is connected and authenticated."""
     terminal = Terminal("telnet", "127.0.0.1", str(running.port))
     try:
         terminal.expect("Connected to")
@@ -75,7 +75,7 @@ def session(running: Daemon) -> Iterator[Terminal]:
         terminal.close()
 
 
-def test_a_session_from_submit_to_quit(session: Terminal) -> None:
+def test_session_from_submit_to_quit(session: Terminal) -> None:
     session.enter("SUBMIT echo hello world; echo oops >&2; exit 3")
     job = session.expect(r"\nJOB_ID (\d+)\r")[1]
     session.enter(f"wait {job}")
@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_a_usable_session(session: Terminal) -> None:
     session.expect("Connection closed by foreign host")
 
 
-def test_ctrl_c_in_the_middle_of_a_line_forgets_the_line(
+def test_ctrl_c_in_the_middle_of_a_line_discards_the_line(
     session: Terminal, tmp_path: Path, wire: Wire
 ) -> None:
     session.type(f"SUBMIT touch {tmp_path}/never")
@@ -131,8 +131,8 @@ def test_ctrl_c_during_a_wait_leaves_a_usable_session(session: Terminal, wire: W
     session.expect(r"\nSTATUS CANCELLED 0\r")
 
 
-def test_options_that_telnet_offers_are_refused_without_noise(session: Terminal) -> None:
-    session.type("\x1d")  # its own prompt
+def test_telnet_options_are_refused_without_visible_output(session: Terminal) -> None:
+    session.type("\x1d")  # telnet's prompt
     session.expect("telnet>")
     session.enter("send do echo")
     session.enter("PING")

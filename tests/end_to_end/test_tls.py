@@ -1,4 +1,4 @@
-"""The real daemon over TLS: who is let in, that all works as it does elsewhere, and what refuses a start."""
+"""The real daemon over TLS: authentication, requests, taskq as a client, and starts that are refused."""
 
 import re
 import socket
@@ -22,11 +22,11 @@ from tests.support.certificates import CLIENT, SERVER, Authority, Pair, self_sig
 TASKQ = Path(sys.executable).with_name("taskq")
 
 LONG = "x" * 70_000
-"""A line with it is longer than a daemon reads."""
+"""With this, a line exceeds the maximum length."""
 
 
 class Site:
-    """A CA with what it has signed, and a daemon on a TLS port for its clients.
+    """A CA with certificates that it has signed, and a daemon with a TLS port.
 
     Of those, ana may submit, root is an admin, and ben has no role.
     """
@@ -48,20 +48,20 @@ class Site:
         return ["--listen", ":".join(words), "--role", "ana=submit", "--role", "root=admin"]
 
     def token(self, daemon: Daemon, name: str, role: str) -> str:
-        """Make a token, and let the daemon take it up."""
+        """Make a token, and wait until the daemon accepts it."""
         command: list[str | Path] = [TASKQ, "token", "add", name, "--role", role, "--state", daemon.state]
         shown = subprocess.run(command, env=environment(), capture_output=True, timeout=DEADLINE, check=True)
         token = shown.stdout.decode().strip()
 
-        def is_taken() -> bool:
+        def is_accepted() -> bool:
             with closing(self.connect()) as wire:
                 return wire.ask(f"AUTH {token}").startswith("OK ")
 
-        until(is_taken, "the daemon to take up the token", pause=0.1)
+        until(is_accepted, "the daemon to take up the token", pause=0.1)
         return token
 
     def secured(self, pair: Pair | None = None) -> ssl.SSLSocket:
-        """Connect in the name of localhost, and show a certificate if there is one to show."""
+        """Connect to localhost, with a certificate if one is given."""
         context = ssl.create_default_context(cafile=self.ca.cert)
         if pair:
             context.load_cert_chain(pair.cert, pair.key)
@@ -111,7 +111,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Dae
 
 @pytest.fixture
 def site(shared: tuple[Site, Daemon]) -> Iterator[Site]:
-    """Return the site, with its daemon running; what a test connects is closed after it."""
+    """Return the site with its daemon running; connections of a test are closed after it."""
     yield shared[0]
     shared[0].close()
 
@@ -122,23 +122,23 @@ def daemon_of_site(shared: tuple[Site, Daemon]) -> Daemon:
 
 
 def own(tmp_path: Path) -> Site:
-    """Return a site whose daemon is the test's own."""
+    """Return a site with a daemon for one test only."""
     place = tmp_path / "certificates"
     place.mkdir()
     return Site(place)
 
 
-# Who is let in.
+# Authentication.
 
 
-def test_without_token_and_certificate_one_is_a_stranger(site: Site) -> None:
+def test_client_without_token_and_certificate_needs_auth(site: Site) -> None:
     stranger = site.connect()
     assert '"certificate"' in stranger.ask("HELLO")
     for request in ("SUBMIT true", "LIST", "STATS"):
         assert stranger.ask(request).startswith("ERROR AUTH_REQUIRED ")
 
 
-def test_a_token_lets_in(site: Site, daemon_of_site: Daemon) -> None:
+def test_token_authenticates(site: Site, daemon_of_site: Daemon) -> None:
     token = site.token(daemon_of_site, "ci", "submit")
     wire = site.connect()
     assert wire.ask(f"AUTH {token}") == "OK ci submit"
@@ -148,7 +148,7 @@ def test_a_token_lets_in(site: Site, daemon_of_site: Daemon) -> None:
     assert wire.show(job)["owner"] == "ci"
 
 
-def test_a_certificate_alone_lets_in_and_its_subject_is_the_owner(site: Site) -> None:
+def test_certificate_alone_authenticates_and_its_subject_is_the_owner(site: Site) -> None:
     ana, root = site.connect(site.ana), site.connect(site.root)
     mine, theirs = ana.submit("echo hi"), root.submit("true")
     assert ana.wait(mine) == "COMPLETED"
@@ -159,8 +159,8 @@ def test_a_certificate_alone_lets_in_and_its_subject_is_the_owner(site: Site) ->
     assert '"ana"' in ana.ask("HELLO")
 
 
-def test_a_request_that_comes_with_the_handshake_sees_the_certificate(site: Site) -> None:
-    """The certificate and the first request are one flight of packets."""
+def test_request_sent_with_the_handshake_is_authenticated_by_the_certificate(site: Site) -> None:
+    """The certificate and the first request arrive together."""
     with site.secured(site.ana) as secured:
         secured.sendall(b"LIST --limit=1\r\nQUIT\r\n")
         received = b"".join(iter(lambda: secured.recv(65536), b""))
@@ -168,9 +168,7 @@ def test_a_request_that_comes_with_the_handshake_sees_the_certificate(site: Site
     assert b"AUTH_REQUIRED" not in received
 
 
-def test_a_certificate_without_a_role_is_a_stranger_s_who_may_still_give_a_token(
-    site: Site, daemon_of_site: Daemon
-) -> None:
+def test_certificate_without_a_role_may_still_use_a_token(site: Site, daemon_of_site: Daemon) -> None:
     token = site.token(daemon_of_site, "ops", "admin")
     ben = site.connect(site.ben)
     assert ben.ask("STATS").startswith("ERROR AUTH_REQUIRED ")
@@ -193,9 +191,7 @@ def submit_unseen(site: Site, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("impostor", IMPOSTORS)
-def test_a_certificate_that_does_not_verify_ends_the_connection(
-    impostor: str, site: Site, tmp_path: Path
-) -> None:
+def test_invalid_certificate_ends_the_connection(impostor: str, site: Site, tmp_path: Path) -> None:
     pair = IMPOSTORS[impostor](tmp_path, site.ca)
     root = site.connect(site.root)
     own = root.submit("true")
@@ -206,7 +202,7 @@ def test_a_certificate_that_does_not_verify_ends_the_connection(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_older_versions_are_refused(version: ssl.TLSVersion, site: Site) -> None:
+def test_older_tls_versions_are_refused(version: ssl.TLSVersion, site: Site) -> None:
     context = ssl.create_default_context(cafile=site.ca.cert)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -221,8 +217,10 @@ def test_older_versions_are_refused(version: ssl.TLSVersion, site: Site) -> None
 
 
 @pytest.mark.needs("openssl")
-@pytest.mark.parametrize("version, is_taken", [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
-def test_openssl_is_a_client_too(version: str, is_taken: bool, site: Site) -> None:
+@pytest.mark.parametrize("version, is_accepted", [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
+def test_openssl_s_client_connects_with_supported_versions(
+    version: str, is_accepted: bool, site: Site
+) -> None:
     command = ["openssl", "s_client", "-quiet", "-connect", f"localhost:{site.port}", version]
     command += ["-CAfile", str(site.ca.cert), "-verify_return_error", "-verify_hostname", "localhost"]
     command += ["-cert", str(site.ana.cert), "-key", str(site.ana.key), "-cipher", "DEFAULT:@SECLEVEL=0"]
@@ -234,13 +232,13 @@ def test_openssl_is_a_client_too(version: str, is_taken: bool, site: Site) -> No
         check=False,
     )
     lines = shown.stdout.splitlines()
-    if is_taken:
+    if is_accepted:
         assert [line.split(b" ")[0] for line in lines] == [b"JOB_ID", b"STATS", b"OK"], shown
     else:
         assert (lines, shown.returncode) == ([], 1), shown
 
 
-def test_with_no_ca_no_certificate_is_asked_for(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_no_certificate_is_requested_without_a_ca(daemon: DaemonFactory, tmp_path: Path) -> None:
     site = own(tmp_path)
     site.has_ca = False
     daemon(*site.options())
@@ -253,10 +251,10 @@ def test_with_no_ca_no_certificate_is_asked_for(daemon: DaemonFactory, tmp_path:
         site.close()
 
 
-# What goes over it.
+# Requests and replies.
 
 
-def test_requests_blocks_and_large_replies_arrive_as_they_are(site: Site) -> None:
+def test_requests_blocks_and_large_replies_arrive_unchanged(site: Site) -> None:
     ana = site.connect(site.ana)
     block = bytes(range(256)) * 8000
     job = ana.submit(f"--stdin={len(block)} cat", block)
@@ -264,7 +262,7 @@ def test_requests_blocks_and_large_replies_arrive_as_they_are(site: Site) -> Non
     assert ana.output(job, "stdout", "--limit=16M").data == block
 
 
-def test_requests_may_be_sent_ahead_and_are_answered_in_order(site: Site) -> None:
+def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     ana = site.connect(site.ana)
     ana.send(b"SUBMIT true\r\nPING\r\n" * 2000)
     replies = ana.lines(4000)
@@ -273,7 +271,7 @@ def test_requests_may_be_sent_ahead_and_are_answered_in_order(site: Site) -> Non
     assert {reply.split(" ")[0] for reply in replies[1::2]} == {"OK"}
 
 
-def test_a_client_that_reads_nothing_is_not_read_and_gets_all_in_the_end(
+def test_client_that_does_not_read_is_not_read_from_and_loses_nothing(
     site: Site, daemon_of_site: Daemon
 ) -> None:
     root = site.connect(site.root)
@@ -282,7 +280,7 @@ def test_a_client_that_reads_nothing_is_not_read_and_gets_all_in_the_end(
     before = daemon_of_site.memory()["VmRSS"]
     with site.secured(site.root) as secured:
         secured.settimeout(0.0)
-        # More than what the sockets hold, in both directions.
+        # More than the sockets buffer, in both directions.
         asked = (b"RESULT %d\r\n" % job) * 20 + (b"NO %b\r\n" % (b"x" * 60_000)) * 300
         requests, sent = memoryview(asked), 0
         moved_at = time.monotonic()
@@ -292,7 +290,7 @@ def test_a_client_that_reads_nothing_is_not_read_and_gets_all_in_the_end(
                 moved_at = time.monotonic()
             except ssl.SSLWantWriteError:
                 time.sleep(0.01)
-        assert sent < len(requests), "the daemon reads on though nobody reads what it answers"
+        assert sent < len(requests), "the daemon reads on though the client does not read its replies"
         assert daemon_of_site.memory()["VmRSS"] - before < 30 * 1024**2
         assert root.ask("PING").startswith("OK")
         secured.settimeout(DEADLINE)
@@ -301,7 +299,7 @@ def test_a_client_that_reads_nothing_is_not_read_and_gets_all_in_the_end(
             assert replies.readline().startswith(b"ERROR UNKNOWN_COMMAND ")
 
 
-def test_what_a_job_prints_is_followed_and_events_are_watched(site: Site) -> None:
+def test_follow_and_watch_work_over_tls(site: Site) -> None:
     ana, watcher = site.connect(site.ana), site.connect(site.ana)
     assert watcher.ask("WATCH").startswith("OK ")
     job = ana.submit("echo one; sleep 0.3; echo two")
@@ -312,13 +310,13 @@ def test_what_a_job_prints_is_followed_and_events_are_watched(site: Site) -> Non
     until(lambda: watcher.event().get("id") == job, "an event of the job")
 
 
-def test_a_line_that_is_too_long_is_told_though_the_client_goes_on_sending(site: Site) -> None:
+def test_line_too_long_is_answered_even_if_the_client_continues_to_send(site: Site) -> None:
     with site.secured(site.ana) as secured:
         received = b""
         for _ in range(40):
             try:
                 secured.sendall(LONG.encode())
-            except OSError:  # it has been closed; what it said before is there still
+            except OSError:  # the connection is closed; the error can still be read
                 break
         while piece := secured.recv(65536):
             received += piece
@@ -326,21 +324,19 @@ def test_a_line_that_is_too_long_is_told_though_the_client_goes_on_sending(site:
     assert received.count(b"\r\n") == 1
 
 
-def test_a_client_that_does_not_close_after_its_last_reply_is_let_go(site: Site) -> None:
-    """It neither answers the daemon's close_notify nor ends its own half."""
+def test_client_that_does_not_close_after_its_last_reply_is_aborted(site: Site) -> None:
+    """It neither answers the daemon's close_notify nor closes its half."""
     with site.secured(site.ana) as secured:
         secured.sendall(b"QUIT\r\n")
         assert secured.recv(100).startswith(b"OK")
-        assert secured.recv(100) == b""  # the close_notify, which nobody answers
+        assert secured.recv(100) == b""  # the close_notify, which the client does not answer
         with socket.socket(fileno=socket.dup(secured.fileno())) as below:
             below.settimeout(DEADLINE)
             with suppress(ConnectionResetError):
                 assert below.recv(100) == b""
 
 
-def test_a_handshake_that_does_not_come_is_not_waited_for_for_ever(
-    daemon: DaemonFactory, tmp_path: Path
-) -> None:
+def test_incomplete_handshake_times_out(daemon: DaemonFactory, tmp_path: Path) -> None:
     site = own(tmp_path)
     daemon(*site.options(), "--limit", "auth-time=500ms")
     with socket.create_connection(("127.0.0.1", site.port), DEADLINE) as plain:
@@ -349,7 +345,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for_for_ever(
             assert plain.recv(100) == b""
 
 
-def test_handshakes_that_fail_are_logged_with_address_and_reason_and_not_one_by_one(
+def test_failed_handshakes_are_logged_with_address_and_reason_at_a_limited_rate(
     daemon: DaemonFactory, tmp_path: Path
 ) -> None:
     site = own(tmp_path)
@@ -370,7 +366,7 @@ def test_handshakes_that_fail_are_logged_with_address_and_reason_and_not_one_by_
     assert lines[-1].rpartition(": ")[2].strip()
 
 
-def test_a_stop_answers_those_who_wait(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_stop_answers_waiting_clients(daemon: DaemonFactory, tmp_path: Path) -> None:
     site = own(tmp_path)
     one = daemon(*site.options())
     try:
@@ -390,7 +386,7 @@ def test_a_stop_answers_those_who_wait(daemon: DaemonFactory, tmp_path: Path) ->
 # taskq.
 
 
-def test_taskq_speaks_tls(site: Site) -> None:
+def test_taskq_connects_over_tls(site: Site) -> None:
     shown = site.taskq_as(site.ana, "submit", "echo", "hi")
     assert (shown.returncode, shown.stderr) == (0, b"")
     job = shown.stdout.decode().strip()
@@ -404,13 +400,13 @@ def test_taskq_speaks_tls(site: Site) -> None:
     assert shown.returncode == 0, shown
 
 
-def test_taskq_gives_a_token_over_tls(site: Site, daemon_of_site: Daemon) -> None:
+def test_taskq_sends_its_token_over_tls(site: Site, daemon_of_site: Daemon) -> None:
     token = site.token(daemon_of_site, "cd", "submit")
     shown = site.taskq("run", "echo hi", TASKQ_TOKEN=token)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"hi\n", b"")
 
 
-def test_taskq_loads_ssl_for_an_address_of_tls_alone(site: Site, daemon_of_site: Daemon) -> None:
+def test_taskq_imports_ssl_only_for_tls_addresses(site: Site, daemon_of_site: Daemon) -> None:
     for address, is_loaded in ((f"unix:{daemon_of_site.socket}", False), (site.address, True)):
         shown = subprocess.run(
             [sys.executable, "-X", "importtime", TASKQ, "--address", address, "hello"],
@@ -424,7 +420,7 @@ def test_taskq_loads_ssl_for_an_address_of_tls_alone(site: Site, daemon_of_site:
         assert (b"ssl" in loaded) is is_loaded
 
 
-def test_taskq_says_what_came_and_what_to_do(site: Site, daemon_of_site: Daemon, tmp_path: Path) -> None:
+def test_taskq_reports_tls_errors_with_a_remedy(site: Site, daemon_of_site: Daemon, tmp_path: Path) -> None:
     def complaint(shown: "subprocess.CompletedProcess[bytes]", code: int = 69) -> str:
         assert (shown.returncode, shown.stdout) == (code, b""), shown
         text = shown.stderr.decode()
@@ -448,38 +444,38 @@ def test_taskq_says_what_came_and_what_to_do(site: Site, daemon_of_site: Daemon,
     assert "its address begins with tls:" in complaint(site.taskq("--address", secured, "submit", "true"))
 
 
-# The start.
+# Starting.
 
 
 @pytest.mark.parametrize("trouble", ["missing", "open to others", "another's", "no key", "an old TLS"])
-def test_a_port_that_cannot_be_secured_refuses_the_start_in_one_line(
+def test_invalid_tls_files_refuse_the_start_in_one_line(
     trouble: str, daemon: DaemonFactory, tmp_path: Path
 ) -> None:
     site = own(tmp_path)
     key, more = site.ours.key, []
     if trouble == "missing":
         key.unlink()
-        told = f"{key} cannot be read: No such file or directory"
+        expected_text = f"{key} cannot be read: No such file or directory"
     elif trouble == "open to others":
         key.chmod(0o644)
-        told = f"others can read the key {key} (mode 644): chmod 600 {key}"
+        expected_text = f"others can read the key {key} (mode 644): chmod 600 {key}"
     elif trouble == "another's":
         key.write_bytes(site.ana.key.read_bytes())
-        told = f"does not belong to the key in {key}"
+        expected_text = f"does not belong to the key in {key}"
     elif trouble == "no key":
         key.write_text("x")
-        told = f"{key} has no key in PEM format"
+        expected_text = f"{key} has no key in PEM format"
     else:
         more = ["sslmethod=TLSv1_METHOD"]
-        told = "both sides use the newest version"
+        expected_text = "both sides use the newest version"
     code, said = daemon(*site.options(None, *more), start=False).refused()
     assert code == 1
     [line] = said.splitlines()
     assert line.startswith(f"taskqd: twistd taskq: listen: 'tls:{site.port}:")
-    assert told in line
+    assert expected_text in line
 
 
-def test_an_expired_certificate_is_warned_of(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_expired_certificate_causes_a_warning(daemon: DaemonFactory, tmp_path: Path) -> None:
     site = own(tmp_path)
     old = site.ca.issue("old", "localhost", ends=timedelta(hours=-1))
     one = daemon(*site.options(old))

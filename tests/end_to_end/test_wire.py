@@ -1,4 +1,4 @@
-"""docs/protocol.md §1, lines: what a connection carries, in which order, and what ends it."""
+"""docs/protocol.md §1: lines, the order of replies, and the end of a connection."""
 
 import random
 import re
@@ -83,20 +83,18 @@ TELNET = [
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("verb", [b"PING", b"ping", b"PiNg"])
-def test_a_request_ends_in_lf_or_crlf_and_its_verb_has_no_case(
-    wire: Wire, verb: bytes, ending: bytes
-) -> None:
+def test_request_ends_in_lf_or_crlf_and_its_verb_ignores_case(wire: Wire, verb: bytes, ending: bytes) -> None:
     wire.send(verb + ending)
     assert wire.line().split(" ")[0] == "OK"
 
 
-def test_the_server_speaks_only_when_spoken_to_and_ignores_empty_lines(wire: Wire) -> None:
+def test_server_sends_nothing_unasked_and_ignores_empty_lines(wire: Wire) -> None:
     wire.send_apart(b"\n", b"\r\n", b"\n\n\r\n\r\n", b"PING\r\n", b"\r\n")
     wire.half_close()
     assert re.fullmatch(rb"OK[^\r\n]*\r\n", wire.rest())
 
 
-def test_a_request_may_arrive_in_any_pieces(wire: Wire) -> None:
+def test_request_may_arrive_in_any_pieces(wire: Wire) -> None:
     request = b"submit printf 'a b'\r\nWAIT %d\nPING\r\n"
     job = wire.submit("true")
     for cut in range(1, len(request), 3):
@@ -111,7 +109,9 @@ def test_a_request_may_arrive_in_any_pieces(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("bad", NOT_TEXT)
-def test_what_is_not_utf_8_without_nul_is_refused_and_the_session_goes_on(wire: Wire, bad: bytes) -> None:
+def test_line_that_is_not_utf_8_or_has_nul_is_refused_and_the_session_continues(
+    wire: Wire, bad: bytes
+) -> None:
     for line in (
         b"SUBMIT echo " + bad,
         b"PI" + bad + b"NG",
@@ -124,7 +124,7 @@ def test_what_is_not_utf_8_without_nul_is_refused_and_the_session_goes_on(wire: 
         assert alive.startswith("OK")
 
 
-def test_a_command_may_be_any_utf_8(wire: Wire) -> None:
+def test_command_may_be_any_utf_8(wire: Wire) -> None:
     job = wire.submit("printf %s 'naïve → 日本語 🎉'")
     assert wire.wait(job) == "COMPLETED"
     assert wire.ask(f"RESULT {job}") == (
@@ -134,7 +134,7 @@ def test_a_command_may_be_any_utf_8(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_a_line_of_65_536_bytes_is_a_request(wire: Wire, ending: str) -> None:
+def test_line_of_65_536_bytes_is_a_request(wire: Wire, ending: str) -> None:
     text = "x" * (LONGEST - len("SUBMIT echo "))
     wire.send(f"SUBMIT echo {text}{ending}".encode())
     job = int(wire.line().removeprefix("JOB_ID "))
@@ -143,7 +143,7 @@ def test_a_line_of_65_536_bytes_is_a_request(wire: Wire, ending: str) -> None:
 
 
 @pytest.mark.parametrize("line", OVERLONG)
-def test_a_longer_line_is_refused_and_ends_the_connection(running: Daemon, wire: Wire, line: bytes) -> None:
+def test_longer_line_is_refused_and_ends_the_connection(running: Daemon, wire: Wire, line: bytes) -> None:
     wire.send(line)
     *others, refusal = wire.rest().split(b"\r\n")[:-1]
     assert refusal.startswith(b"ERROR LINE_TOO_LONG ")
@@ -151,7 +151,7 @@ def test_a_longer_line_is_refused_and_ends_the_connection(running: Daemon, wire:
     assert running.connect().ask("PING").startswith("OK")
 
 
-def test_the_error_arrives_even_if_the_client_goes_on_writing(running: Daemon) -> None:
+def test_error_arrives_even_if_the_client_continues_to_send(running: Daemon) -> None:
     for client in (running.connect(), running.connect_tcp()):
         client.send(b"SUBMIT echo x" * LONGEST * 3)
         for _ in range(100):
@@ -160,7 +160,7 @@ def test_the_error_arrives_even_if_the_client_goes_on_writing(running: Daemon) -
     assert not any("/never" in job["command"] for job in running.connect().list("--reverse"))
 
 
-def test_many_requests_at_once_are_answered_in_their_order(wire: Wire) -> None:
+def test_many_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
     jobs = [wire.submit(f"true {number}") for number in range(20)]
     wire.wait(jobs[-1])
     asked = random.Random(5).choices([*jobs, 0], k=5_000)  # 0 stands for a PING
@@ -172,7 +172,7 @@ def test_many_requests_at_once_are_answered_in_their_order(wire: Wire) -> None:
             assert wire.line().startswith("OK")
 
 
-def test_a_request_sees_the_effect_of_those_before_it(daemon: DaemonFactory) -> None:
+def test_request_sees_the_effect_of_those_before_it(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     wire.send(
         b"SUBMIT sleep 300\nSUBMIT echo never\nSTATUS 2\nCANCEL 2\nSTATUS 2\nRESULT 2\nCANCEL 2\n"
@@ -203,7 +203,7 @@ def test_a_request_sees_the_effect_of_those_before_it(daemon: DaemonFactory) -> 
     ]
 
 
-def test_a_reply_waits_for_those_before_it(wire: Wire) -> None:
+def test_reply_waits_for_those_before_it(wire: Wire) -> None:
     job = wire.submit("sleep 0.3")
     wire.send(f"WAIT {job}\r\nPING\r\nSTATUS {job}\r\n".encode())
     replies = wire.lines(3)
@@ -211,7 +211,7 @@ def test_a_reply_waits_for_those_before_it(wire: Wire) -> None:
     assert replies[1].startswith("OK")
 
 
-def test_a_waiting_client_does_not_stop_others(running: Daemon, wire: Wire) -> None:
+def test_waiting_client_does_not_delay_others(running: Daemon, wire: Wire) -> None:
     job = wire.submit("sleep 300")
     wire.send(f"WAIT {job}\r\n".encode())
     other = running.connect()
@@ -220,7 +220,7 @@ def test_a_waiting_client_does_not_stop_others(running: Daemon, wire: Wire) -> N
     assert wire.line() == "STATUS CANCELLED 0"
 
 
-def test_a_client_that_half_closes_gets_every_reply(wire: Wire) -> None:
+def test_client_that_half_closes_gets_every_reply(wire: Wire) -> None:
     job = wire.submit("true") + 1
     wire.send(f"SUBMIT sleep 0.3; echo hi\nWAIT {job}\nRESULT {job}\nPING\nOUTPUT {job} stdout\n".encode())
     wire.half_close()
@@ -232,7 +232,7 @@ def test_a_client_that_half_closes_gets_every_reply(wire: Wire) -> None:
     assert wire.rest() == b""
 
 
-def test_a_client_that_is_gone_leaves_no_trace(running: Daemon) -> None:
+def test_vanished_client_leaves_nothing(running: Daemon) -> None:
     job = running.connect().submit("sleep 300")
     for last in (
         b"WAIT %d\r\n" % job,
@@ -248,13 +248,13 @@ def test_a_client_that_is_gone_leaves_no_trace(running: Daemon) -> None:
     assert wire.ask("PING").startswith("OK")
 
 
-def test_a_client_that_does_not_read_stops_nobody_and_loses_nothing(running: Daemon, wire: Wire) -> None:
+def test_client_that_does_not_read_delays_no_other_and_loses_nothing(running: Daemon, wire: Wire) -> None:
     length, times = 1 << 20, 300
     job = wire.submit(f"head -c {length} /dev/zero")
     assert wire.wait(job) == "COMPLETED"
     lazy = running.connect()
     request = f"OUTPUT {job} stdout\r\nSTATUS {job}\r\n".encode()
-    # 300 MB of replies to 10 KB of requests, then so many requests that every buffer on the way is full
+    # 300 MB of replies to 10 KB of requests, then enough requests to fill every buffer
     sender = threading.Thread(target=lambda: lazy.send(request * times + b"PING\r\n" * 50_000))
     before = running.memory()["VmRSS"]
     sender.start()
@@ -270,7 +270,7 @@ def test_a_client_that_does_not_read_stops_nobody_and_loses_nothing(running: Dae
     sender.join()
 
 
-# from a telnet program
+# Telnet.
 
 
 def _whole(text: bytes) -> Iterator[list[bytes]]:
@@ -288,7 +288,7 @@ def _byte_by_byte(text: bytes) -> Iterator[list[bytes]]:
 
 @pytest.mark.parametrize("chunking", [_whole, _cut_once, _byte_by_byte])
 @pytest.mark.parametrize("sequence, answer", TELNET)
-def test_telnet_between_requests_is_answered_and_never_part_of_one(
+def test_telnet_sequence_between_requests_is_answered_and_removed(
     wire: Wire, sequence: bytes, answer: bytes, chunking: Callable[[bytes], Iterator[list[bytes]]]
 ) -> None:
     for pieces in chunking(b"STATUS x\r\n" + sequence + b"STATUS y\n" + sequence + sequence):
@@ -300,7 +300,7 @@ def test_telnet_between_requests_is_answered_and_never_part_of_one(
     assert wire.ask("PING").startswith("OK")
 
 
-def test_telnet_is_answered_on_tcp_before_auth(running: Daemon) -> None:
+def test_telnet_sequence_is_answered_on_tcp_before_auth(running: Daemon) -> None:
     wire = running.connect_tcp(authenticate=False)
     wire.send(IAC + DO + TIMING_MARK)
     assert wire.read(3) == IAC + WILL + TIMING_MARK
@@ -308,7 +308,7 @@ def test_telnet_is_answered_on_tcp_before_auth(running: Daemon) -> None:
 
 
 @pytest.mark.parametrize("sequence", [IAC + b"\xf4", IAC + DO + TIMING_MARK, IAC])
-def test_telnet_inside_a_line_is_a_bad_request(wire: Wire, sequence: bytes) -> None:
+def test_telnet_sequence_inside_a_line_is_a_bad_request(wire: Wire, sequence: bytes) -> None:
     for line in (b"PI" + sequence + b"NG", b"SUBMIT echo " + sequence, b"PING" + sequence):
         wire.send(line + b"\r\nPING\r\n")
         assert wire.line().startswith("ERROR BAD_REQUEST ")
@@ -316,7 +316,7 @@ def test_telnet_inside_a_line_is_a_bad_request(wire: Wire, sequence: bytes) -> N
 
 
 @pytest.mark.parametrize("chunking", [_whole, _cut_once, _byte_by_byte])
-def test_telnet_inside_a_block_is_data_and_behind_it_is_telnet(
+def test_telnet_sequence_inside_a_block_is_data_and_behind_it_is_answered(
     wire: Wire, chunking: Callable[[bytes], Iterator[list[bytes]]]
 ) -> None:
     data = IAC + b"\xf4" + IAC + DO + TIMING_MARK + b"\r\nPING\r\n" + IAC
@@ -331,12 +331,12 @@ def test_telnet_inside_a_block_is_data_and_behind_it_is_telnet(
         assert wire.result(job).stdout == data
 
 
-# from a web page
+# Web pages.
 
 
 @pytest.mark.parametrize("line", HTTP)
 @pytest.mark.parametrize("over_tcp", [False, True])
-def test_http_is_closed_without_running_anything(
+def test_http_request_is_closed_without_running_anything(
     running: Daemon, wire: Wire, line: bytes, over_tcp: bool
 ) -> None:
     mark = quote(line)
@@ -349,10 +349,10 @@ def test_http_is_closed_without_running_anything(
     assert wire.ask("PING").startswith("OK")
 
 
-# anything else
+# Random lines.
 
 
-def test_no_line_is_left_without_an_answer(running: Daemon, wire: Wire) -> None:
+def test_every_line_is_answered(running: Daemon, wire: Wire) -> None:
     chance = random.Random(2)
     seeds = [
         b"STATUS 1",
@@ -370,7 +370,7 @@ def test_no_line_is_left_without_an_answer(running: Daemon, wire: Wire) -> None:
     for _ in range(2_000):
         text = bytearray(chance.choice(seeds))
         for _ in range(chance.randrange(1, 6)):
-            at = chance.randrange(1, len(text) + 1)  # the first letter stays: the line begins as a line
+            at = chance.randrange(1, len(text) + 1)  # the first letter stays, so that the line is not empty
             text[at : at + chance.randrange(2)] = bytes([chance.choice(b"\x00\x7f\xff\xc3\"'\\= -,0129aZ\t")])
         wire.send(bytes(text).replace(b"\n", b"") + b"\r\nSTATUS the end\r\n")
         replies = [wire.line()]

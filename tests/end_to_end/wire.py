@@ -1,6 +1,6 @@
-"""A second reading of docs/protocol.md: a connection, and the words on it, with nothing taken from taskqd.
+"""A second implementation of docs/protocol.md for the tests, which shares no code with taskqd.
 
-Where this file and ``taskqd.client`` understand the protocol differently, one of them is wrong.
+If this module and ``taskqd.client`` interpret the protocol differently, one of them is wrong.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 Found = TypeVar("Found")
 
 DEADLINE = 60.0
-"""Seconds after which a test stops waiting: for noisy machines, far beyond what anything here takes."""
+"""Seconds after which a test stops waiting: far beyond what anything takes on a busy machine."""
 
 _LONG = 1 << 20
 _QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\[\\"nrt]|\\x[0-9A-Fa-f]{2})*"')
@@ -25,7 +25,7 @@ _LETTERS = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 
 
 def until(check: Callable[[], Found], what: str, deadline: float = DEADLINE, pause: float = 0.01) -> Found:
-    """Ask ``check`` until its answer is true, and return that; fail after ``deadline`` seconds."""
+    """Call ``check`` until its result is true, and return it; fail after ``deadline`` seconds."""
     end = time.monotonic() + deadline
     while not (found := check()):
         assert time.monotonic() < end, f"waited {deadline:g} s for {what}"
@@ -34,22 +34,24 @@ def until(check: Callable[[], Found], what: str, deadline: float = DEADLINE, pau
 
 
 def quote(data: bytes) -> str:
-    """Return ``data`` as a ``<quoted>`` word, every byte in its hexadecimal form: any is taken on input."""
+    """Return ``data`` as a ``<quoted>`` word, with every byte in hexadecimal: input may be in any form."""
     return '"' + "".join(f"\\x{byte:02X}" for byte in data) + '"'
 
 
 def unquote(text: str) -> bytes:
-    """Return the bytes of a ``<quoted>`` word; fail if the server might have written it otherwise (§2)."""
+    """Return the bytes of a ``<quoted>`` word; fail if it is not in the server's canonical form (§2)."""
     assert _QUOTED.fullmatch(text), f"not one <quoted> word: {text[:200]}"
     for escape in _ESCAPE.finditer(text):
-        has_own_form = escape[1] and (0x20 <= int(escape[1], 16) < 0x7F or int(escape[1], 16) in b"\n\r\t")
-        assert not has_own_form, f"{escape[0]} has a shorter form: {text[:200]}"
+        has_shorter_form = escape[1] and (
+            0x20 <= int(escape[1], 16) < 0x7F or int(escape[1], 16) in b"\n\r\t"
+        )
+        assert not has_shorter_form, f"{escape[0]} has a shorter form: {text[:200]}"
     plain = _ESCAPE.sub(lambda it: chr(int(it[1], 16)) if it[1] else _LETTERS[it[2]], text[1:-1])
     return plain.encode("latin-1")
 
 
 class Result(NamedTuple):
-    """What a RESULT says."""
+    """The contents of a RESULT."""
 
     stdout: bytes
     stderr: bytes
@@ -57,7 +59,7 @@ class Result(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What a DATA block says."""
+    """The contents of a DATA block."""
 
     stream: str
     offset: int
@@ -65,7 +67,7 @@ class Data(NamedTuple):
 
 
 class Wire:
-    """One connection to a daemon: blocking, and impatient (every read fails after a deadline)."""
+    """One connection to a daemon; it blocks, and each read fails after DEADLINE."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -80,15 +82,15 @@ class Wire:
     def close(self) -> None:
         self._socket.close()
 
-    # what goes out
+    # Sending.
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
     def send_apart(self, *pieces: bytes) -> None:
-        """Send each piece only when the daemon has read the one before it: it sees exactly this chunking.
+        """Send each piece after the daemon has read the one before it, so that it receives these pieces.
 
-        Only on a UNIX socket, where the kernel tells what the peer has not read yet.
+        Only on a UNIX socket, for which the kernel reports the bytes that the peer has not read yet.
         """
         for piece in pieces:
             self.send(piece)
@@ -101,7 +103,7 @@ class Wire:
     def half_close(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
 
-    # what comes in
+    # Receiving.
 
     def _receive(self) -> bool:
         try:
@@ -146,7 +148,7 @@ class Wire:
         assert self.read(2) == b"\r\n"
         return Data(stream, int(offset), data)
 
-    # a request and its reply
+    # Requests and their replies.
 
     def ask(self, request: str) -> str:
         """Send one line and return the one line that answers it."""
@@ -176,7 +178,7 @@ class Wire:
         until(lambda: {self.status(job) for job in jobs} == {"RUNNING"}, f"jobs {jobs} to run")
 
     def process(self, job: int) -> int:
-        """Return the pid of a job that runs, once it is told."""
+        """Return the pid of a running job, once the daemon reports it."""
         until(lambda: self.show(job)["pid"] is not None, f"job {job} to have a process")
         return int(self.show(job)["pid"])
 
@@ -220,11 +222,11 @@ class Wire:
         return events
 
     def queues(self) -> dict[str, dict[str, Any]]:
-        """Return what QUEUES tells, by name."""
+        """Return the replies to QUEUES by name."""
         return {queue["name"]: queue for queue in self._json_lines("QUEUES", "QUEUE")}
 
     def schedules(self) -> dict[int, dict[str, Any]]:
-        """Return what SCHEDULES tells, by number."""
+        """Return the replies to SCHEDULES by number."""
         return {one["schedule"]: one for one in self._json_lines("SCHEDULES", "SCHEDULE")}
 
     def _json_lines(self, request: str, word: str) -> list[dict[str, Any]]:
@@ -262,7 +264,7 @@ class Wire:
         return self.block()
 
     def cancel(self, *jobs: int) -> None:
-        """Cancel the jobs and wait for their ends."""
+        """Cancel jobs and wait until they have ended."""
         self.send(b"".join(b"CANCEL %d\r\n" % job for job in jobs))
         self.send(b"".join(b"WAIT %d\r\n" % job for job in jobs))
         self.lines(2 * len(jobs))
