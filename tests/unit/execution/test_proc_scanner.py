@@ -15,7 +15,7 @@ from tests.support.leaks import LeakWatch
 ONE = Process(7, 50, 7, 7)
 
 
-class Bench:
+class Harness:
     """A scanner with a fake thread pool; ``found`` has what the callbacks got."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,66 +44,66 @@ class Bench:
         self.threads.run()
 
 
-@pytest.fixture(name="bench")
-def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    bench = Bench(monkeypatch)
-    yield bench
-    assert bench.clock.getDelayedCalls() == []
-    assert bench.threads.waiting == []
+@pytest.fixture(name="harness")
+def a_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    harness = Harness(monkeypatch)
+    yield harness
+    assert harness.clock.getDelayedCalls() == []
+    assert harness.threads.waiting == []
 
 
-def test_scan_serves_all_requests_with_the_earliest_since(bench: Bench) -> None:
-    bench.ask(delay=60.0, since=9)
-    bench.ask(delay=60.0)
-    bench.ask(since=5)
-    bench.clock.advance(0)
-    bench.scan()
-    assert (bench.found, bench.groups.scans) == ([[ONE]] * 3, [5])
+def test_scan_serves_all_requests_with_the_earliest_since(harness: Harness) -> None:
+    harness.ask(delay=60.0, since=9)
+    harness.ask(delay=60.0)
+    harness.ask(since=5)
+    harness.clock.advance(0)
+    harness.scan()
+    assert (harness.found, harness.groups.scans) == ([[ONE]] * 3, [5])
 
 
-def test_request_during_a_scan_is_served_by_the_next(bench: Bench) -> None:
-    bench.ask()
-    bench.clock.advance(0)
-    bench.ask()
-    bench.scan()
-    assert len(bench.found) == 1
-    bench.clock.advance(0)
-    bench.scan()
-    assert (len(bench.found), bench.groups.scans) == (2, [None, None])
+def test_request_during_a_scan_is_served_by_the_next(harness: Harness) -> None:
+    harness.ask()
+    harness.clock.advance(0)
+    harness.ask()
+    harness.scan()
+    assert len(harness.found) == 1
+    harness.clock.advance(0)
+    harness.scan()
+    assert (len(harness.found), harness.groups.scans) == (2, [None, None])
 
 
-def test_long_scan_delays_the_next_one(bench: Bench) -> None:
-    bench.ask()
-    bench.clock.advance(0)
-    bench.scan(seconds=0.5)
-    bench.ask()
-    bench.clock.advance(BACKOFF_FACTOR * 0.5 - 0.125)
-    assert bench.threads.waiting == []
-    bench.clock.advance(0.125)
-    bench.scan()
-    assert len(bench.found) == 2
+def test_long_scan_delays_the_next_one(harness: Harness) -> None:
+    harness.ask()
+    harness.clock.advance(0)
+    harness.scan(seconds=0.5)
+    harness.ask()
+    harness.clock.advance(BACKOFF_FACTOR * 0.5 - 0.125)
+    assert harness.threads.waiting == []
+    harness.clock.advance(0.125)
+    harness.scan()
+    assert len(harness.found) == 2
 
 
-def test_scan_that_used_little_cpu_time_delays_none(bench: Bench) -> None:
-    bench.ask()
-    bench.clock.advance(0)
-    bench.scan(seconds=0.0078125, waits=2.0)
-    bench.ask()
-    bench.clock.advance(BACKOFF_FACTOR * 0.0078125)
-    bench.scan()
-    assert len(bench.found) == 2
+def test_scan_that_used_little_cpu_time_delays_none(harness: Harness) -> None:
+    harness.ask()
+    harness.clock.advance(0)
+    harness.scan(seconds=0.0078125, waits=2.0)
+    harness.ask()
+    harness.clock.advance(BACKOFF_FACTOR * 0.0078125)
+    harness.scan()
+    assert len(harness.found) == 2
 
 
-def test_scan_now_uses_no_thread(bench: Bench) -> None:
-    bench.scanner.scan_now()
-    bench.ask(delay=60.0)
-    bench.scanner.scan_now()
-    assert (bench.found, len(bench.groups.scans)) == ([[ONE]], 1)
+def test_scan_now_uses_no_thread(harness: Harness) -> None:
+    harness.scanner.scan_now()
+    harness.ask(delay=60.0)
+    harness.scanner.scan_now()
+    assert (harness.found, len(harness.groups.scans)) == ([[ONE]], 1)
 
 
 @pytest.mark.parametrize("is_needed_at_once", [False, True])
 def test_failed_scan_is_reported_and_logged_once(
-    bench: Bench,
+    harness: Harness,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     is_needed_at_once: bool,
@@ -111,24 +111,24 @@ def test_failed_scan_is_reported_and_logged_once(
     def refuse(_: Any) -> list[Process]:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(bench.groups, "scan", refuse)
+    monkeypatch.setattr(harness.groups, "scan", refuse)
     for _ in range(2):
-        bench.ask()
+        harness.ask()
         if is_needed_at_once:
-            bench.scanner.scan_now()
-        bench.clock.advance(0)
-        bench.scan()
-    assert bench.found == [None, None]
+            harness.scanner.scan_now()
+        harness.clock.advance(0)
+        harness.scan()
+    assert harness.found == [None, None]
     assert caplog.text.count("the processes in /proc cannot be read") == 1
 
 
-def test_error_in_a_callback_does_not_affect_the_others(bench: Bench, logged_errors: LeakWatch) -> None:
+def test_error_in_a_callback_does_not_affect_the_others(harness: Harness, logged_errors: LeakWatch) -> None:
     def has_a_bug(_: object) -> None:
         raise ZeroDivisionError
 
-    bench.scanner.request(has_a_bug, None)
-    bench.ask()
-    bench.clock.advance(0)
-    bench.scan()
-    assert bench.found == [[ONE]]
+    harness.scanner.request(has_a_bug, None)
+    harness.ask()
+    harness.clock.advance(0)
+    harness.scan()
+    assert harness.found == [[ONE]]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1

@@ -27,7 +27,7 @@ from tests.fakes.clocks import START, clock, in_thread
 from tests.support import other_users
 
 
-class Bench:
+class Harness:
     """A builder over a real spool, for jobs of ada, who is the current user under another name."""
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +64,12 @@ class Bench:
         return path
 
 
-@pytest.fixture(name="bench")
-def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+@pytest.fixture(name="harness")
+def a_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     with other_users.open_place() as place:
-        bench = Bench(place, monkeypatch)
-        yield bench
-        bench.user_files.close()
+        harness = Harness(place, monkeypatch)
+        yield harness
+        harness.user_files.close()
 
 
 # As the daemon's user.
@@ -111,27 +111,29 @@ def test_search_path_ends_with_the_directory_of_taskq(
     assert run_builder.search_path() == run_builder.PATH
 
 
-def test_run_has_the_address_for_its_user(bench: Bench) -> None:
+def test_run_has_the_address_for_its_user(harness: Harness) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
-        making = RunBuilder(bench.spool, "store", bench.mask, bench.run_as, bench.user_files, None, address)
+        making = RunBuilder(
+            harness.spool, "store", harness.mask, harness.run_as, harness.user_files, None, address
+        )
         return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"
-    bench.as_owner()
+    harness.as_owner()
     assert made().env["TASKQ_ADDRESS"] == "unix:/others"
-    assert "TASKQ_ADDRESS" not in bench.make(command="true").env
+    assert "TASKQ_ADDRESS" not in harness.make(command="true").env
 
 
-def test_directory_that_is_not_utf8_is_kept_byte_exact(bench: Bench) -> None:
-    run = bench.make(command="true", cwd_base64=b"/\xff")
+def test_directory_that_is_not_utf8_is_kept_byte_exact(harness: Harness) -> None:
+    run = harness.make(command="true", cwd_base64=b"/\xff")
     assert os.fsencode(run.cwd or "") == b"/\xff"
 
 
 @pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
-def test_run_has_the_requested_options(bench: Bench, umask: int, asked: int | None) -> None:
-    run = bench.make(
+def test_run_has_the_requested_options(harness: Harness, umask: int, asked: int | None) -> None:
+    run = harness.make(
         2,
         command="true",
         cwd="/tmp",
@@ -152,23 +154,26 @@ def test_run_has_the_requested_options(bench: Bench, umask: int, asked: int | No
         attempt=2,
         spec=run.spec,
         command="true",
-        stdin=bench.spool.path(7, "stdin"),
+        stdin=harness.spool.path(7, "stdin"),
         env=run.env,
         umask=asked,
         submitted_variables=("A", "B"),
     )
     assert (run.cwd, run.uid, run.spec.nofile) == ("/tmp", None, 99)
     assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "\udcff", "2")
-    assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (bench.spool.path(7, "progress"), "store.7.2")
+    assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (
+        harness.spool.path(7, "progress"),
+        "store.7.2",
+    )
     assert {name: run.env[name] for name in daemon_user_environment()} == daemon_user_environment()
 
 
 @pytest.mark.parametrize("array", [None, 7])
-def test_run_has_the_stored_secrets(bench: Bench, array: int | None) -> None:
-    bench.kept("secret", b"A=x\xff=\0B=\0")
+def test_run_has_the_stored_secrets(harness: Harness, array: int | None) -> None:
+    harness.kept("secret", b"A=x\xff=\0B=\0")
     spec = Spec(secrets=("A", "B"), env={"C": "1"})
     job_id = 9 if array else 7
-    run = bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=array, index=array))
+    run = harness.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=array, index=array))
     assert (run.env["A"], run.env["B"], run.env["C"]) == ("x\udcff=", "", "1")
     assert set(run.submitted_variables) == {"A", "B", "C"}
 
@@ -177,11 +182,13 @@ def test_run_has_the_stored_secrets(bench: Bench, array: int | None) -> None:
     "content, why",
     [(None, "No such file"), (b"A=1\0", "expected the values of A, B"), (b"A=1\0B=2", "the file has others")],
 )
-def test_job_whose_secrets_cannot_be_read_cannot_start(bench: Bench, content: bytes | None, why: str) -> None:
+def test_job_whose_secrets_cannot_be_read_cannot_start(
+    harness: Harness, content: bytes | None, why: str
+) -> None:
     if content is not None:
-        bench.kept("secret", content)
+        harness.kept("secret", content)
     with pytest.raises(CannotStart, match=f"its secrets cannot be read: .*{why}"):
-        bench.make(command="true", secrets=("A", "B"))
+        harness.make(command="true", secrets=("A", "B"))
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o700])
@@ -190,10 +197,10 @@ def test_job_whose_secrets_cannot_be_read_cannot_start(bench: Bench, content: by
     [(b"", ()), (b"echo 1\n", ()), (b"#!/usr/bin/env python3\n\0", ("/usr/bin/env", "python3"))],
 )
 def test_script_runs_by_its_interpreter_with_any_mode(
-    bench: Bench, mode: int, content: bytes, interpreter: tuple[str, ...]
+    harness: Harness, mode: int, content: bytes, interpreter: tuple[str, ...]
 ) -> None:
-    path = bench.kept("script", content, mode)
-    run = bench.make(script=0)
+    path = harness.kept("script", content, mode)
+    run = harness.make(script=0)
     assert (run.command, run.script, run.interpreter) == (None, str(path), interpreter)
 
 
@@ -206,46 +213,48 @@ def test_script_runs_by_its_interpreter_with_any_mode(
     ],
 )
 def test_script_with_an_impossible_interpreter_cannot_start(
-    bench: Bench, content: bytes | None, why: str
+    harness: Harness, content: bytes | None, why: str
 ) -> None:
     if content is not None:
-        bench.kept("script", content)
+        harness.kept("script", content)
     with pytest.raises(CannotStart, match=why) as raised:
-        bench.make(script=0)
+        harness.make(script=0)
     assert not raised.value.is_shortage
 
 
 def test_lack_of_descriptors_to_read_a_script_is_a_shortage(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.kept("script", b"true")
+    harness.kept("script", b"true")
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(run_builder, "open", refuse, raising=False)
     with pytest.raises(CannotStart) as raised:
-        bench.make(script=0)
+        harness.make(script=0)
     assert raised.value.is_shortage
 
 
 # Properties of the daemon that a job must not inherit.
 
 
-def test_job_has_the_time_zone_of_schedules(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_has_the_time_zone_of_schedules(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
-    assert "TZ" not in daemon_user_environment() | run_builder.user_environment(bench.ada)
+    assert "TZ" not in daemon_user_environment() | run_builder.user_environment(harness.ada)
     monkeypatch.setenv("TZ", "Europe/Berlin")
-    assert daemon_user_environment()["TZ"] == run_builder.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
+    assert (
+        daemon_user_environment()["TZ"] == run_builder.user_environment(harness.ada)["TZ"] == "Europe/Berlin"
+    )
 
 
 def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = RunBuilder(bench.spool, "store", bench.mask, bench.run_as)
+    made = RunBuilder(harness.spool, "store", harness.mask, harness.run_as)
     job = Job(id=7, owner="ada", submitted_at=START)
     assert made.build(job, 1).home is None
-    gone = bench.place / "gone"
+    gone = harness.place / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
@@ -256,13 +265,13 @@ def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
 def test_job_does_not_inherit_the_daemon_s_oom_score(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
 ) -> None:
     monkeypatch.setattr(run_builder, "own_oom_score_adj", lambda: own)
-    assert bench.make().oom_score_adj == given
+    assert harness.make().oom_score_adj == given
 
 
-def test_system_without_oom_score_is_handled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_without_oom_score_is_handled(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_builder.own_oom_score_adj() == int(Path("/proc/self/oom_score_adj").read_text())
 
     def refuse(*_: object, **__: object) -> None:
@@ -272,18 +281,18 @@ def test_system_without_oom_score_is_handled(bench: Bench, monkeypatch: pytest.M
     assert run_builder.own_oom_score_adj() == 0
 
 
-def test_task_has_the_script_and_stdin_of_its_array(bench: Bench) -> None:
-    script, stdin = bench.kept("script", b"x"), bench.kept("stdin", b"y")
+def test_task_has_the_script_and_stdin_of_its_array(harness: Harness) -> None:
+    script, stdin = harness.kept("script", b"x"), harness.kept("stdin", b"y")
     spec = Spec(script=1, stdin=1)
-    run = bench.made(Job(id=9, spec=spec, owner="ada", submitted_at=START, array=7, index=1))
+    run = harness.made(Job(id=9, spec=spec, owner="ada", submitted_at=START, array=7, index=1))
     assert (run.script, run.stdin) == (str(script), str(stdin))
-    assert run.env["TASKQ_PROGRESS"] == bench.spool.path(9, "progress")
+    assert run.env["TASKQ_PROGRESS"] == harness.spool.path(9, "progress")
 
 
 # As its owner.
 
 
-def test_owner_s_environment_is_that_of_the_user(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_s_environment_is_that_of_the_user(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     base = {
         "PATH": run_builder.search_path(),
@@ -293,71 +302,71 @@ def test_owner_s_environment_is_that_of_the_user(bench: Bench, monkeypatch: pyte
         "LOGNAME": "ada",
         "SHELL": "/bin/sh",
     }
-    assert run_builder.user_environment(bench.ada) == base
-    assert run_builder.user_environment(bench.ada._replace(home=""))["HOME"] == "/"
-    assert run_builder.user_environment(bench.ada._replace(home="."))["HOME"] == "/"
+    assert run_builder.user_environment(harness.ada) == base
+    assert run_builder.user_environment(harness.ada._replace(home=""))["HOME"] == "/"
+    assert run_builder.user_environment(harness.ada._replace(home="."))["HOME"] == "/"
 
 
 @other_users.only_root
-def test_owner_s_run_has_copies_that_the_user_owns(bench: Bench) -> None:
-    bench.as_owner()
-    (bench.place / "security" / "limits.conf").write_text("ada - nproc 50\n")
-    bench.kept("script", b"#!/bin/sh\n", 0o700)
-    bench.kept("stdin", b"in")
-    run = bench.make(script=10, stdin=2, env={"LD_PRELOAD": "x"})
-    assert run.owner == Owner(1, bench.ada.gid, "/home/ada", ("--nproc=50:50",))
+def test_owner_s_run_has_copies_that_the_user_owns(harness: Harness) -> None:
+    harness.as_owner()
+    (harness.place / "security" / "limits.conf").write_text("ada - nproc 50\n")
+    harness.kept("script", b"#!/bin/sh\n", 0o700)
+    harness.kept("stdin", b"in")
+    run = harness.make(script=10, stdin=2, env={"LD_PRELOAD": "x"})
+    assert run.owner == Owner(1, harness.ada.gid, "/home/ada", ("--nproc=50:50",))
     assert run.interpreter == ("/bin/sh",)
     paths = [run.script, run.stdin, run.env["TASKQ_PROGRESS"]]
-    assert {os.path.dirname(str(path)) for path in paths} == {str(bench.place / "state.jobs")}
+    assert {os.path.dirname(str(path)) for path in paths} == {str(harness.place / "state.jobs")}
     assert {os.stat(str(path)).st_uid for path in paths} == {1}
     assert run.env["USER"] == "ada"
     assert "LD_PRELOAD" not in process_environment(run)
     Path(run.env["TASKQ_PROGRESS"]).write_bytes(b"60\n")
-    assert bench.spool.read_progress(7) == 60
-    bench.spool.close_attempt(7)
-    assert os.listdir(bench.place / "state.jobs") == []
+    assert harness.spool.read_progress(7) == 60
+    harness.spool.close_attempt(7)
+    assert os.listdir(harness.place / "state.jobs") == []
 
 
 @other_users.only_root
-def test_each_task_has_its_own_copies_of_the_array_s_files(bench: Bench) -> None:
-    bench.as_owner()
-    bench.kept("script", b"x")
+def test_each_task_has_its_own_copies_of_the_array_s_files(harness: Harness) -> None:
+    harness.as_owner()
+    harness.kept("script", b"x")
     spec = Spec(script=1)
     made = [
-        bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=7, index=job_id))
+        harness.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=7, index=job_id))
         for job_id in (8, 9)
     ]
     assert len({run.script for run in made}) == 2
-    bench.spool.close_attempt(8)
+    harness.spool.close_attempt(8)
     assert Path(str(made[1].script)).read_bytes() == b"x"
 
 
-def test_job_whose_files_cannot_be_copied_cannot_start(bench: Bench) -> None:
-    bench.as_owner()
+def test_job_whose_files_cannot_be_copied_cannot_start(harness: Harness) -> None:
+    harness.as_owner()
     with pytest.raises(CannotStart, match=r"its files cannot be copied for its user: .*No such file"):
-        bench.make(script=1)
-    assert os.listdir(bench.place / "state.jobs") == []
+        harness.make(script=1)
+    assert os.listdir(harness.place / "state.jobs") == []
 
 
-def test_job_of_a_removed_user_cannot_start_and_gets_no_files(bench: Bench) -> None:
-    bench.as_owner()
+def test_job_of_a_removed_user_cannot_start_and_gets_no_files(harness: Harness) -> None:
+    harness.as_owner()
     with pytest.raises(CannotStart, match="this machine has no user ben"):
-        bench.made(Job(id=7, command="true", owner="ben", submitted_at=START))
-    assert os.listdir(bench.place / "state.jobs") == []
+        harness.made(Job(id=7, command="true", owner="ben", submitted_at=START))
+    assert os.listdir(harness.place / "state.jobs") == []
 
 
 @other_users.only_root
-def test_job_of_the_daemon_uses_the_files_in_the_state_directory(bench: Bench) -> None:
-    bench.as_owner()
-    stdin = bench.kept("stdin", b"{}")
-    run = bench.make(command="true", stdin=2, as_daemon=True)
+def test_job_of_the_daemon_uses_the_files_in_the_state_directory(harness: Harness) -> None:
+    harness.as_owner()
+    stdin = harness.kept("stdin", b"{}")
+    run = harness.make(command="true", stdin=2, as_daemon=True)
     assert (run.owner, run.stdin) == (None, str(stdin))
-    assert run.env["TASKQ_PROGRESS"] == bench.spool.path(7, PROGRESS)
+    assert run.env["TASKQ_PROGRESS"] == harness.spool.path(7, PROGRESS)
     assert run.env["USER"] == pwd.getpwuid(os.geteuid()).pw_name
     assert stat.S_IMODE(stdin.stat().st_mode) == 0o600
 
 
-def test_job_has_the_requested_time_zone_unless_its_environment_has_another(bench: Bench) -> None:
-    run = bench.make(command="date", tz="Europe/Berlin")
+def test_job_has_the_requested_time_zone_unless_its_environment_has_another(harness: Harness) -> None:
+    run = harness.make(command="date", tz="Europe/Berlin")
     assert (run.env["TZ"], run.submitted_variables) == ("Europe/Berlin", ("TZ",))
-    assert bench.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"
+    assert harness.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"

@@ -14,8 +14,8 @@ from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.model.job import Usage
 from taskqd.speedups.reactor import AcceleratedReactor
 from tests.fakes.clocks import in_thread
+from tests.fakes.execution import run
 from tests.fakes.spool import FakeOutputWriter
-from tests.unit.execution.test_executor import run
 
 Measure = Callable[[str], Awaitable[Usage]]
 

@@ -15,7 +15,7 @@ PID = 2**30
 """More than the number of any process."""
 
 
-class Bench:
+class Harness:
     """Children with a fake clock and empty pipes; ``read`` has the pipes that the reactor reads."""
 
     def __init__(self) -> None:
@@ -41,65 +41,65 @@ class Bench:
         return is_read
 
 
-@pytest.fixture(name="bench")
-def a_bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    for child in bench.added:
+@pytest.fixture(name="harness")
+def a_harness() -> Iterator[Harness]:
+    harness = Harness()
+    yield harness
+    for child in harness.added:
         for pipe in list(child.pipes.values()):
             pipe.loseConnection()
-    for descriptor in bench.writing:
+    for descriptor in harness.writing:
         os.close(descriptor)
-    bench.children._by_pid.clear()
-    bench.children._unregister()
+    harness.children._by_pid.clear()
+    harness.children._unregister()
 
 
-def test_child_is_read_after_the_delay(bench: Bench) -> None:
-    first = bench.add()
-    bench.clock.advance(READ_DELAY / 2)
-    second = bench.add()
-    assert not bench.is_read(first)
-    bench.clock.advance(READ_DELAY / 2)
-    assert (bench.is_read(first), bench.is_read(second)) == (True, False)
-    bench.clock.advance(READ_DELAY / 2)
-    assert bench.is_read(second)
-    assert bench.clock.getDelayedCalls() == []
+def test_child_is_read_after_the_delay(harness: Harness) -> None:
+    first = harness.add()
+    harness.clock.advance(READ_DELAY / 2)
+    second = harness.add()
+    assert not harness.is_read(first)
+    harness.clock.advance(READ_DELAY / 2)
+    assert (harness.is_read(first), harness.is_read(second)) == (True, False)
+    harness.clock.advance(READ_DELAY / 2)
+    assert harness.is_read(second)
+    assert harness.clock.getDelayedCalls() == []
 
 
-def test_paused_child_is_read_only_after_it_is_resumed(bench: Bench) -> None:
-    child = bench.add()
+def test_paused_child_is_read_only_after_it_is_resumed(harness: Harness) -> None:
+    child = harness.add()
     child.pauseProducing()
-    bench.clock.advance(READ_DELAY)
-    assert not bench.is_read(child)
+    harness.clock.advance(READ_DELAY)
+    assert not harness.is_read(child)
     child.resumeProducing()
-    assert bench.is_read(child)
+    assert harness.is_read(child)
     child.pauseProducing()
-    assert not bench.is_read(child)
+    assert not harness.is_read(child)
 
 
-def test_clock_set_back_delays_no_reading(bench: Bench) -> None:
-    first = bench.add()
-    bench.clock.rightNow -= 3600
-    second = bench.add()
-    bench.clock.advance(READ_DELAY)
-    assert (bench.is_read(first), bench.is_read(second)) == (True, True)
+def test_clock_set_back_delays_no_reading(harness: Harness) -> None:
+    first = harness.add()
+    harness.clock.rightNow -= 3600
+    second = harness.add()
+    harness.clock.advance(READ_DELAY)
+    assert (harness.is_read(first), harness.is_read(second)) == (True, True)
 
 
-def test_our_ends_of_pipes_are_non_blocking(bench: Bench) -> None:
-    child = bench.add()
+def test_our_ends_of_pipes_are_non_blocking(harness: Harness) -> None:
+    child = harness.add()
     assert [os.get_blocking(pipe.fileno()) for pipe in child.pipes.values()] == [False, False]
-    assert [os.get_blocking(descriptor) for descriptor in bench.writing] == [True, True]
+    assert [os.get_blocking(descriptor) for descriptor in harness.writing] == [True, True]
 
 
-def test_reaped_child_is_not_reaped_again(bench: Bench) -> None:
-    child = bench.add()
+def test_reaped_child_is_not_reaped_again(harness: Harness) -> None:
+    child = harness.add()
     child.pid = None
     assert not child.reap()
 
 
-def test_child_with_closed_pipes_is_not_read(bench: Bench) -> None:
-    child = bench.add()
+def test_child_with_closed_pipes_is_not_read(harness: Harness) -> None:
+    child = harness.add()
     for pipe in list(child.pipes.values()):
         pipe.loseConnection()
-    bench.clock.advance(READ_DELAY)
-    assert (child.pipes, bench.read) == ({}, set())
+    harness.clock.advance(READ_DELAY)
+    assert (child.pipes, harness.read) == ({}, set())

@@ -37,7 +37,7 @@ class Reactor:
             reader.doRead()
 
 
-class Bench:
+class Harness:
     """Up to two threads, and their results in the order of arrival."""
 
     def __init__(self) -> None:
@@ -62,59 +62,59 @@ class Bench:
         return sum(thread.name == NAME for thread in threading.enumerate())
 
 
-@pytest.fixture(name="bench")
-def a_bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.workers.stop()
-    assert (bench.threads(), bench.reactor.readers) == (0, [])
+@pytest.fixture(name="harness")
+def a_harness() -> Iterator[Harness]:
+    harness = Harness()
+    yield harness
+    harness.workers.stop()
+    assert (harness.threads(), harness.reactor.readers) == (0, [])
 
 
-def test_worker_threads_implement_their_interface(bench: Bench) -> None:
-    verifyObject(IReadDescriptor, bench.workers)
-    assert bench.workers.logPrefix() == NAME
-    bench.workers.connectionLost(Failure(ConnectionDone()))
+def test_worker_threads_implement_their_interface(harness: Harness) -> None:
+    verifyObject(IReadDescriptor, harness.workers)
+    assert harness.workers.logPrefix() == NAME
+    harness.workers.connectionLost(Failure(ConnectionDone()))
 
 
-def test_call_runs_in_a_thread_and_its_result_is_reported_in_the_reactor_s(bench: Bench) -> None:
-    assert bench.threads() == 0, "none is started before the first call"
-    bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
-    assert bench.results == []
-    bench.reactor.turn()
-    assert bench.results == [BEGIN, NAME, END]
+def test_call_runs_in_a_thread_and_its_result_is_reported_in_the_reactor_s(harness: Harness) -> None:
+    assert harness.threads() == 0, "none is started before the first call"
+    harness.workers.call(lambda: threading.current_thread().name, harness.results.append)
+    assert harness.results == []
+    harness.reactor.turn()
+    assert harness.results == [BEGIN, NAME, END]
 
 
-def test_results_that_have_arrived_are_one_batch(bench: Bench) -> None:
+def test_results_that_have_arrived_are_one_batch(harness: Harness) -> None:
     for number in range(5):
-        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
-    bench.workers.stop()
-    assert sorted(map(str, bench.results[1:-1])) == list("01234")
-    assert (bench.results[0], bench.results[-1]) == (BEGIN, END)
+        harness.workers.call(lambda number=number: str(number), harness.results.append)  # type: ignore[misc]
+    harness.workers.stop()
+    assert sorted(map(str, harness.results[1:-1])) == list("01234")
+    assert (harness.results[0], harness.results[-1]) == (BEGIN, END)
 
 
-def test_error_in_a_callback_is_logged_and_affects_no_other(bench: Bench, logged_errors: Any) -> None:
+def test_error_in_a_callback_is_logged_and_affects_no_other(harness: Harness, logged_errors: Any) -> None:
     def fail(_: str | Exception) -> None:
         raise ZeroDivisionError("a bug")
 
-    bench.workers.call(lambda: "", fail)
-    bench.workers.call(lambda: "fine", bench.results.append)
-    bench.workers.stop()
-    assert bench.results == [BEGIN, "fine", END]
+    harness.workers.call(lambda: "", fail)
+    harness.workers.call(lambda: "fine", harness.results.append)
+    harness.workers.stop()
+    assert harness.results == [BEGIN, "fine", END]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_error_of_a_call_is_reported_and_the_next_call_runs(bench: Bench) -> None:
+def test_error_of_a_call_is_reported_and_the_next_call_runs(harness: Harness) -> None:
     def fail() -> str:
         raise ZeroDivisionError("a bug")
 
     for _ in range(3):
-        bench.workers.call(fail, bench.results.append)
-    bench.workers.call(lambda: "fine", bench.results.append)
-    bench.return_all(4)
-    assert sorted(map(str, bench.results)) == ["a bug"] * 3 + ["fine"]
+        harness.workers.call(fail, harness.results.append)
+    harness.workers.call(lambda: "fine", harness.results.append)
+    harness.return_all(4)
+    assert sorted(map(str, harness.results)) == ["a bug"] * 3 + ["fine"]
 
 
-def test_calls_use_no_more_than_the_maximum_of_threads(bench: Bench) -> None:
+def test_calls_use_no_more_than_the_maximum_of_threads(harness: Harness) -> None:
     is_let_go = threading.Event()
     is_begun = threading.Semaphore(0)
 
@@ -123,21 +123,21 @@ def test_calls_use_no_more_than_the_maximum_of_threads(bench: Bench) -> None:
         return str(is_let_go.wait(10))
 
     for _ in range(5):
-        bench.workers.call(wait, bench.results.append)
+        harness.workers.call(wait, harness.results.append)
     assert is_begun.acquire(timeout=10)
     assert is_begun.acquire(timeout=10)
-    assert bench.threads() == 2
+    assert harness.threads() == 2
     is_let_go.set()
-    bench.return_all(5)
-    assert bench.results == ["True"] * 5
+    harness.return_all(5)
+    assert harness.results == ["True"] * 5
 
 
-def test_stop_waits_for_calls_in_flight(bench: Bench) -> None:
+def test_stop_waits_for_calls_in_flight(harness: Harness) -> None:
     for number in range(5):
-        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
-    bench.workers.stop()
-    assert bench.threads() == 0
-    assert sorted(map(str, bench.results[1:-1])) == list("01234")
+        harness.workers.call(lambda number=number: str(number), harness.results.append)  # type: ignore[misc]
+    harness.workers.stop()
+    assert harness.threads() == 0
+    assert sorted(map(str, harness.results[1:-1])) == list("01234")
 
 
 class NoThreads:
@@ -157,48 +157,48 @@ class NoThreads:
 
 
 def test_other_threads_do_the_work_if_one_cannot_be_started(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     NoThreads(monkeypatch, room=1)
     for number in range(3):
-        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
-    bench.return_all(3)
-    assert (sorted(map(str, bench.results)), bench.threads()) == (["0", "1", "2"], 1)
+        harness.workers.call(lambda number=number: str(number), harness.results.append)  # type: ignore[misc]
+    harness.return_all(3)
+    assert (sorted(map(str, harness.results)), harness.threads()) == (["0", "1", "2"], 1)
 
 
 def test_call_without_any_thread_raises_eagain_and_works_later(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = NoThreads(monkeypatch, room=0)
     for _ in range(2):
         with pytest.raises(OSError, match="can't start new thread") as raised:
-            bench.workers.call(lambda: "never", bench.results.append)
+            harness.workers.call(lambda: "never", harness.results.append)
         assert raised.value.errno == errno.EAGAIN
     threads.room = 9
-    bench.workers.call(lambda: "now", bench.results.append)
-    bench.return_all(1)
-    assert bench.results == ["now"]
+    harness.workers.call(lambda: "now", harness.results.append)
+    harness.return_all(1)
+    assert harness.results == ["now"]
 
 
-def test_unused_worker_threads_can_be_stopped(bench: Bench) -> None:
-    bench.workers.stop()
+def test_unused_worker_threads_can_be_stopped(harness: Harness) -> None:
+    harness.workers.stop()
 
 
 def _descriptors() -> str:
     return " ".join(sorted(os.listdir("/proc/thread-self/fd"), key=int))
 
 
-def test_worker_thread_has_its_own_descriptor_table(bench: Bench) -> None:
+def test_worker_thread_has_its_own_descriptor_table(harness: Harness) -> None:
     pipe = os.pipe()
-    bench.workers.call(_descriptors, bench.results.append)
-    bench.return_all(1)
-    assert bench.results == ["0 1 2 3 4"], "3 is the eventfd, and 4 the directory that is listed"
+    harness.workers.call(_descriptors, harness.results.append)
+    harness.return_all(1)
+    assert harness.results == ["0 1 2 3 4"], "3 is the eventfd, and 4 the directory that is listed"
     for descriptor in pipe:
         os.close(descriptor)
 
 
 def test_refused_unshare_is_logged_once_and_the_table_is_shared(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> int:
         raise PermissionError(1, "Operation not permitted")
@@ -207,9 +207,9 @@ def test_refused_unshare_is_logged_once_and_the_table_is_shared(
     pipe = os.pipe()
     with capturedLogs() as logged:
         for _ in range(2):
-            bench.workers.call(_descriptors, bench.results.append)
-        bench.workers.stop()  # once both threads have ended, the first one has logged
-    results = [result for result in bench.results if result not in (BEGIN, END)]
+            harness.workers.call(_descriptors, harness.results.append)
+        harness.workers.stop()  # once both threads have ended, the first one has logged
+    results = [result for result in harness.results if result not in (BEGIN, END)]
     assert len(results) == 2
     assert ["Operation not permitted" in str(event["why"]) for event in logged] == [True]
     assert all(str(descriptor) in str(result).split() for result in results for descriptor in pipe)
@@ -218,7 +218,7 @@ def test_refused_unshare_is_logged_once_and_the_table_is_shared(
 
 
 def test_stop_before_a_thread_has_started_loses_no_call(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_stopping = threading.Event()
     join = threading.Thread.join
@@ -233,6 +233,6 @@ def test_stop_before_a_thread_has_started_loses_no_call(
 
     monkeypatch.setattr(descriptor_table, "unshare", refuse)
     monkeypatch.setattr(threading.Thread, "join", joining)
-    bench.workers.call(lambda: "done", bench.results.append)
-    bench.workers.stop()
-    assert bench.results == [BEGIN, "done", END]
+    harness.workers.call(lambda: "done", harness.results.append)
+    harness.workers.stop()
+    assert harness.results == [BEGIN, "done", END]

@@ -1,0 +1,86 @@
+"""An executor over fake processes."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from taskqd.execution import job_process, proc_scanner, process_tree
+from taskqd.execution.executor import Executor
+from taskqd.execution.proc import Process
+from taskqd.execution.run import MARK, Outcome, Run
+from tests.fakes.clocks import clock, in_thread
+from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, make_run
+from tests.fakes.spool import FakeOutputWriter
+
+TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+LONG = 20.0
+"""Seconds after which everything must be over, SIGKILL and the scans after it included."""
+
+
+def run(job_id: int = 1, **options: Any) -> Run:
+    return make_run(**{"id": job_id, "env": {"A": "1"}, **options})
+
+
+class Harness:
+    """An executor over fake processes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, starts_sessions: bool = True) -> None:
+        self.clock = clock()
+        self.groups = FakeGroups()
+        self.reactor = FakeProcessReactor(self.groups, starts_sessions=starts_sessions)
+        self.executor = Executor(self.reactor, self.clock, in_thread)
+        self.output = FakeOutputWriter()
+        self.spawned: list[tuple[int, int | None]] = []
+        self.killed: list[tuple[int, int]] = []
+        for module in (job_process, proc_scanner, process_tree):
+            monkeypatch.setattr(module, "proc", self.groups)
+        monkeypatch.setattr(proc_scanner, "thread_time", lambda: 0.0)
+        monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
+
+    def start(self, **options: Any) -> "Deferred[Outcome]":
+        return self.executor.start(run(**options), self.output, self._on_spawned)
+
+    def _on_spawned(self, pid: int, started: int | None) -> None:
+        self.spawned.append((pid, started))
+
+    @property
+    def process(self) -> FakeProcess:
+        return self.reactor.processes[-1]
+
+    @property
+    def signals(self) -> list[int]:
+        """The signals that the group of the last process got."""
+        return [number for pgid, number in self.groups.sent if pgid == self.process.pid]
+
+    def scan(self) -> None:
+        """Run the scans that are due."""
+        self.clock.advance(0)
+
+    def exits(self, *args: Any, **options: Any) -> None:
+        """End the last process, and run the scans that are due."""
+        self.process.exits(*args, **options)
+        self.scan()
+
+    def pass_time(self, seconds: float) -> None:
+        """Advance the clock in eighths of a second, which floats represent exactly."""
+        self.clock.pump([0.125] * round(seconds * 8))
+
+
+def member(number: int, **options: Any) -> Process:
+    """Return a process with another group in the session of the first attempt."""
+    return Process(number, 60, number, 5000)._replace(**options)
+
+
+def marked(number: int, mark: str = "store.1.1", **options: Any) -> Process:
+    """Return a process that has left its session."""
+    return Process(number, 60, number, number, mark)._replace(**options)
+
+
+ENV = {MARK: "store.1.1"}
+
+
+def sent_to(harness: Harness, number: int) -> list[int]:
+    return [signal for group, signal in harness.groups.sent if group == number]
