@@ -74,8 +74,8 @@ def released(job_id: int) -> Released:
     return Released(id=job_id, at=300.0, by="bob")
 
 
-def changed(job_id: int, **options: Any) -> Changed:
-    return Changed(id=job_id, at=300.0, by="bob", command="true", spec=spec(**options))
+def changed(job_id: int, *, is_delay: bool = False, **options: Any) -> Changed:
+    return Changed(id=job_id, at=300.0, by="bob", command="true", spec=spec(**options), is_delay=is_delay)
 
 
 def retried(job_id: int) -> Retried:

@@ -1,13 +1,14 @@
-"""Which records of holds, releases and changes a snapshot leaves out: later ones say the same without them.
+"""Finds the holds, releases and changes that a snapshot omits, because later ones supersede them.
 
-Between two other events of a job (a start, an end, a cancel) its holds, releases and changes are a run. A
-fold of what is kept of a run gives the same job as a fold of all of it (decision 0038):
+The holds, releases and changes of a job between two other events of it (a start, an end, a cancel) form a
+run. A fold of the records that are kept of a run gives the same job as a fold of all of them (decision 0038):
 
-- of holds the last one is kept, and none from before a release;
-- of releases the last one is kept;
-- of changes the last one is kept, as each has the whole spec. A change that leaves the times as they were
-  leaves it open when the job may start, so of changes that took the times back to what they were before, one
-  of those in between is kept too.
+- The last hold is kept, unless a release follows.
+- The last release is kept.
+- The last change is kept, as each change has the whole spec. But a change that does not alter the times
+  (``at``, ``delay``) does not alter the job's earliest start either. So if changes altered the times and then
+  set them back, one of them is kept as well; and if the change that set the current times was a delay, it is
+  kept as well, since only that one tells that the start does not follow the system clock.
 """
 
 from bisect import bisect_right
@@ -18,16 +19,17 @@ from taskqd.model.events import Changed, Held, JobEvent, Released, Submitted
 from taskqd.model.spec import Spec
 
 Times = tuple[float | None, float | None]
-"""A spec's ``at`` and ``delay``."""
-_NONE: Times = (None, None)
+"""The ``at`` and ``delay`` of a spec."""
+_NO_TIMES: Times = (None, None)
 
 
 class _Run(Struct):
-    """The numbers of the records that are kept of a run, None for none.
+    """The numbers of the records of a run that are kept, None for none.
 
-    ``times`` are those at its start or its release. ``before`` is the last change before the release,
-    ``last`` the last one since, and ``other`` one before that with other times. ``is_mixed`` tells of an
-    array that a task was released by itself since. ``generation`` counts the runs of an array.
+    ``times`` are those at its start or its release. ``before`` is the last change before the release, and
+    ``last`` the last one after it, with its times. ``other`` is an earlier one with other times, ``delay``
+    the delay that set the times of ``last``. ``is_mixed`` tells that a task of the array was released alone
+    since. ``generation`` counts the runs of an array.
     """
 
     times: Times
@@ -37,12 +39,14 @@ class _Run(Struct):
     before: int | None = None
     other: int | None = None
     last: int | None = None
-    last_times: Times = _NONE
+    delay: int | None = None
+    last_times: Times = _NO_TIMES
+    last_is_delay: bool = False
     is_mixed: bool = False
 
 
 class Superseded:
-    """Takes all records in their order; ``sequences`` has the numbers of those that can be left out."""
+    """Is given the records of all jobs in order; ``sequences`` has the numbers of the superseded ones."""
 
     def __init__(self) -> None:
         self.sequences: set[int] = set()
@@ -53,7 +57,7 @@ class Superseded:
         self._generations: dict[int, int] = {}
 
     def add(self, sequence: int, event: JobEvent) -> None:
-        """Take the next record about a job."""
+        """Add the next record of a job."""
         if isinstance(event, Submitted):
             self._submitted(event)
         elif isinstance(event, Held):
@@ -68,42 +72,43 @@ class Superseded:
             self._end_runs(event.id)
 
     def _submitted(self, event: Submitted) -> None:
-        self._note_times(event.id, event.spec)
+        self._set_times(event.id, event.spec)
         if event.spec.array is not None:
             self._generations[event.id] = 0
             self._arrays.append(event.id)
             self._last_tasks.append(event.last_id)
 
-    def _note_times(self, job_id: int, spec: Spec) -> Times:
+    def _set_times(self, job_id: int, spec: Spec) -> Times:
         times = spec.at, spec.delay
-        if times == _NONE:
+        if times == _NO_TIMES:
             self._times.pop(job_id, None)
         else:
             self._times[job_id] = times
         return times
 
     def _run(self, job_id: int) -> _Run:
-        """Return the run of a job; what ends that of an array ends also those of its tasks."""
+        """Return the run of a job; an event that ends the run of an array ends those of its tasks as well."""
         array = self._array_of(job_id)
         generation = self._generations.get(job_id if array is None else array, 0)
         run = self._runs.get(job_id)
         if run is None or run.generation != generation:
-            run = self._runs[job_id] = _Run(self._times.get(job_id, _NONE), generation)
+            run = self._runs[job_id] = _Run(self._times.get(job_id, _NO_TIMES), generation)
         return run
 
     def _array_of(self, job_id: int) -> int | None:
         """Return the array of a task, None for any other job."""
-        place = bisect_right(self._arrays, job_id) - 1
-        is_task = place >= 0 and self._arrays[place] < job_id <= self._last_tasks[place]
-        return self._arrays[place] if is_task else None
+        index = bisect_right(self._arrays, job_id) - 1
+        is_task = index >= 0 and self._arrays[index] < job_id <= self._last_tasks[index]
+        return self._arrays[index] if is_task else None
 
     def _released(self, sequence: int, event: Released) -> None:
         run = self._run(event.id)
-        for number in (run.held, run.released, run.other, None if run.last is None else run.before):
+        superseded = (run.held, run.released, run.other, run.delay)
+        for number in (*superseded, None if run.last is None else run.before):
             self._drop(number)
         run.before = run.before if run.last is None else run.last
-        run.held = run.other = run.last = None
-        run.released, run.times, run.is_mixed = sequence, _NONE, False
+        run.held = run.other = run.delay = run.last = None
+        run.released, run.times, run.is_mixed = sequence, _NO_TIMES, False
         self._times.pop(event.id, None)
         array = self._runs.get(self._array_of(event.id) or 0)
         if array is not None:
@@ -112,11 +117,28 @@ class Superseded:
     def _changed(self, sequence: int, event: Changed) -> None:
         run = self._run(event.id)
         if run.is_mixed and (run.other is not None or (run.last is not None and run.last_times != run.times)):
-            del self._runs[event.id]  # a task that was released by itself may start at another time
+            del self._runs[event.id]  # a task that was released alone may start at another time
             run = self._run(event.id)
-        times = self._note_times(event.id, event.spec)
+        times = self._set_times(event.id, event.spec)
         self._drop(run.before)
         run.before = None
+        if run.last is not None and times == run.last_times:
+            self._supersede_last(run)
+        else:
+            self._drop(run.delay)
+            run.delay = None
+            self._alter_times(run, times)
+        run.last, run.last_times, run.last_is_delay = sequence, times, event.is_delay
+
+    def _supersede_last(self, run: _Run) -> None:
+        """Drop the last change, which a change with the same times follows, unless it is the delay."""
+        if run.last_is_delay and run.delay is None:
+            run.delay = run.last
+        else:
+            self._drop(run.last)
+
+    def _alter_times(self, run: _Run, times: Times) -> None:
+        """Drop the last change, which a change with other times follows, unless it is the other change."""
         if run.last is not None and run.released is None and run.last_times != run.times:
             self._drop(run.other)
             run.other = run.last
@@ -125,7 +147,6 @@ class Superseded:
         if times != run.times:
             self._drop(run.other)
             run.other = None
-        run.last, run.last_times = sequence, times
 
     def _end_runs(self, job_id: int) -> None:
         self._runs.pop(job_id, None)
