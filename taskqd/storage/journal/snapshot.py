@@ -1,15 +1,16 @@
-"""A snapshot: what is left of the journal's closed segments when removed jobs are left out (docs/journal.md).
+"""Writes a snapshot: the records of sealed segments without those that no longer matter (docs/journal.md).
 
-Of what was decided about queues and schedules the last word is left, and of the holds, releases and changes
-of a job what still counts (superseded.py).
+Omitted are the records of removed jobs, all but the last record about each setting of a queue or schedule,
+and holds, releases and changes that later ones supersede (superseded.py). The other lines are copied
+unchanged.
 
-It is made by a process of its own, so that the daemon's reactor does not wait for it::
+A separate process writes it, so that the reactor does not wait for it (compaction.py)::
 
     python -m taskqd.storage.journal.snapshot JOURNAL NUMBER
 
-takes the place of all segments up to NUMBER by ``NUMBER.snapshot``, at once or not at all. The lines are
-copied as they are. ``NUMBER.moved`` tells the daemon where the ends of attempts stand now, a line each:
-``<job> <attempt> <offset> <length>``.
+writes ``NUMBER.moved``, which has the new position of each ``ended`` record as a line ``<job> <attempt>
+<offset> <length>``, and then ``NUMBER.snapshot``, which replaces all segments up to NUMBER atomically: after
+an error the journal is as it was.
 """
 
 import os
@@ -41,27 +42,28 @@ from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.superseded import Superseded
 
 SYNC_INTERVAL_BYTES = 8 * 1024**2
-"""So many bytes are synced at a time, lest the journal's own syncs wait behind a large one."""
+"""Bytes that are synced at a time; a larger sync would delay the journal's own syncs."""
 NICENESS = 10
+"""The nice value of the process: the daemon and jobs take precedence."""
 
 
 class Line(NamedTuple):
-    """A record that is kept, and its line with its newline."""
+    """A record that is kept, and its line with the newline."""
 
     record: Record
     text: bytes
 
 
 class SnapshotWriter:
-    """Reads what there is up to segment ``number``, first to see what is left of it, and then to write that.
+    """Writes the snapshot of all files up to segment ``number``; reads them twice, to decide and to copy.
 
-    The segment after it must have been begun. Raises JournalDamaged, OSError, and StartRefused where there is
-    nothing up to that number.
+    Segment ``number + 1`` must have been begun. Raises JournalDamaged, OSError, and StartRefused if segment
+    ``number`` or the one after it is missing.
     """
 
     def __init__(self, segments: Segments, filesystem: Filesystem, number: int) -> None:
         self._segments = segments
-        self._layout = segments.layout()  # once: another snapshot may come between two readings
+        self._layout = segments.layout()  # once: both readings must read the same files
         self._filesystem = filesystem
         self._number = number
         self._removed: set[int] = set()
@@ -75,25 +77,25 @@ class SnapshotWriter:
         self._last_id = 0
 
     def write(self) -> int:
-        """Write the snapshot and the list of what has moved; return how many records were kept."""
-        self._survey()
-        count = sum(1 for _ in self._kept())
+        """Write the snapshot and the list of new positions; return the number of records kept."""
+        self._read_all()
+        count = sum(1 for _ in self._kept_lines())
         path = self._segments.path(-self._number)
         header = self._header(count)
-        moved = self._write_lines(path + ".new", header)
-        self._write_pieces(self._segments.relocations_path(self._number), moved)
+        positions = self._write_lines(path + ".new", header)
+        self._write_file(self._segments.relocations_path(self._number), positions)
         self._filesystem.rename(path + ".new", path)
         return count
 
-    def _survey(self) -> None:
-        """See which jobs were removed and which run, what is out of date, and how the last segment began."""
-        reading = Replay()
-        for portion in self._portions(reading):
-            for sequence, record in zip(portion.sequences, portion.records, strict=True):
-                self._take_note(sequence, record)
-            self._opened = reading.opened
+    def _read_all(self) -> None:
+        """Read all records and note what decides which of them are kept."""
+        replay = Replay()
+        for batch in self._batches(replay):
+            for sequence, record in zip(batch.sequences, batch.records, strict=True):
+                self._note(sequence, record)
+            self._opened = replay.opened
 
-    def _take_note(self, sequence: int, record: Record) -> None:
+    def _note(self, sequence: int, record: Record) -> None:
         if isinstance(record, JobEvent):
             self._superseded.add(sequence, record)
         if isinstance(record, Submitted):
@@ -114,17 +116,17 @@ class SnapshotWriter:
             elif isinstance(record, Scheduled):
                 self._last_schedule = max(self._last_schedule, record.schedule)
 
-    def _portions(self, reading: Replay) -> Iterator[RecordBatch]:
-        for number, portion in self._segments.batches(self._layout, reading):
+    def _batches(self, replay: Replay) -> Iterator[RecordBatch]:
+        for number, batch in self._segments.batches(self._layout, replay):
             if number > self._number:
                 return
-            yield portion
+            yield batch
 
-    def _kept(self) -> Iterator[Line]:
-        """Yield the lines that are kept; a Clocked only if it changes how what follows is read."""
+    def _kept_lines(self) -> Iterator[Line]:
+        """Yield the lines that are kept; a Clocked only if it changes the meaning of the records after it."""
         latest: Line | None = None
         before = ahead = 0.0
-        for line in self._of_interest():
+        for line in self._candidates():
             if isinstance(line.record, Clocked):
                 latest, ahead = line, line.record.ahead
                 continue
@@ -135,9 +137,9 @@ class SnapshotWriter:
         if latest is not None and ahead != before:
             yield latest
 
-    def _of_interest(self) -> Iterator[Line]:
-        for portion in self._portions(Replay()):
-            for sequence, record, line in zip(portion.sequences, portion.records, portion.lines, strict=True):
+    def _candidates(self) -> Iterator[Line]:
+        for batch in self._batches(Replay()):
+            for sequence, record, line in zip(batch.sequences, batch.records, batch.lines, strict=True):
                 if not isinstance(record, Opened | Snapshot) and self._is_kept(record, sequence):
                     yield Line(record, line + b"\n")
 
@@ -146,10 +148,10 @@ class SnapshotWriter:
             return self._is_latest(event, sequence)
         if isinstance(event, JobEvent):
             return event.id not in self._removed and self._is_needed(event, sequence)
-        return True  # _kept decides about Clocked
+        return True  # _kept_lines decides about Clocked
 
     def _is_needed(self, event: JobEvent, sequence: int) -> bool:
-        """Whether the job of an event would be another without it."""
+        """Whether the state of the job depends on an event."""
         if event.in_snapshot is InSnapshot.UNLESS_SUPERSEDED:
             return sequence not in self._superseded.sequences
         if event.in_snapshot is InSnapshot.WHILE_RUNNING:
@@ -166,7 +168,9 @@ class SnapshotWriter:
     def _header(self, count: int) -> bytes:
         opened, following = self._opened, self._segments.first_sequence(self._number + 1)
         if opened is None or following is None:
-            raise StartRefused(f"segment {self._number} is not one that another follows")
+            raise StartRefused(
+                f"no snapshot can be made up to segment {self._number}: it or the next segment is missing"
+            )
         header = Snapshot(
             at=opened.at,
             format=opened.format,
@@ -184,54 +188,56 @@ class SnapshotWriter:
         return max(opened.next_id, self._last_id + 1)
 
     def _write_lines(self, path: str, header: bytes) -> list[bytes]:
-        """Write the header and all that is kept; return where ends of attempts stand, as lines."""
-        moved: list[bytes] = []
+        """Write the header and the lines that are kept; return the positions of ends, as lines."""
+        positions: list[bytes] = []
         attempts: dict[int, int] = {}
 
-        def pieces() -> Iterator[bytes]:
+        def lines() -> Iterator[bytes]:
             yield header
             offset = len(header)
-            for record, text in self._kept():
+            for record, text in self._kept_lines():
                 if isinstance(record, Started):
                     attempts[record.id] = record.attempt
                 elif isinstance(record, Ended):
-                    moved.append(b"%d %d %d %d\n" % (record.id, attempts[record.id], offset, len(text) - 1))
+                    positions.append(
+                        b"%d %d %d %d\n" % (record.id, attempts[record.id], offset, len(text) - 1)
+                    )
                 yield text
                 offset += len(text)
 
-        self._write_pieces(path, pieces())
-        return moved
+        self._write_file(path, lines())
+        return positions
 
-    def _write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+    def _write_file(self, path: str, lines: Iterable[bytes]) -> None:
         descriptor = self._filesystem.create(path)
         try:
-            gathered: list[bytes] = []
+            unwritten: list[bytes] = []
             size = 0
-            for piece in pieces:
-                gathered.append(piece)
-                size += len(piece)
+            for line in lines:
+                unwritten.append(line)
+                size += len(line)
                 if size >= SYNC_INTERVAL_BYTES:
-                    self._flush(descriptor, gathered)
+                    self._flush(descriptor, unwritten)
                     size = 0
-            self._flush(descriptor, gathered)
+            self._flush(descriptor, unwritten)
         finally:
             self._filesystem.close(descriptor)
 
-    def _flush(self, descriptor: int, gathered: list[bytes]) -> None:
-        self._filesystem.write(descriptor, b"".join(gathered))
+    def _flush(self, descriptor: int, unwritten: list[bytes]) -> None:
+        self._filesystem.write(descriptor, b"".join(unwritten))
         self._filesystem.sync(descriptor)
-        gathered.clear()
+        unwritten.clear()
 
 
 def main() -> None:
-    """Write the snapshot that the command line asks for; exit with 1 and a line on stderr if that fails."""
+    """Write the snapshot given by the command line; print an error and exit with 1 if that fails."""
     directory, number = sys.argv[1:]
     os.nice(NICENESS)
     filesystem = Filesystem()
     try:
         SnapshotWriter(Segments(directory, filesystem), filesystem, int(number)).write()
-    except (OSError, StartRefused) as why:
-        sys.exit(str(why))
+    except (OSError, StartRefused) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ run. A fold of the records that are kept of a run gives the same job as a fold o
 - The last release is kept.
 - The last change is kept, as each change has the whole spec. But a change that does not alter the times
   (``at``, ``delay``) does not alter the job's earliest start either. So if changes altered the times and then
-  set them back, one of them is kept as well; and if the change that set the current times was a delay, it is
-  kept as well, since only that one tells that the start does not follow the system clock.
+  set them back, one of them is kept as well. And if delays are involved, the change that set the current
+  times is kept as well, since only that one tells whether the start follows the system clock.
 """
 
 from bisect import bisect_right
@@ -27,9 +27,9 @@ class _Run(Struct):
     """The numbers of the records of a run that are kept, None for none.
 
     ``times`` are those at its start or its release. ``before`` is the last change before the release, and
-    ``last`` the last one after it, with its times. ``other`` is an earlier one with other times, ``delay``
-    the delay that set the times of ``last``. ``is_mixed`` tells that a task of the array was released alone
-    since. ``generation`` counts the runs of an array.
+    ``last`` the last one after it, with its times. ``other`` is an earlier one with other times,
+    ``setter`` an earlier one that set the times of ``last``. ``is_mixed`` tells that a task of the array was
+    released alone since. ``generation`` counts the runs of an array.
     """
 
     times: Times
@@ -39,7 +39,7 @@ class _Run(Struct):
     before: int | None = None
     other: int | None = None
     last: int | None = None
-    delay: int | None = None
+    setter: int | None = None
     last_times: Times = _NO_TIMES
     last_is_delay: bool = False
     is_mixed: bool = False
@@ -103,11 +103,11 @@ class Superseded:
 
     def _released(self, sequence: int, event: Released) -> None:
         run = self._run(event.id)
-        superseded = (run.held, run.released, run.other, run.delay)
+        superseded = (run.held, run.released, run.other, run.setter)
         for number in (*superseded, None if run.last is None else run.before):
             self._drop(number)
         run.before = run.before if run.last is None else run.last
-        run.held = run.other = run.delay = run.last = None
+        run.held = run.other = run.setter = run.last = None
         run.released, run.times, run.is_mixed = sequence, _NO_TIMES, False
         self._times.pop(event.id, None)
         array = self._runs.get(self._array_of(event.id) or 0)
@@ -123,22 +123,22 @@ class Superseded:
         self._drop(run.before)
         run.before = None
         if run.last is not None and times == run.last_times:
-            self._supersede_last(run)
+            self._keep_times(run, event)
         else:
-            self._drop(run.delay)
-            run.delay = None
+            self._drop(run.setter)
+            run.setter = None
             self._alter_times(run, times)
         run.last, run.last_times, run.last_is_delay = sequence, times, event.is_delay
 
-    def _supersede_last(self, run: _Run) -> None:
-        """Drop the last change, which a change with the same times follows, unless it is the delay."""
-        if run.last_is_delay and run.delay is None:
-            run.delay = run.last
+    def _keep_times(self, run: _Run, event: Changed) -> None:
+        """Drop the last change, which one with the same times follows, unless it is the setter."""
+        if run.setter is None and (run.last_is_delay or event.is_delay):
+            run.setter = run.last
         else:
             self._drop(run.last)
 
     def _alter_times(self, run: _Run, times: Times) -> None:
-        """Drop the last change, which a change with other times follows, unless it is the other change."""
+        """Drop the last change, which one with other times follows, unless it is the other one."""
         if run.last is not None and run.released is None and run.last_times != run.times:
             self._drop(run.other)
             run.other = run.last

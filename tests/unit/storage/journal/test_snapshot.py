@@ -233,7 +233,7 @@ def test_only_what_another_segment_follows_can_be_condensed(tmp_path: Path, numb
 def test_a_segment_that_was_only_begun_does_not_follow(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     (tmp_path / "00000002.journal").write_bytes(b"8")
-    with pytest.raises(StartRefused, match="is not one that another follows"):
+    with pytest.raises(StartRefused, match="it or the next segment is missing"):
         condense(tmp_path, 1)
 
 
