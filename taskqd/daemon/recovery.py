@@ -18,7 +18,7 @@ from taskqd.storage.journal.journal import Journal
 KILL_TIMEOUT = 5.0
 """Seconds that a start waits for each process that a crash left running and that was killed."""
 GC_THRESHOLD = 5_000
-"""New objects after which Python collects garbage; with its default of 700 that costs more than it frees."""
+"""Number of new objects after which Python collects garbage; its default is 700."""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
 COPIED = "this is a copy or was moved: the daemon that ran it had the state directory elsewhere"
@@ -26,7 +26,7 @@ COPIED = "this is a copy or was moved: the daemon that ran it had the state dire
 
 
 class Recovery:
-    """Brings the state back that the last daemon left; its methods are called in the order of the class."""
+    """Restores the state that the last daemon left. Its methods are called in the order of this class."""
 
     _log = Logger()
 

@@ -1,6 +1,7 @@
 """An engine on top of fakes for journal, spool and executor."""
 
 import signal
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -10,7 +11,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import UNBOUNDED, Limits
 from taskqd.engine.engine import Engine
 from taskqd.engine.submissions import NewJob
-from taskqd.execution.run import Outcome
+from taskqd.execution.run import Outcome, Run
 from taskqd.model.actor import Actor
 from taskqd.model.events import Event
 from taskqd.model.job import Job, Status
@@ -46,6 +47,7 @@ class Harness:
         limits: Limits | None = None,
         max_connections: int = 1000,
         clocks: FakeClocks | None = None,
+        make_run: Callable[[Job, int], Run] = run_of,
     ) -> None:
         self.clock = clocks or clock()
         self.journal = FakeJournal(events, next_id)
@@ -57,7 +59,7 @@ class Harness:
             self.spool,
             self.executor,
             self.clock,
-            run_of,
+            make_run,
             lambda: chance,
             limits.pending_limit if limits else UNBOUNDED,
         )

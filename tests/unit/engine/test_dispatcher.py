@@ -22,7 +22,7 @@ from taskqd.state.explain import explain
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, run_of
 from tests.support.leaks import LeakWatch
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
@@ -147,16 +147,14 @@ def test_job_that_cannot_be_spawned_fails_with_the_reason() -> None:
 
 def test_job_that_cannot_be_built_fails_without_a_process_and_may_be_retried() -> None:
     """For example because its secrets cannot be read: it must not run without them."""
-    harness = opened(1)
-    make_run = harness.engine.dispatcher._make_run
     flaws = ["no file", "no file"]
 
     def refuse(job: Job, attempt: int) -> Run:
         if flaws:
             raise CannotStart(flaws.pop())
-        return make_run(job, attempt)
+        return run_of(job, attempt)
 
-    harness.engine.dispatcher._make_run = refuse
+    harness = opened(1, make_run=refuse)
     harness.submit(retries=1, retry_delay=1.0)
     job = harness.job(1)
     assert (job.status, job.attempts, harness.executor.runs) == (Status.PENDING, 1, [])
@@ -309,12 +307,10 @@ def test_shortage_does_not_delay_drain_or_stop() -> None:
 
 
 def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
-    harness = opened(1)
-
     def refuse(job: Job, attempt: int) -> Run:
         raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
 
-    harness.engine.dispatcher._make_run = refuse
+    harness = opened(1, make_run=refuse)
     harness.submit(retries=1)
     assert (harness.job(1).status, harness.job(1).attempts) == (PENDING, 0)
 
