@@ -114,7 +114,7 @@ def _amount(demand: Demand) -> str:
     if kind == "queue":
         return f"{slots} of queue {name}"
     if kind == "array":
-        return f"one of the running tasks that array {name} may have"
+        return f"a place in the limit of array {name}"
     return f"{amount} {name}" if name else slots
 
 

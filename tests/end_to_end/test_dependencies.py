@@ -94,7 +94,7 @@ def test_limit_of_an_array_is_enforced_and_its_tasks_survive_a_crash(daemon: Dae
     after = wire.submit(f"--after={array} echo done")
     wire.wait_running(array)
     assert wire.show(array)["tasks"]["running"] <= 2
-    assert "places at once of array" in wire.ask(f"WHY {array}.6")
+    assert "a place in the limit of array" in wire.ask(f"WHY {array}.6")
     one.kill()
     one.start()
     wire = one.connect()

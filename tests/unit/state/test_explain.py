@@ -192,7 +192,7 @@ def test_explain_names_the_limit_of_running_tasks_of_an_array() -> None:
     queue_state = _queue_state(array(1, 3, at_once=1))
     assert next_jobs(queue_state) == [2]
     assert _explain(queue_state, 3) == (
-        "needs one of the running tasks that array 1 may have, none of 1 is available; job 2 holds all; "
+        "needs a place in the limit of array 1, none of 1 is available; job 2 holds all; "
         "first in queue default"
     )
 
