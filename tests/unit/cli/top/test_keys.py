@@ -1,0 +1,123 @@
+"""The keys of ``taskq top``."""
+
+import pytest
+
+from taskqd.cli.top.keys import QUIT, press, read_keys
+from taskqd.cli.top.state import Action, Mode, OutputView, State, Verb
+from tests.unit.cli.top.samples import SNAPSHOT, STATS, a_job, at
+
+
+@pytest.mark.parametrize(
+    "typed,keys,rest",
+    [
+        (b"jq", ["j", "q"], b""),
+        (b"\x1b[A\x1bOB", ["up", "down"], b""),
+        (b"\x1b[5~\x1b[6~", ["page up", "page down"], b""),
+        (b"\t\r", ["tab", "enter"], b""),
+        (b"\x1b", ["escape"], b""),
+        (b"j\x1b[", ["j"], b"\x1b["),
+        (b"\x1b[1;5Cj", ["j"], b""),
+        (b"\x1b[200~", [], b""),
+        (b"\xff", ["ÿ"], b""),
+        (b"", [], b""),
+    ],
+)
+def test_read_keys_decodes_terminal_input(typed: bytes, keys: list[str], rest: bytes) -> None:
+    assert read_keys(typed) == (keys, rest)
+
+
+@pytest.mark.parametrize(
+    "key,selected",
+    [("j", 4), ("down", 4), ("k", 2), ("up", 2), ("home", 1), ("end", 6), ("page up", 1), ("page down", 6)],
+)
+def test_movement_keys_select_jobs_and_stop_at_the_ends(key: str, selected: int) -> None:
+    state = at(3)
+    assert press(state, key) is None
+    assert state.selected == selected
+
+
+@pytest.mark.parametrize(
+    "number,key,action",
+    [
+        (1, "p", Action(Verb.PAUSE, queue="default")),
+        (2, "p", Action(Verb.RESUME, queue="q")),
+        (1, "P", Action(Verb.PAUSE)),
+        (3, "h", Action(Verb.RELEASE, 3)),
+        (4, "h", Action(Verb.HOLD, 4)),
+        (5, "r", Action(Verb.RETRY, 5)),
+        (1, "q", QUIT),
+        (1, "x", None),
+    ],
+)
+def test_key_returns_action(number: int, key: str, action: Action | str | None) -> None:
+    state = at(number)
+    assert press(state, key) == action
+    assert state.message == ""
+
+
+def test_capital_p_resumes_everything_when_paused() -> None:
+    assert press(at(1, SNAPSHOT._replace(stats={**STATS, "paused": True})), "P") == Action(Verb.RESUME)
+
+
+@pytest.mark.parametrize(
+    "number,key,message",
+    [
+        (1, "h", "only pending jobs can be held"),
+        (1, "r", "only finished jobs can be retried"),
+        (5, "c", "job 5 has already ended"),
+    ],
+)
+def test_key_that_does_not_apply_to_the_job_shows_a_message(number: int, key: str, message: str) -> None:
+    state = at(number)
+    assert press(state, key) is None
+    assert state.message == message
+
+
+@pytest.mark.parametrize("key", ["c", "h", "r", "p", "o"])
+def test_key_without_a_job_shows_a_message(key: str) -> None:
+    state = State()
+    assert press(state, key) is None
+    assert state.message == "no job is selected"
+
+
+@pytest.mark.parametrize(
+    "answer,action", [("y", Action(Verb.CANCEL, "30.5")), ("n", None), ("q", None), ("enter", None)]
+)
+def test_cancel_key_asks_for_confirmation(answer: str, action: Action | None) -> None:
+    state = at(2)
+    assert press(state, "c") is None
+    assert state.question == Action(Verb.CANCEL, "30.5")
+    assert press(state, answer) == action
+    assert state.question is None
+
+
+def test_o_shows_the_output_and_q_returns() -> None:
+    state = at(2)
+    press(state, "o")
+    seen = [(state.mode, state.output_view)]
+    press(state, "tab")
+    assert state.output_view == OutputView("30.5", "stderr")
+    press(state, "tab")
+    assert state.output_view == OutputView("30.5")
+    press(state, "up")
+    press(state, "page up")
+    assert state.scroll == 11
+    press(state, "end")
+    assert state.scroll == 0
+    assert press(state, "q") is None
+    assert [*seen, (state.mode, state.output_view)] == [(Mode.OUTPUT, OutputView("30.5")), (Mode.JOBS, None)]
+
+
+def test_output_of_an_array_is_not_shown() -> None:
+    tasks = {"count": 5, "completed": 0, "failed": 0, "cancelled": 0}
+    state = at(1, SNAPSHOT._replace(running=[a_job(1, "RUNNING", tasks=tasks)]))
+    press(state, "o")
+    assert (state.mode, state.message) == (Mode.JOBS, "array 1 has no output; select one of its tasks")
+
+
+def test_any_key_closes_the_help() -> None:
+    state = at(1)
+    press(state, "?")
+    modes = [state.mode]
+    assert press(state, "q") is None
+    assert [*modes, state.mode] == [Mode.HELP, Mode.JOBS]
