@@ -18,13 +18,13 @@ def a_disk(tmp_path_factory: pytest.TempPathFactory) -> MemoryDisk:
     return make(tmp_path_factory.mktemp("cuts") / "journal")
 
 
-def test_the_journal_has_some_hundred_records_a_snapshot_and_segments(filesystem: MemoryDisk) -> None:
+def test_sweep_journal_has_records_a_snapshot_and_segments(filesystem: MemoryDisk) -> None:
     assert counting(filesystem) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
     assert len(replay("", filesystem)) > 300
     assert isinstance(fold(replay("", filesystem)), QueueState)
 
 
-def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refused_by_its_line() -> None:
+def test_sweep_of_cuts_and_flips_finds_no_wrong_replay() -> None:
     said = sweep("tests.support.cuts", EVERY)
     found = {name: int(number) for name, number in re.findall(r"'([\w ]+)': (\d+)", said)}
     assert found["cuts"] > 1000
@@ -36,7 +36,7 @@ def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refus
 
 
 @pytest.mark.parametrize("name", ["00000002.snapshot", "00000003.journal", "00000004.journal"])
-def test_a_file_before_the_last_that_is_cut_is_refused(filesystem: MemoryDisk, name: str) -> None:
+def test_truncated_file_before_the_last_is_refused(filesystem: MemoryDisk, name: str) -> None:
     content = filesystem.files[name]
     for cut in range(0, len(content), 7):
         filesystem.files[name] = content[:cut]
@@ -47,9 +47,7 @@ def test_a_file_before_the_last_that_is_cut_is_refused(filesystem: MemoryDisk, n
 
 
 @pytest.mark.parametrize("name", ["00000003.journal", "00000004.journal"])
-def test_a_segment_before_the_last_that_is_gone_is_refused_by_its_name(
-    filesystem: MemoryDisk, name: str
-) -> None:
+def test_missing_segment_before_the_last_is_refused_by_name(filesystem: MemoryDisk, name: str) -> None:
     content = filesystem.files.pop(name)
     count, said = judge(filesystem, [])
     filesystem.files[name] = content
@@ -57,7 +55,7 @@ def test_a_segment_before_the_last_that_is_gone_is_refused_by_its_name(
     assert f"{name} is missing" in said
 
 
-def test_a_damaged_first_line_end_does_not_make_a_segment_look_only_begun(tmp_path: Path) -> None:
+def test_segment_with_a_damaged_first_newline_is_not_taken_for_unfinished(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2, "#" * 10_000)])
     filesystem = MemoryDisk(tmp_path)
     content = filesystem.files["00000002.journal"]

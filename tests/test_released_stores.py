@@ -128,7 +128,7 @@ def a_site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(tmp_path / "state", request.param)
 
 
-def test_there_is_a_store_of_this_version() -> None:
+def test_store_of_this_version_exists() -> None:
     assert __version__ in VERSIONS, "python -m tests.stores.make"
 
 
@@ -144,7 +144,7 @@ def check(site: Site) -> None:
         site.queue_state.get(8)
 
 
-def test_every_job_of_it_is_as_it_was(site: Site) -> None:
+def test_released_store_has_the_same_jobs(site: Site) -> None:
     site.open()
     check(site)
     last_id = max(known(site.version))
@@ -157,7 +157,7 @@ def test_every_job_of_it_is_as_it_was(site: Site) -> None:
     site.close()
 
 
-def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
+def test_released_store_has_the_same_specs(site: Site) -> None:
     site.open()
     jobs = site.queue_state.jobs
     assert (jobs[1].command, jobs[1].spec) == ("echo hello", Spec(key="first", label="hello"))
@@ -193,7 +193,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     site.close()
 
 
-def test_its_pending_jobs_are_next(site: Site) -> None:
+def test_released_store_continues_its_pending_jobs(site: Site) -> None:
     site.open()
     taken = [site.queue_state.next_job(2e9), site.queue_state.next_job(2e9), site.queue_state.next_job(2e9)]
     pending = [10, 11] if site.version == "0.1.0" else []
@@ -201,7 +201,7 @@ def test_its_pending_jobs_are_next(site: Site) -> None:
     site.close()
 
 
-def test_it_is_written_on_and_condensed(site: Site) -> None:
+def test_released_store_can_be_appended_to_and_compacted(site: Site) -> None:
     site.open()
     event = Submitted(id=30, at=START, owner="ada", command="true")
     site.reactor.until(site.store.append(event))
@@ -215,7 +215,7 @@ def test_it_is_written_on_and_condensed(site: Site) -> None:
     again.close()
 
 
-def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
+def test_released_store_has_the_history_of_its_jobs(site: Site) -> None:
     site.open()
     histories: list[tuple[int, Event]] = read_all(site.store.events_of(1))
     # A process that had ended before it could be noted has no spawned.
@@ -226,7 +226,7 @@ def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["segment", "snapshot"])
-def test_a_newer_format_is_refused_by_the_one_that_is_needed(tmp_path: Path, kind: str) -> None:
+def test_newer_format_is_refused_with_its_number(tmp_path: Path, kind: str) -> None:
     site = Site(tmp_path)
     directory = tmp_path / "journal"
     directory.mkdir()
@@ -246,7 +246,7 @@ def test_a_newer_format_is_refused_by_the_one_that_is_needed(tmp_path: Path, kin
     assert sorted(directory.iterdir()) == [path]
 
 
-def test_a_newer_format_with_records_that_are_not_known_is_told_by_its_format(tmp_path: Path) -> None:
+def test_newer_format_with_unknown_records_is_refused_with_its_number(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (tmp_path / "journal").mkdir()
     newer = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)

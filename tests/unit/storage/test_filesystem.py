@@ -22,7 +22,7 @@ def a_disk(request: pytest.FixtureRequest) -> Filesystem:
     return made
 
 
-def test_what_is_written_is_read_from_where_one_asks(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_read_returns_written_bytes_at_an_offset(filesystem: Filesystem, tmp_path: Path) -> None:
     path = str(tmp_path / "file")
     descriptor = filesystem.create(path)
     for piece in (b"hello ", b"", b"world"):
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_from_where_one_asks(filesystem: Filesystem, tmp
 
 
 @pytest.mark.parametrize("most", [1, 3, 1000])
-def test_a_write_is_whole_however_little_the_system_takes_at_once(
+def test_write_completes_after_short_writes(
     filesystem: Filesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     descriptor = filesystem.create(str(tmp_path / "file"))
@@ -56,7 +56,7 @@ def test_a_write_is_whole_however_little_the_system_takes_at_once(
 
 
 @pytest.mark.parametrize("most", [1, 3, 1000])
-def test_a_write_goes_over_what_is_there_and_beyond_it(
+def test_write_at_overwrites_and_extends(
     filesystem: Filesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     descriptor = filesystem.create(str(tmp_path / "file"))
@@ -69,7 +69,7 @@ def test_a_write_goes_over_what_is_there_and_beyond_it(
     assert (tmp_path / "file").read_bytes() == b"01abc567defg"
 
 
-def test_a_read_is_whole_however_little_the_system_gives_at_once(
+def test_read_completes_after_short_reads(
     filesystem: Filesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
@@ -80,7 +80,7 @@ def test_a_read_is_whole_however_little_the_system_gives_at_once(
     filesystem.close(descriptor)
 
 
-def test_a_created_file_is_for_its_owner_alone_and_replaces_an_older_one(
+def test_create_makes_a_private_file_and_replaces_an_existing_one(
     filesystem: Filesystem, tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
@@ -92,7 +92,7 @@ def test_a_created_file_is_for_its_owner_alone_and_replaces_an_older_one(
     assert mode(path) == 0o700
 
 
-def test_a_created_file_does_not_follow_a_link(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_create_replaces_a_link_without_following_it(filesystem: Filesystem, tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"precious")
     (tmp_path / "file").symlink_to(tmp_path / "target")
     filesystem.close(filesystem.create(str(tmp_path / "file")))
@@ -100,35 +100,31 @@ def test_a_created_file_does_not_follow_a_link(filesystem: Filesystem, tmp_path:
     assert not (tmp_path / "file").is_symlink()
 
 
-def test_no_descriptor_is_inherited(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_descriptors_are_not_inherited(filesystem: Filesystem, tmp_path: Path) -> None:
     for descriptor in (filesystem.create(str(tmp_path / "file")), filesystem.open(str(tmp_path / "file"))):
         assert not os.get_inheritable(descriptor)
         filesystem.close(descriptor)
 
 
-def test_a_file_is_cut(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_truncate_shortens_a_file(filesystem: Filesystem, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
     filesystem.truncate(str(tmp_path / "file"), 4)
     assert (tmp_path / "file").read_bytes() == b"0123"
 
 
-def test_a_directory_is_made_with_those_above_it_for_its_owner_alone(
-    filesystem: Filesystem, tmp_path: Path
-) -> None:
+def test_make_directory_creates_private_parents(filesystem: Filesystem, tmp_path: Path) -> None:
     filesystem.make_directory(str(tmp_path / "a" / "b"))
     filesystem.make_directory(str(tmp_path / "a" / "b"))
     assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o700
 
 
-def test_an_existing_directory_is_left_as_it_is(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_make_directory_keeps_an_existing_directory(filesystem: Filesystem, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     filesystem.make_directory(str(tmp_path))
     assert mode(tmp_path) == 0o755
 
 
-def test_a_directory_that_several_threads_want_at_once_is_made_once(
-    filesystem: Filesystem, tmp_path: Path
-) -> None:
+def test_make_directory_in_several_threads_creates_it_once(filesystem: Filesystem, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         for number in range(50):
             made = [
@@ -138,7 +134,7 @@ def test_a_directory_that_several_threads_want_at_once_is_made_once(
             assert [one.result() for one in made] == [None] * 8
 
 
-def test_names_are_sorted_and_a_file_that_is_not_there_has_no_size(
+def test_list_directory_is_sorted_and_size_of_a_missing_file_is_none(
     filesystem: Filesystem, tmp_path: Path
 ) -> None:
     for name in "bca":
@@ -148,7 +144,7 @@ def test_names_are_sorted_and_a_file_that_is_not_there_has_no_size(
     assert filesystem.size(str(tmp_path / "d")) is None
 
 
-def test_removing_what_is_not_there_is_as_good_as_removing_it(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_remove_of_a_missing_file_does_nothing(filesystem: Filesystem, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for _ in range(2):
         filesystem.remove(str(tmp_path / "file"))
@@ -156,13 +152,13 @@ def test_removing_what_is_not_there_is_as_good_as_removing_it(filesystem: Filesy
 
 
 @pytest.mark.parametrize("call", ["open", "truncate", "list_directory", "sync_directory"])
-def test_what_is_not_there_is_an_os_error(tmp_path: Path, call: str) -> None:
+def test_missing_file_raises_an_os_error(tmp_path: Path, call: str) -> None:
     arguments = [str(tmp_path / "missing"), *([0] if call == "truncate" else [])]
     with pytest.raises(FileNotFoundError):
         getattr(Filesystem(), call)(*arguments)
 
 
-def test_a_fake_disk_fails_as_it_is_told(tmp_path: Path) -> None:
+def test_fake_filesystem_fails_the_given_calls(tmp_path: Path) -> None:
     filesystem = FakeFilesystem()
     descriptor = filesystem.create(str(tmp_path / "file"))
     filesystem.fail("write", after=1, code=errno.EIO, written=2)
@@ -180,7 +176,9 @@ def test_a_fake_disk_fails_as_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"0123456789"])
-def test_a_whole_file_is_read_or_mapped(filesystem: Filesystem, tmp_path: Path, content: bytes) -> None:
+def test_read_file_and_map_file_return_the_content(
+    filesystem: Filesystem, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "file").write_bytes(content)
     before = len(os.listdir("/proc/self/fd"))
     path = str(tmp_path / "file")
@@ -191,7 +189,7 @@ def test_a_whole_file_is_read_or_mapped(filesystem: Filesystem, tmp_path: Path, 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_renamed_file_replaces_another_and_its_name_lasts(tmp_path: Path) -> None:
+def test_rename_replaces_a_file_durably(tmp_path: Path) -> None:
     filesystem = FakeFilesystem()
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "name").write_bytes(b"old")
@@ -201,7 +199,7 @@ def test_a_renamed_file_replaces_another_and_its_name_lasts(tmp_path: Path) -> N
     assert filesystem.calls[:2] == ["rename", "sync_directory"]
 
 
-def test_a_directory_whose_name_may_not_last_is_not_relied_on(tmp_path: Path) -> None:
+def test_make_directory_removes_a_directory_that_is_not_durable(tmp_path: Path) -> None:
     filesystem = FakeFilesystem()
     filesystem.fail("sync_directory", code=errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):

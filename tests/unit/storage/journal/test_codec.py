@@ -249,7 +249,7 @@ OLD_LINES = [
 """Records of today, and the lines that they were up to format 3."""
 
 
-def test_an_end_that_takes_its_start_back_is_a_line_like_any_other() -> None:
+def test_void_end_is_encoded() -> None:
     taken_back = Ended(
         id=1,
         at=1764000004.0,
@@ -267,7 +267,7 @@ def test_an_end_that_takes_its_start_back_is_a_line_like_any_other() -> None:
     assert decode(line[:-1]) == (7, taken_back)
 
 
-def test_an_end_that_left_processes_has_the_number_of_their_session() -> None:
+def test_end_with_leftover_processes_has_their_session() -> None:
     ended = Ended(id=1, at=1764000004.0, status=Status.COMPLETED, exit_code=0, pid=4242)
     line = encode(ended, 7)
     assert line.endswith(
@@ -277,14 +277,12 @@ def test_an_end_that_left_processes_has_the_number_of_their_session() -> None:
 
 
 @pytest.mark.parametrize("now, old", OLD_LINES, ids=[line[:8].decode() for _, line in OLD_LINES])
-def test_a_command_that_stands_in_the_spec_as_up_to_format_3_is_read(
-    now: tuple[Record, bytes], old: bytes
-) -> None:
+def test_command_in_the_spec_of_format_3_is_decoded(now: tuple[Record, bytes], old: bytes) -> None:
     record, line = now
     assert decode(old)[1] == decode(line[:-1])[1] == record
 
 
-def test_a_script_of_an_old_format_has_no_command() -> None:
+def test_script_of_an_old_format_has_no_command() -> None:
     text = b'2 {"type":"submitted","id":1,"at":1.5,"owner":"ann","spec":{"script":5}}'
     assert decode(b"%08x %b" % (crc32(text), text))[1] == Submitted(
         id=1, at=1.5, owner="ann", spec=Spec(script=5)
@@ -292,7 +290,7 @@ def test_a_script_of_an_old_format_has_no_command() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, len(LINES + MORE_LINES) + 1))
-def test_a_record_is_its_line_and_the_line_is_the_record(number: int) -> None:
+def test_record_round_trips_through_its_line(number: int) -> None:
     record, line = (LINES + MORE_LINES)[number - 1]
     assert encode(record, number) == line
     assert decode(line.removesuffix(b"\n")) == (number, record)
@@ -328,7 +326,7 @@ EVENTS: st.SearchStrategy[Record] = st.one_of(
 
 
 @given(EVENTS, st.integers(1, 2**62))
-def test_any_event_is_one_line_and_comes_back(event: Record, number: int) -> None:
+def test_any_event_round_trips_through_one_line(event: Record, number: int) -> None:
     line = encode(event, number)
     assert line.index(b"\n") == len(line) - 1
     assert decode(line[:-1]) == (number, event)
@@ -370,7 +368,7 @@ def _each(lines: list[bytes]) -> tuple[list[int], list[Record]] | None:
     ),
     st.none() | st.tuples(st.integers(0, 100), st.sampled_from(NO_EVENTS)),
 )
-def test_many_lines_are_what_each_of_them_is(lines: list[bytes], other: tuple[int, bytes] | None) -> None:
+def test_decode_events_agrees_with_decode(lines: list[bytes], other: tuple[int, bytes] | None) -> None:
     assert decode_events(lines) == _each(lines) is not None
     if other is not None:
         lines.insert(other[0], other[1])
@@ -379,7 +377,7 @@ def test_many_lines_are_what_each_of_them_is(lines: list[bytes], other: tuple[in
 
 @pytest.mark.parametrize("at_once", [1, 100, 300, 65_536])
 @pytest.mark.parametrize("damaged", range(1, len(LINES)))
-def test_a_damaged_line_is_found_whatever_is_taken_in_with_it(
+def test_damaged_line_is_detected_in_any_batch(
     monkeypatch: pytest.MonkeyPatch, at_once: int, damaged: int
 ) -> None:
     monkeypatch.setattr(module, "BATCH_BYTES", at_once)
@@ -393,7 +391,7 @@ def test_a_damaged_line_is_found_whatever_is_taken_in_with_it(
     assert (replay.sequence, replay.good_bytes) == (damaged, len(b"".join(lines[:damaged])))
 
 
-def test_it_makes_no_difference_whether_lines_are_taken_in_together_or_one_by_one(
+def test_replay_in_batches_agrees_with_replay_line_by_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     together, one_by_one = Replay(), Replay()
@@ -403,7 +401,7 @@ def test_it_makes_no_difference_whether_lines_are_taken_in_together_or_one_by_on
     assert vars(together) == vars(one_by_one)
 
 
-def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
+def test_replay_returns_records_with_positions() -> None:
     replay = Replay()
     found = list(replay.read_segment("segment", SEGMENT, None))
     assert [record for portion in found for record in portion.records] == RECORDS
@@ -414,7 +412,7 @@ def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
     assert (replay.good_bytes, replay.sequence) == (len(SEGMENT), len(LINES))
 
 
-def test_a_journal_cut_at_any_byte_gives_a_prefix_and_says_how_much_was_whole() -> None:
+def test_journal_truncated_at_any_byte_replays_a_prefix() -> None:
     ends = [0]
     for _, line in LINES:
         ends.append(ends[-1] + len(line))
@@ -425,7 +423,7 @@ def test_a_journal_cut_at_any_byte_gives_a_prefix_and_says_how_much_was_whole() 
         assert (replay.good_bytes, replay.sequence) == (ends[whole], whole)
 
 
-def test_a_segment_before_the_last_may_not_be_cut_within_a_line() -> None:
+def test_truncated_segment_before_the_last_is_refused() -> None:
     last = encode(OPENED, len(LINES) + 1)
     ends = {len(SEGMENT[:at]) for at in range(len(SEGMENT)) if SEGMENT[at - 1 : at] == b"\n"} | {0}
     for cut in range(len(SEGMENT)):
@@ -441,7 +439,7 @@ def test_a_segment_before_the_last_may_not_be_cut_within_a_line() -> None:
             assert refusal.startswith(f"segment-1, line {number} cannot be trusted: it has no end")
 
 
-def test_no_flipped_bit_makes_a_record_or_a_traceback() -> None:
+def test_flipped_bit_is_refused() -> None:
     for at in range(len(SEGMENT)):
         for bit in range(8):
             damaged = bytearray(SEGMENT)
@@ -463,7 +461,7 @@ def test_no_flipped_bit_makes_a_record_or_a_traceback() -> None:
 
 
 @given(st.binary())
-def test_replay_of_any_bytes_is_a_refusal_or_nothing(data: bytes) -> None:
+def test_replay_of_any_bytes_returns_nothing_or_is_refused(data: bytes) -> None:
     try:
         assert _replay(data) == []
     except JournalDamaged as refusal:
@@ -478,7 +476,7 @@ INDEXES = range(1, len(LINES))
 
 
 @pytest.mark.parametrize("lost", INDEXES)
-def test_a_lost_line_is_refused(lost: int) -> None:
+def test_lost_line_is_refused(lost: int) -> None:
     lines = [line for _, line in LINES]
     del lines[lost]
     if lost < len(LINES) - 1:
@@ -489,7 +487,7 @@ def test_a_lost_line_is_refused(lost: int) -> None:
 
 
 @pytest.mark.parametrize("repeated", range(len(LINES)))
-def test_a_repeated_line_is_refused(repeated: int) -> None:
+def test_repeated_line_is_refused(repeated: int) -> None:
     lines = [line for _, line in LINES]
     lines.insert(repeated, lines[repeated])
     refusal = _refusal(b"".join(lines))
@@ -508,7 +506,7 @@ def test_swapped_lines_are_refused(one: int, other: int) -> None:
         assert f"segment-1, line {min(one, other) + 1} cannot be trusted" in _refusal(b"".join(lines))
 
 
-def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
+def test_segments_continue_the_numbers_and_begin_with_opened() -> None:
     again = Opened(at=2.0, format=FORMAT, store="s", boot="c", next_id=2)
     more = Retried(id=1, at=3.0, by="bob")
     segments = [SEGMENT, encode(again, 8), encode(again, 9) + encode(more, 10)]
@@ -521,7 +519,7 @@ def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
     assert "segment-1, line 8 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
 
 
-def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() -> None:
+def test_position_is_relative_to_the_segment() -> None:
     replay = Replay()
     assert _read(replay, SEGMENT, 7) == RECORDS
     opened = encode(OPENED, 8)
@@ -534,7 +532,7 @@ def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() ->
 
 
 @pytest.mark.parametrize("rest", [b"", b"torn", b"x\n", encode(RECORDS[1], 8) + encode(RECORDS[2], 9) + b"t"])
-def test_what_stands_behind_the_number_that_the_next_segment_goes_on_after_was_refused(rest: bytes) -> None:
+def test_records_after_the_number_of_the_next_segment_are_ignored(rest: bytes) -> None:
     segments = [SEGMENT + rest, encode(OPENED, 8)]
     replay = Replay()
     assert list(_records(replay, segments)) == [*RECORDS, OPENED]
@@ -543,12 +541,12 @@ def test_what_stands_behind_the_number_that_the_next_segment_goes_on_after_was_r
     assert _read(replay, SEGMENT + rest, 3) == RECORDS[:3]
 
 
-def test_a_segment_that_was_refused_as_a_whole_has_nothing_to_say() -> None:
+def test_segment_with_only_refused_records_is_ignored() -> None:
     again = Opened(at=2.0, format=FORMAT, store="s", boot="c", next_id=2)
     assert _replay(SEGMENT, encode(again, 8) + b"torn", encode(OPENED, 8)) == [*RECORDS, OPENED]
 
 
-def test_the_number_of_a_segment_s_first_record_is_told_once_it_is_whole() -> None:
+def test_first_sequence_is_none_until_the_first_line_is_complete() -> None:
     line = encode(OPENED, 8)
     assert first_sequence("x", line, True) == first_sequence("x", line + b"y\n", False) == 8
     assert [first_sequence("x", line[:cut], False) for cut in range(len(line))] == [None] * len(line)
@@ -580,7 +578,7 @@ def _measured(content: bytes) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("number", [1, 17, 10**12])
-def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(number: int) -> None:
+def test_line_that_continues_a_batch_is_marked_and_decoded(number: int) -> None:
     line = encode(RECORDS[2], number, continues_batch=True)
     assert line[8:].startswith(b" +%d {" % number)
     assert decode(line[:-1]) == (number, RECORDS[2])
@@ -589,13 +587,13 @@ def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(num
 
 
 @pytest.mark.parametrize("blanks", [b"", b"\n", BLANKS, b"\n\0", BLANKS + b"\0" * 300, b"\0" * 300])
-def test_what_is_blank_behind_the_records_is_no_record_and_nothing_torn(blanks: bytes) -> None:
+def test_blanks_after_the_records_are_not_torn(blanks: bytes) -> None:
     count, good, torn = _measured(GOOD + BATCH + blanks)
     assert (count, good) == (5, len(GOOD + BATCH))
     assert torn == (len(blanks) if b"\n" not in blanks else 0)
 
 
-def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
+def test_torn_batch_is_replayed_up_to_the_first_gap() -> None:
     for start in range(len(BATCH)):
         for length in (1, 60, len(BATCH)):
             end = min(start + length, len(BATCH))
@@ -606,7 +604,7 @@ def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
             assert good == len(GOOD) + BATCH.rfind(b"\n", 0, whole) + 1
 
 
-def test_of_a_torn_batch_it_is_told_how_many_bytes_are_there() -> None:
+def test_torn_batch_reports_its_bytes() -> None:
     hole = b"\n" * len(SECOND[1])
     assert _measured(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
         3,
@@ -627,25 +625,25 @@ def test_of_a_torn_batch_it_is_told_how_many_bytes_are_there() -> None:
         (BATCH + _line(b'6 {"type":"exploded","id":1}') + BLANKS, 6),
     ],
 )
-def test_a_whole_line_without_a_mark_behind_a_bad_one_proves_damage(rest: bytes, line: int) -> None:
+def test_complete_unmarked_line_after_a_bad_one_is_damage(rest: bytes, line: int) -> None:
     assert f"segment-1, line {line} cannot be trusted" in _refusal(GOOD + rest)
 
 
 @pytest.mark.parametrize(
     "rest", [b"x\n", b"\nx\n", b"\n\nx", BLANKS + b"x", BLANKS + b"\0\n", b"\0\n", BATCH[:50] + b"\n"]
 )
-def test_a_bad_line_where_the_file_does_not_end_in_blanks_is_damage(rest: bytes) -> None:
+def test_bad_line_in_a_file_without_blanks_at_its_end_is_damage(rest: bytes) -> None:
     assert "segment-1, line 3 cannot be trusted" in _refusal(GOOD + rest)
 
 
-def test_what_looks_like_a_line_within_a_torn_one_proves_nothing() -> None:
+def test_text_like_a_line_within_a_torn_line_is_not_damage() -> None:
     inner = _line(b'3 {"type":"retried","id":1,"at":1.5,"by":"ann"}').decode()
     line = encode(Submitted(id=1, at=1.5, owner="ann", command=inner), 3)
     for start in range(1, len(line)):
         assert _measured(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
 
 
-def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_begun() -> None:
+def test_blanks_in_an_older_format_or_before_the_header_are_damage() -> None:
     assert "segment-1, line 8 cannot be trusted" in _refusal(SEGMENT + b"\n\n")
     for content in (b"\n\n", FIRST[0].replace(b"opened", b"Opened") + BLANKS):
         assert "segment-1, line 1 cannot be trusted" in _refusal(content)
@@ -653,7 +651,7 @@ def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_
             list(Replay().read_segment("segment", content, None))
 
 
-def test_blanks_before_a_later_segment_are_not_looked_at_but_none_may_be_in_the_midst() -> None:
+def test_blanks_at_the_end_of_an_earlier_segment_are_ignored_and_within_it_refused() -> None:
     again = encode(OPENED, 6)
     assert len(_replay(GOOD + BATCH + BLANKS, again)) == 6
     assert len(_replay(GOOD + BATCH + b"\n" + ONLY_MARKED + BLANKS, again)) == 6
@@ -661,7 +659,7 @@ def test_blanks_before_a_later_segment_are_not_looked_at_but_none_may_be_in_the_
 
 
 @pytest.mark.parametrize("kind, more", [(Opened, {}), (Snapshot, {"records": 0})])
-def test_record_that_begins_a_file_has_the_identity_of_the_journal_since_format_5(
+def test_header_has_the_journal_identity_since_format_5(
     kind: type[Opened | Snapshot], more: dict[str, int]
 ) -> None:
     record = kind(at=1.5, format=5, store="s", boot="b", next_id=1, identity="2049:131077", **more)
@@ -686,7 +684,7 @@ def _snapshot(content: bytes, replay: Replay | None = None) -> list[Record]:
     return [record for portion in portions for record in portion.records]
 
 
-def test_a_snapshot_is_read_back_and_the_segments_go_on_after_it() -> None:
+def test_snapshot_is_replayed_before_the_segments_after_it() -> None:
     replay = Replay()
     (found,) = replay.read_snapshot("snapshot", SNAPSHOT)
     assert list(zip(found.sequences, found.records, strict=True)) == KEPT
@@ -698,7 +696,7 @@ def test_a_snapshot_is_read_back_and_the_segments_go_on_after_it() -> None:
         list(replay.read_segment("segment", encode(OPENED, 12), None))
 
 
-def test_a_snapshot_of_nothing_is_read_back() -> None:
+def test_empty_snapshot_is_replayed() -> None:
     header = Snapshot(at=1.5, format=1, store="s", boot="b", next_id=3, records=0)
     replay = Replay()
     assert _snapshot(encode(header, 7), replay) == []
@@ -725,22 +723,20 @@ def test_a_snapshot_of_nothing_is_read_back() -> None:
         ),
     ],
 )
-def test_a_snapshot_that_cannot_be_trusted_is_refused_by_its_line(
-    content: bytes, line: int, why: str
-) -> None:
+def test_invalid_snapshot_is_refused_with_its_line(content: bytes, line: int, why: str) -> None:
     with pytest.raises(JournalDamaged) as refusal:
         _snapshot(content)
     assert str(refusal.value).startswith(f"snapshot, line {line} cannot be trusted: {why}")
 
 
 @pytest.mark.parametrize("cut", range(len(SNAPSHOT)))
-def test_a_snapshot_is_whole_or_refused(cut: int) -> None:
+def test_truncated_snapshot_is_refused(cut: int) -> None:
     with pytest.raises(JournalDamaged):
         _snapshot(SNAPSHOT[:cut])
 
 
 @pytest.mark.parametrize("record", [HEADER, Removed(id=1, at=1.0, by="ann")])
-def test_a_segment_has_no_snapshot_in_it_but_removals(record: Record) -> None:
+def test_snapshot_record_within_a_segment_is_refused(record: Record) -> None:
     content = encode(OPENED, 1) + encode(record, 2)
     if record is HEADER:
         assert (
@@ -751,7 +747,7 @@ def test_a_segment_has_no_snapshot_in_it_but_removals(record: Record) -> None:
         assert _replay(content) == [OPENED, record]
 
 
-def test_an_empty_segment_has_nothing_to_say() -> None:
+def test_empty_segment_replays_nothing() -> None:
     assert _replay() == _replay(b"") == _replay(b"", b"") == []
     assert _replay(b"", SEGMENT) == RECORDS
     assert _replay(SEGMENT, b"") == RECORDS
@@ -787,7 +783,7 @@ def test_an_empty_segment_has_nothing_to_say() -> None:
         ),
     ],
 )
-def test_a_line_that_is_no_record_here_is_refused_with_its_place(content: bytes, why: str) -> None:
+def test_undecodable_line_is_refused_with_its_place(content: bytes, why: str) -> None:
     refusal = _refusal(content)
     assert refusal.startswith("segment-1, line ")
     assert why in refusal
@@ -797,6 +793,6 @@ def test_a_line_that_is_no_record_here_is_refused_with_its_place(content: bytes,
 @pytest.mark.parametrize(
     "line", [b"", b"x", LINES[0][1], b" " + LINES[0][1][:-1], LINES[0][1][1:-1], _line(b"1 {}")]
 )
-def test_a_single_line_that_is_no_record_is_refused(line: bytes) -> None:
+def test_decode_of_an_undecodable_line_raises(line: bytes) -> None:
     with pytest.raises(JournalDamaged):
         decode(line)

@@ -134,7 +134,7 @@ def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     assert bench.filesystem.descriptors == set(), "a closed store leaves no descriptor"
 
 
-def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+def test_journal_and_its_fake_provide_the_interface(bench: Bench) -> None:
     bench.open()
     verifyObject(IJournal, bench.store)
     verifyObject(IJournal, FakeJournal())
@@ -143,7 +143,7 @@ def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
 # Durable before told.
 
 
-def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Bench) -> None:
+def test_append_fires_after_write_and_sync(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
     seen: list[Any] = []
@@ -156,7 +156,7 @@ def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Be
     assert decode(line[:-1]) == (2, submitted(1))
 
 
-def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
+def test_appends_fire_in_their_order(bench: Bench) -> None:
     bench.open()
     told: list[int] = []
     for number in range(1, 8):
@@ -166,7 +166,7 @@ def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
     assert told == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> None:
+def test_appends_of_one_turn_share_one_sync(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
     done = [bench.store.append(submitted(number)) for number in range(1, 101)]
@@ -175,7 +175,7 @@ def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> Non
     assert bench.filesystem.calls.count("sync") == bench.filesystem.calls.count("write_at") == 1
 
 
-def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_itself(bench: Bench) -> None:
+def test_append_in_a_callback_is_synced_before_it_fires(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
     told: list[Any] = []
@@ -206,7 +206,7 @@ def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return waits
 
 
-def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
+def test_reactor_does_not_wait_for_preallocation_or_truncation(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment_writer, "PREALLOCATE_AFTER", 2)
@@ -218,7 +218,7 @@ def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
     assert waits == [may, False, may, False, may]
 
 
-def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
+def test_reactor_does_not_wait_for_a_new_segment_or_a_large_batch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.open()
@@ -233,7 +233,7 @@ def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
     assert waits == [may, False, False, may]
 
 
-def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothing(
+def test_frozen_disk_does_not_block_readers_and_loses_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As fsfreeze(8) does: the sync that is under way, the next write and all others wait for its end."""
@@ -254,7 +254,7 @@ def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothi
     assert ids(bench.open()) == [1, 2, 3]
 
 
-def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
+def test_new_segment_is_durable_in_its_directory_before_its_appends_fire(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 1
     bench.filesystem.calls.clear()
@@ -268,7 +268,7 @@ def marks(bench: Bench, number: int = 1) -> list[bool]:
     return [line.split(b" ")[1].startswith(b"+") for line in bench.lines(number)]
 
 
-def test_of_a_batch_all_lines_but_the_first_are_marked(bench: Bench) -> None:
+def test_batch_marks_all_lines_but_the_first(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     for number in (2, 3, 4):
@@ -281,7 +281,7 @@ def test_of_a_batch_all_lines_but_the_first_are_marked(bench: Bench) -> None:
     assert ids(bench.open()) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch(bench: Bench) -> None:
+def test_appends_during_a_commit_form_the_next_batch(bench: Bench) -> None:
     bench.open()
     bench.may_block = False
     bench.store.append(submitted(1))
@@ -293,7 +293,7 @@ def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch(bench: Bench)
     assert marks(bench) == [False, False, False, True]
 
 
-def test_a_segment_that_is_begun_in_the_midst_of_a_batch_begins_one_of_its_own(bench: Bench) -> None:
+def test_segment_begun_within_a_batch_starts_a_new_batch(bench: Bench) -> None:
     bench.open()
     bench.store.append(submitted(1))
     bench.store.append(submitted(2))
@@ -308,7 +308,7 @@ def test_a_segment_that_is_begun_in_the_midst_of_a_batch_begins_one_of_its_own(b
 # Reading back.
 
 
-def test_a_record_is_read_back_from_its_position(bench: Bench) -> None:
+def test_read_returns_the_record_at_its_position(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 600
     events: list[Event] = [
@@ -320,7 +320,7 @@ def test_a_record_is_read_back_from_its_position(bench: Bench) -> None:
     assert len(bench.segments()) > 3
 
 
-def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
+def test_position_is_valid_after_a_restart(bench: Bench) -> None:
     bench.open()
     positions = bench.append(submitted(1), submitted(2, "echo é"))
     bench.close()
@@ -332,7 +332,7 @@ def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
-def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, position: Position) -> None:
+def test_read_that_fails_raises_store_failed(bench: Bench, position: Position) -> None:
     bench.open()
     bench.append(submitted(1))
     with pytest.raises(StoreFailed, match="cannot be read"):
@@ -340,7 +340,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, positio
     assert bench.store.failure is None
 
 
-def test_a_position_is_shown_as_a_file_and_a_line(bench: Bench) -> None:
+def test_locate_names_the_file_and_the_line(bench: Bench) -> None:
     bench.open()
     positions = bench.append(submitted(1), submitted(2))
     assert [bench.store.segments.locate(position) for position in positions] == [
@@ -352,7 +352,7 @@ def test_a_position_is_shown_as_a_file_and_a_line(bench: Bench) -> None:
 # Segments.
 
 
-def test_a_segment_that_is_full_is_followed_by_the_next_one(bench: Bench) -> None:
+def test_full_segment_is_followed_by_the_next_one(bench: Bench) -> None:
     bench.segment_bytes = 500
     bench.open()
     events = [submitted(number) for number in range(1, 31)]
@@ -372,7 +372,7 @@ def test_a_segment_that_is_full_is_followed_by_the_next_one(bench: Bench) -> Non
     assert bench.open() == events
 
 
-def test_a_segment_is_full_when_it_has_reached_its_size(bench: Bench) -> None:
+def test_segment_is_full_when_it_reaches_its_size(bench: Bench) -> None:
     bench.open()
     size = bench.segment(1).stat().st_size
     bench.store.segment_bytes = size + 1
@@ -383,7 +383,7 @@ def test_a_segment_is_full_when_it_has_reached_its_size(bench: Bench) -> None:
     assert len(bench.segments()) == 2
 
 
-def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> None:
+def test_start_begins_a_segment_that_names_store_and_boot(bench: Bench) -> None:
     bench.open(boot="boot-1")
     name = bench.store.name
     bench.append(submitted(1))
@@ -409,7 +409,7 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert bench.store.last_boot == "boot-2"
 
 
-def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
+def test_new_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
     bench.open()
     other = Bench(tmp_path / "other")
     other.open()
@@ -417,7 +417,7 @@ def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
     other.close()
 
 
-def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_log_line(
+def test_start_logs_and_ignores_a_directory_named_like_a_snapshot(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -430,7 +430,7 @@ def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_
     assert f"{stray} is a directory, which the daemon has not made; it is ignored" in caplog.text
 
 
-def test_store_that_was_copied_has_another_name_and_says_so_once(
+def test_copied_store_is_renamed_and_logged_once(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -453,7 +453,7 @@ def test_store_that_was_copied_has_another_name_and_says_so_once(
     copy.close()
 
 
-def test_store_that_was_moved_within_its_file_system_is_no_copy(bench: Bench, tmp_path: Path) -> None:
+def test_store_moved_within_its_file_system_keeps_its_name(bench: Bench, tmp_path: Path) -> None:
     bench.open()
     name = bench.store.name
     bench.close()
@@ -477,7 +477,7 @@ def test_store_that_was_moved_within_its_file_system_is_no_copy(bench: Bench, tm
         ("", "boot-2", False, True),
     ],
 )
-def test_store_is_a_copy_by_its_inode_and_within_a_boot_by_its_device(
+def test_copy_is_detected_by_inode_and_within_a_boot_by_device(
     bench: Bench, last: str, boot: str, is_copy: bool, has_its_name: bool
 ) -> None:
     bench.journal.mkdir(parents=True)
@@ -488,7 +488,7 @@ def test_store_is_a_copy_by_its_inode_and_within_a_boot_by_its_device(
     assert (bench.store.is_copy, bench.store.name == "s") == (is_copy, has_its_name)
 
 
-def test_other_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
+def test_foreign_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -498,7 +498,7 @@ def test_other_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
     assert (bench.journal / "README").read_bytes() == b"mine"
 
 
-def test_files_are_for_their_owner_alone(bench: Bench) -> None:
+def test_files_are_private_to_their_owner(bench: Bench) -> None:
     bench.open()
     for path in (bench.directory, bench.journal):
         assert path.stat().st_mode & 0o777 == 0o700
@@ -510,9 +510,7 @@ def test_files_are_for_their_owner_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
-def test_ids_go_on_counting_in_whatever_order_they_were_recorded(
-    bench: Bench, order: tuple[int, ...]
-) -> None:
+def test_next_id_follows_the_highest_id_in_any_order(bench: Bench, order: tuple[int, ...]) -> None:
     bench.open()
     bench.append(*map(submitted, order))
     assert bench.store.next_id == 4
@@ -521,7 +519,7 @@ def test_ids_go_on_counting_in_whatever_order_they_were_recorded(
     assert bench.store.next_id == 4
 
 
-def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(bench: Bench) -> None:
+def test_next_id_of_a_segment_header_is_not_reused(bench: Bench) -> None:
     bench.journal.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT, store="s", boot="b", next_id=100)
     bench.segment(1).write_bytes(encode(opened, 1))
@@ -532,7 +530,7 @@ def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(be
 # After a crash.
 
 
-def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
+def test_replay_after_close_returns_all_events(bench: Bench) -> None:
     assert bench.open() == []
     events: list[Event] = [
         submitted(1),
@@ -547,9 +545,7 @@ def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
     assert bench.open() == [*events, submitted(2)]
 
 
-def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_torn_last_line_is_truncated_and_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2))
     bench.close()
@@ -568,7 +564,7 @@ def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(
         bench.close()
 
 
-def test_a_last_line_that_was_never_begun_needs_no_cut(
+def test_journal_that_ends_with_a_complete_line_is_not_truncated(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -594,7 +590,7 @@ def killed(bench: Bench) -> bytes:
     return content
 
 
-def test_a_segment_that_is_closed_has_no_blanks_and_the_size_that_is_told_never_counts_them(
+def test_sealed_segment_has_no_blanks_and_sizes_exclude_them(
     bench: Bench,
 ) -> None:
     bench.open()
@@ -606,7 +602,7 @@ def test_a_segment_that_is_closed_has_no_blanks_and_the_size_that_is_told_never_
     assert not content.endswith(b"\n\n")
 
 
-def test_blanks_that_a_crash_has_left_are_cut_off_without_a_word(
+def test_blanks_left_by_a_crash_are_truncated_without_a_log_line(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -618,7 +614,7 @@ def test_blanks_that_a_crash_has_left_are_cut_off_without_a_word(
     assert caplog.records == []
 
 
-def test_a_batch_that_was_torn_over_blanks_is_cut_off_with_a_line_in_the_log(
+def test_batch_torn_over_blanks_is_truncated_and_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -638,7 +634,7 @@ def test_a_batch_that_was_torn_over_blanks_is_cut_off_with_a_line_in_the_log(
     bench.append(submitted(last + 1))
 
 
-def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None:
+def test_damaged_batch_before_a_later_one_is_refused(bench: Bench) -> None:
     bench.open()
     with_blanks(bench)
     line = bench.lines()[PREALLOCATE_AFTER]
@@ -652,7 +648,7 @@ def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("left", [b"", b"7", b'e6a4f3a0 3 {"type":"opened"'])
-def test_a_segment_that_was_only_begun_is_begun_again(bench: Bench, left: bytes) -> None:
+def test_segment_without_a_complete_first_line_is_begun_again(bench: Bench, left: bytes) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -676,7 +672,7 @@ def test_a_segment_that_was_only_begun_is_begun_again(bench: Bench, left: bytes)
         (lambda lines: lines[1:], 1),
     ],
 )
-def test_a_damaged_line_is_refused_by_its_file_and_number_and_nothing_is_changed(
+def test_damaged_line_is_refused_with_file_and_line_and_changes_nothing(
     bench: Bench, damage: Any, line: int
 ) -> None:
     bench.open()
@@ -693,7 +689,7 @@ def test_a_damaged_line_is_refused_by_its_file_and_number_and_nothing_is_changed
     bench.unlock()
 
 
-def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -> None:
+def test_torn_line_before_the_last_segment_is_damage(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -706,7 +702,7 @@ def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -
 
 
 @pytest.mark.parametrize("missing", [1, 2])
-def test_a_missing_segment_is_refused_by_its_name(bench: Bench, missing: int) -> None:
+def test_missing_segment_is_refused_by_name(bench: Bench, missing: int) -> None:
     for number in (1, 2, 3):
         bench.open()
         bench.append(submitted(number))
@@ -717,7 +713,7 @@ def test_a_missing_segment_is_refused_by_its_name(bench: Bench, missing: int) ->
     bench.unlock()
 
 
-def test_a_newer_format_is_refused(bench: Bench) -> None:
+def test_newer_format_is_refused(bench: Bench) -> None:
     bench.journal.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
     bench.segment(1).write_bytes(encode(opened, 1))
@@ -729,7 +725,7 @@ def test_a_newer_format_is_refused(bench: Bench) -> None:
 # Who may have it.
 
 
-def test_a_second_store_on_the_same_directory_is_refused_in_one_line_that_names_the_pid(bench: Bench) -> None:
+def test_second_journal_on_a_directory_is_refused_with_the_pid(bench: Bench) -> None:
     bench.open()
     second = Bench(bench.directory)
     before = len(os.listdir("/proc/self/fd"))
@@ -742,20 +738,20 @@ def test_a_second_store_on_the_same_directory_is_refused_in_one_line_that_names_
     bench.append(submitted(1))
 
 
-def test_a_closed_store_has_given_up_its_lock(bench: Bench) -> None:
+def test_close_releases_the_lock(bench: Bench) -> None:
     bench.open()
     bench.close()
     bench.open()
 
 
-def test_a_lock_file_that_a_killed_daemon_left_keeps_nobody_out(bench: Bench) -> None:
+def test_lock_file_of_a_killed_daemon_does_not_refuse_a_start(bench: Bench) -> None:
     bench.directory.mkdir()
     (bench.directory / "lock").write_text("1234567890\n")
     bench.open()
     assert (bench.directory / "lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
+def test_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
     bench.directory.write_bytes(b"a file")
     with pytest.raises(StartRefused, match=f"the state directory {bench.directory} cannot be used"):
         bench.store.lock()
@@ -767,7 +763,7 @@ def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "call, written", [("write_at", 0), ("write_at", 1), ("write_at", 60), ("write_at", 10_000), ("sync", 0)]
 )
-def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_one(
+def test_failed_write_refuses_its_record_and_all_later_ones(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -792,7 +788,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
 
 @pytest.mark.parametrize("count", [1, PREALLOCATE_AFTER + 2])
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced by a copy", "without its last segment"])
-def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_that_was_acknowledged(
+def test_removed_or_moved_journal_refuses_appends_and_loses_no_acknowledged_event(
     bench: Bench, tmp_path: Path, how: str, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -828,7 +824,7 @@ def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_t
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench, is_whole: bool) -> None:
+def test_check_location_detects_a_moved_journal_without_a_write(bench: Bench, is_whole: bool) -> None:
     bench.open()
     result_of(bench.store.check_location())
     assert bench.store.failure is None
@@ -845,7 +841,7 @@ def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench,
     bench.append(submitted(1))
 
 
-def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Bench) -> None:
+def test_check_location_leaves_a_moved_journal_to_the_commit_in_progress(bench: Bench) -> None:
     bench.open()
     under_way = bench.store.append(submitted(1))
     bench.directory.rename(bench.directory.with_name("elsewhere"))
@@ -856,7 +852,7 @@ def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Benc
 
 
 @pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])
-def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: Bench, call: str) -> None:
+def test_segment_that_cannot_be_begun_refuses_its_records(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.store.segment_bytes = 1
@@ -869,7 +865,7 @@ def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: B
     assert bench.open() == [submitted(1)]
 
 
-def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durable(bench: Bench) -> None:
+def test_records_durable_before_a_failure_in_their_batch_succeed(bench: Bench) -> None:
     bench.open()
     first = bench.store.append(submitted(1))
     second = bench.store.append(submitted(2))
@@ -885,7 +881,7 @@ def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durabl
     assert bench.open() == [submitted(1), submitted(2)]
 
 
-def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
+def test_failed_write_that_cannot_be_truncated_is_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -898,9 +894,7 @@ def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
     assert f"{bench.segment(1)}: the failed write at its end could not be truncated" in message
 
 
-def test_a_bug_in_the_writing_is_a_failure_like_any_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_exception_in_a_write_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.open()
     monkeypatch.setattr(bench.store._entry_writer, "_write_to_segment", lambda _: 1 / 0)
     refused = bench.store.append(submitted(1))
@@ -910,7 +904,7 @@ def test_a_bug_in_the_writing_is_a_failure_like_any_other(
 
 
 @pytest.mark.parametrize("call", ["list_directory", "read_file", "open", "size", "truncate"])
-def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+def test_journal_that_cannot_be_read_or_truncated_refuses_the_start(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -924,7 +918,7 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
 
 
 @pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
-def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+def test_journal_that_cannot_be_written_refuses_the_start(bench: Bench, call: str) -> None:
     bench.store.lock()
     list(bench.store.replay())
     bench.filesystem.fail(call)
@@ -939,7 +933,7 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
 # Before the reactor runs.
 
 
-def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None:
+def test_append_now_returns_when_events_are_durable(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
     positions = bench.store.append_now([submitted(1), submitted(2)])
@@ -951,7 +945,7 @@ def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None
     assert bench.open() == [submitted(1), submitted(2), submitted(3)]
 
 
-def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> None:
+def test_append_now_that_fails_refuses_the_start(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("sync")
     with pytest.raises(StartRefused, match="No space left"):
@@ -964,7 +958,7 @@ def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> No
 # The close.
 
 
-def test_a_close_waits_for_what_is_under_way_and_then_refuses(bench: Bench) -> None:
+def test_close_waits_for_the_commit_in_progress_then_refuses_appends(bench: Bench) -> None:
     bench.open()
     done = [bench.store.append(submitted(number)) for number in (1, 2, 3)]
     closed = bench.store.close()
@@ -976,7 +970,7 @@ def test_a_close_waits_for_what_is_under_way_and_then_refuses(bench: Bench) -> N
     assert bench.open() == [submitted(1), submitted(2), submitted(3)]
 
 
-def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
+def test_failed_journal_can_be_closed(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("sync")
     bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
@@ -1001,7 +995,7 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
         [(PREALLOCATION, MAX_SMALL_WRITE, PREALLOCATE_AFTER), (500, 200, 0), (500, 500, 1), (2000, 1000, 0)]
     ),
 )
-def test_what_was_told_comes_back_and_what_was_refused_does_not(
+def test_replay_returns_acknowledged_events_and_no_refused_ones(
     tmp_path_factory: pytest.TempPathFactory,
     runs: list[list[int]],
     segment_bytes: int,
@@ -1063,7 +1057,7 @@ def try_again(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "call, written", [("write_at", 0), ("write_at", 30), ("write_at", 10**6), ("sync", 0)]
 )
-def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
+def test_journal_recovers_from_a_failure_in_a_new_segment(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
@@ -1083,13 +1077,15 @@ def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     assert ids(bench.open()) == [1, 3, 4]
 
 
-def test_a_store_that_works_does_not_try_anything(bench: Bench) -> None:
+def test_working_journal_sets_no_retry_timer(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     assert bench.reactor.getDelayedCalls() == []
 
 
-def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_recovery_is_retried_and_the_failure_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.open()
     bench.append(submitted(1))
     failed(bench, "sync")
@@ -1106,7 +1102,7 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     assert ids(bench.open()) == [1, 9]
 
 
-def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment_follows(
+def test_refused_records_that_were_not_truncated_are_ignored_after_recovery(
     bench: Bench,
 ) -> None:
     bench.open()
@@ -1123,7 +1119,7 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
     assert bench.store.read(positions[0]) == submitted(8)
 
 
-def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
+def test_appends_pending_at_a_failure_are_refused_before_the_retry(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("write_at")
     bench.may_block = False
@@ -1141,7 +1137,7 @@ def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(benc
     assert ids(bench.open()) == [4]
 
 
-def test_a_close_gives_up_trying(bench: Bench) -> None:
+def test_close_cancels_the_retry(bench: Bench) -> None:
     bench.open()
     failed(bench)
     bench.reactor.until(bench.store.close())
@@ -1149,7 +1145,7 @@ def test_a_close_gives_up_trying(bench: Bench) -> None:
     bench.store._locks = ()
 
 
-def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
+def test_when_writable_may_be_cancelled(bench: Bench) -> None:
     bench.open()
     failed(bench)
     gone, stays = bench.store.when_writable(), bench.store.when_writable()
@@ -1161,9 +1157,7 @@ def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("call", ["create", "sync_directory", "write_at", "sync"])
-def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_begin_one(
-    bench: Bench, call: str
-) -> None:
+def test_sealed_bytes_exclude_segments_that_could_not_be_begun(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2))
     failed(bench, "sync")
@@ -1178,7 +1172,7 @@ def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_beg
     assert bench.store.sealed_bytes == closed, "a segment without a durable record counts for nothing"
 
 
-def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(bench: Bench) -> None:
+def test_sealed_bytes_exclude_a_segment_refused_with_its_batch(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 1
     bench.filesystem.fail("sync")
@@ -1192,7 +1186,7 @@ def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(
     assert bench.store.sealed_bytes == bench.segment(1).stat().st_size
 
 
-def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
+def test_failed_rotation_is_recovered(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.store.segment_bytes = 1
@@ -1207,7 +1201,7 @@ def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench, times: int) -> None:
+def test_close_that_fails_closes_all_files_and_fires(bench: Bench, times: int) -> None:
     bench.open()
     [position] = bench.append(submitted(1))
     bench.store.read(position)
@@ -1220,7 +1214,7 @@ def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench,
 # Snapshots.
 
 
-def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Bench) -> None:
+def test_journal_continues_after_a_snapshot_and_removes_replaced_files(bench: Bench) -> None:
     bench.segment_bytes = 300
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
@@ -1246,7 +1240,7 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     bench.append(submitted(10))
 
 
-def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_closed(bench: Bench) -> None:
+def test_sealed_bytes_include_segments_sealed_during_a_snapshot(bench: Bench) -> None:
     bench.segment_bytes = 1
     bench.open()
     bench.append(submitted(1), submitted(2))
@@ -1257,7 +1251,7 @@ def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_clos
     assert bench.store.sealed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
 
 
-def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
+def test_start_removes_an_unfinished_snapshot(bench: Bench) -> None:
     bench.segment_bytes = 400
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
@@ -1274,7 +1268,7 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
 # One job.
 
 
-def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
+def test_events_of_a_job_returns_all_durable_events(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
     assert read_all(bench.store.events_of(1)) == [
@@ -1288,7 +1282,7 @@ def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("call", ["list_directory", "read_file"])
-def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench: Bench, call: str) -> None:
+def test_events_of_a_job_fails_with_store_failed_if_unreadable(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.filesystem.fail(call, code=errno.EIO)
@@ -1300,13 +1294,13 @@ def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench:
     path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
 
 
-def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
+def test_events_of_several_jobs_returns_all_durable_events(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), submitted(3))
     assert read_all(bench.store.events_of(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
 
 
-def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:
+def test_next_id_follows_the_tasks_of_an_array(bench: Bench) -> None:
     bench.open()
     array = Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(array=Array(5, 7)))
     bench.append(array)
@@ -1316,7 +1310,7 @@ def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> Non
 # Told once durable.
 
 
-def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Bench) -> None:
+def test_observer_is_called_with_the_number_after_the_append_fired(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
     bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
@@ -1328,7 +1322,7 @@ def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Be
     assert decode(bench.lines(2)[1][:-1]) == (3, submitted(1))
 
 
-def test_what_was_appended_together_is_told_together_with_the_first_number(bench: Bench) -> None:
+def test_observer_gets_events_appended_together_in_one_call(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
     bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
@@ -1338,7 +1332,7 @@ def test_what_was_appended_together_is_told_together_with_the_first_number(bench
     assert seen == [(2, [submitted(1), submitted(2)], 3), (4, (submitted(3),), 4)]
 
 
-def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_errors: LeakWatch) -> None:
+def test_observer_that_raises_is_logged_and_others_are_called(bench: Bench, logged_errors: LeakWatch) -> None:
     bench.open()
     seen: list[Any] = []
     bench.store.add_observer(lambda *_: 1 // 0)
@@ -1348,7 +1342,7 @@ def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_err
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
 
 
-def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> None:
+def test_observer_is_called_for_append_now(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
     bench.store.add_observer(lambda *told: seen.append(told))
@@ -1356,7 +1350,7 @@ def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> N
     assert seen == [(2, (submitted(1),)), (3, (submitted(2),))]
 
 
-def test_what_was_refused_is_never_told(bench: Bench) -> None:
+def test_observer_is_not_called_for_refused_events(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
     bench.store.add_observer(lambda *told: seen.append(told))
@@ -1369,7 +1363,7 @@ def test_what_was_refused_is_never_told(bench: Bench) -> None:
     assert seen == [(2, (submitted(1),)), (4, (submitted(3),))]
 
 
-def test_the_last_number_goes_on_after_a_restart(bench: Bench) -> None:
+def test_last_sequence_continues_after_a_restart(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -1390,7 +1384,7 @@ def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
     return found
 
 
-def test_all_events_from_a_number_on_are_read_up_to_the_last_that_was_told(bench: Bench) -> None:
+def test_events_since_returns_events_up_to_the_last_notified(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2))
     bench.store.append(submitted(3))
@@ -1400,7 +1394,7 @@ def test_all_events_from_a_number_on_are_read_up_to_the_last_that_was_told(bench
     assert read_since(bench, 5) == []
 
 
-def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
+def test_events_since_the_end_uses_no_thread(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.filesystem.calls.clear()
@@ -1408,7 +1402,7 @@ def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
     assert bench.filesystem.calls == []
 
 
-def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) -> None:
+def test_events_since_includes_events_appended_while_reading(bench: Bench) -> None:
     threads = Threads()
     bench.open()
     bench.store._in_thread = threads
@@ -1418,7 +1412,7 @@ def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) 
     assert result_of(portion) == [(2, submitted(1))]
 
 
-def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_number(bench: Bench) -> None:
+def test_events_since_a_compacted_event_fails_with_the_oldest_number(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 1
     bench.append(submitted(1), submitted(2))
@@ -1428,7 +1422,7 @@ def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_
     assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
 
 
-def test_a_journal_that_cannot_be_read_on_is_an_error_of_the_store(bench: Bench) -> None:
+def test_events_since_fails_with_store_failed_if_unreadable(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     for call, after in (("list_directory", 0), ("read_file", 0), ("open", 1), ("read", 1)):

@@ -95,14 +95,14 @@ def a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     assert bench.filesystem.descriptors == set()
 
 
-def test_a_segment_is_in_its_directory_before_anything_is_written_to_it(bench: Bench) -> None:
+def test_begin_segment_syncs_the_directory_before_any_write(bench: Bench) -> None:
     bench.filesystem.calls.clear()
     bench.begin()
     assert bench.filesystem.calls == ["close", "create", "remove", "sync_directory"]
     assert bench.tail.end == JournalEnd(2, 0, 0)
 
 
-def test_the_end_is_behind_what_is_durable_and_stays_there_when_a_write_fails(bench: Bench) -> None:
+def test_end_does_not_move_when_a_write_fails(bench: Bench) -> None:
     bench.write(LINE * 2)
     assert bench.tail.end == JournalEnd(1, 2 * len(LINE), 2)
     for call in ("write_at", "sync"):
@@ -112,7 +112,7 @@ def test_the_end_is_behind_what_is_durable_and_stays_there_when_a_write_fails(be
         assert bench.content() == LINE * 2
 
 
-def test_blanks_are_laid_once_a_few_small_writes_have_come_in_a_row(bench: Bench) -> None:
+def test_preallocation_starts_after_some_small_writes(bench: Bench) -> None:
     for _ in range(PREALLOCATE_AFTER):
         assert bench.write() == PLAIN
         assert bench.blanks() == 0
@@ -121,7 +121,7 @@ def test_blanks_are_laid_once_a_few_small_writes_have_come_in_a_row(bench: Bench
     assert len(bench.content()) % BLOCK_SIZE == 0
 
 
-def test_blanks_are_durable_before_a_record_is_written_over_them(bench: Bench) -> None:
+def test_preallocation_is_durable_before_records_overwrite_it(bench: Bench) -> None:
     for _ in range(PREALLOCATE_AFTER):
         bench.write()
     bench.filesystem.fail("sync", after=1)
@@ -129,7 +129,7 @@ def test_blanks_are_durable_before_a_record_is_written_over_them(bench: Bench) -
     assert bench.content() == bench.records
 
 
-def test_a_record_that_is_written_over_blanks_leaves_the_file_as_long_as_it_is(bench: Bench) -> None:
+def test_write_over_preallocation_keeps_the_file_size(bench: Bench) -> None:
     bench.lay_blanks()
     length = len(bench.content())
     while bench.blanks() > len(LINE):
@@ -137,7 +137,7 @@ def test_a_record_that_is_written_over_blanks_leaves_the_file_as_long_as_it_is(b
         assert len(bench.content()) == length
 
 
-def test_one_blank_at_least_is_left_to_tell_where_they_end(bench: Bench) -> None:
+def test_preallocation_keeps_at_least_one_blank_line(bench: Bench) -> None:
     bench.lay_blanks()
     while bench.blanks() > 50:
         bench.write()
@@ -148,7 +148,7 @@ def test_one_blank_at_least_is_left_to_tell_where_they_end(bench: Bench) -> None
     assert bench.blanks() >= PREALLOCATION
 
 
-def test_for_a_large_write_the_blanks_are_cut_off_first_and_begin_again_after_small_ones(
+def test_large_write_truncates_the_preallocation_first(
     bench: Bench,
 ) -> None:
     bench.lay_blanks()
@@ -162,7 +162,7 @@ def test_for_a_large_write_the_blanks_are_cut_off_first_and_begin_again_after_sm
     assert bench.blanks() >= PREALLOCATION
 
 
-def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -> None:
+def test_large_write_is_refused_if_truncation_fails(bench: Bench) -> None:
     bench.lay_blanks()
     bench.filesystem.fail("truncate")
     with pytest.raises(OSError, match="No space left"):
@@ -173,9 +173,7 @@ def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -
 
 
 @pytest.mark.parametrize("written", [0, 1, 500])
-def test_where_no_blanks_can_be_written_the_records_are_and_the_segment_does_without(
-    bench: Bench, written: int
-) -> None:
+def test_failed_preallocation_write_does_not_refuse_records(bench: Bench, written: int) -> None:
     for _ in range(PREALLOCATE_AFTER):
         bench.write()
 
@@ -187,7 +185,7 @@ def test_where_no_blanks_can_be_written_the_records_are_and_the_segment_does_wit
     assert bench.content() == bench.records
 
 
-def test_where_blanks_cannot_be_synced_the_write_fails_and_the_segment_after_it_does_without(
+def test_failed_preallocation_sync_refuses_the_write(
     bench: Bench,
 ) -> None:
     for _ in range(PREALLOCATE_AFTER):
@@ -201,7 +199,7 @@ def test_where_blanks_cannot_be_synced_the_write_fails_and_the_segment_after_it_
     bench.lay_blanks()
 
 
-def test_a_segment_that_is_left_keeps_its_records_alone(bench: Bench) -> None:
+def test_begin_segment_truncates_the_previous_one_to_its_records(bench: Bench) -> None:
     bench.lay_blanks()
     records = bench.records
     bench.begin()
@@ -209,7 +207,7 @@ def test_a_segment_that_is_left_keeps_its_records_alone(bench: Bench) -> None:
     assert bench.content(2) == b""
 
 
-def test_a_segment_that_is_released_keeps_its_records_alone(bench: Bench) -> None:
+def test_detach_truncates_the_segment_to_its_records(bench: Bench) -> None:
     bench.lay_blanks()
     descriptor = bench.tail.detach()
     assert descriptor is not None
@@ -218,7 +216,7 @@ def test_a_segment_that_is_released_keeps_its_records_alone(bench: Bench) -> Non
     assert bench.tail.detach() is None
 
 
-def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
+def test_failed_truncation_of_a_sealed_segment_is_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.lay_blanks()
@@ -230,7 +228,7 @@ def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
     assert f"{bench.segments.path(1)}: the preallocation at its end could not be truncated" in message
 
 
-def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
+def test_discard_failed_truncates_once(bench: Bench) -> None:
     bench.lay_blanks()
     bench.filesystem.fail("write_at", written=9)
     bench.refused()
@@ -239,7 +237,7 @@ def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
     assert "truncate" not in bench.filesystem.calls
 
 
-def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
+def test_write_without_a_segment_is_refused(tmp_path: Path) -> None:
     filesystem = FakeFilesystem()
     with pytest.raises(OSError, match="Bad file descriptor"):
         SegmentWriter(Segments(str(tmp_path), filesystem), filesystem).write(LINE, 1)
@@ -252,9 +250,7 @@ def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
         max_size=60,
     )
 )
-def test_whatever_is_written_it_stands_before_the_blanks_and_is_ready_if_it_takes_no_more_than_itself(
-    bench: Bench, sizes: list[int]
-) -> None:
+def test_any_writes_precede_the_blanks_and_match_can_append(bench: Bench, sizes: list[int]) -> None:
     bench.begin()
     for size in sizes:
         is_ready = bench.tail.can_append(size)

@@ -85,7 +85,7 @@ def names(directory: Path, *present: str) -> Layout:
         ),
     ],
 )
-def test_the_newest_snapshot_counts_and_the_segments_after_it(
+def test_layout_has_the_newest_snapshot_and_later_segments(
     tmp_path: Path, present: list[str], snapshot: int, segments: list[int], obsolete: list[str]
 ) -> None:
     assert names(tmp_path, *present) == Layout(snapshot, segments, obsolete)
@@ -99,12 +99,12 @@ def test_the_newest_snapshot_counts_and_the_segments_after_it(
         (["00000004.snapshot", "00000003.journal", "00000006.journal"], "00000005.journal"),
     ],
 )
-def test_a_missing_segment_is_refused_by_its_name(tmp_path: Path, present: list[str], missing: str) -> None:
+def test_layout_with_a_missing_segment_is_refused(tmp_path: Path, present: list[str], missing: str) -> None:
     with pytest.raises(JournalDamaged, match=f"{tmp_path}/{missing} is missing"):
         names(tmp_path, *present)
 
 
-def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
+def test_replay_reads_valid_files_in_order(tmp_path: Path) -> None:
     events = story(30)
     write(tmp_path, *portions(events, 4))
     assert replay(tmp_path) == events
@@ -118,7 +118,7 @@ def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
     segments.close()
 
 
-def test_the_lines_that_were_refused_when_their_segment_failed_do_not_count(tmp_path: Path) -> None:
+def test_replay_ignores_records_refused_after_a_failed_write(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
     refused = encode(submitted(9), 3) + encode(submitted(8), 4)
     for rest in (b"", refused, refused[:-20], b"half a li"):
@@ -130,7 +130,7 @@ def test_the_lines_that_were_refused_when_their_segment_failed_do_not_count(tmp_
             path.write_bytes(whole)
 
 
-def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: Path) -> None:
+def test_replay_ignores_a_segment_that_was_only_begun(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [], [submitted(3)])
     third = encode(OPENED, 3) + encode(submitted(3), 4)
     (tmp_path / "00000003.journal").write_bytes(third)
@@ -139,7 +139,7 @@ def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: P
         assert ids(replay(tmp_path)) == [1, 3]
 
 
-def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
+def test_locate_returns_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     segments = Segments(str(tmp_path), Filesystem())
@@ -151,7 +151,7 @@ def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> None:
+def test_read_that_fails_raises_store_failed(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     segments = Segments(str(tmp_path), Filesystem())
     for position in [(1, 3, 10), (1, 100_000, 50), (9, 0, 50), (-1, 0, 50)]:
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
-def test_all_that_the_journal_has_of_a_job_is_found(
+def test_finder_returns_all_events_of_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(job_event_reader, "SEARCH_READ_BYTES", at_once)
@@ -179,14 +179,14 @@ def test_all_that_the_journal_has_of_a_job_is_found(
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
-def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
+def test_finder_ignores_events_that_only_mention_the_job(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
     assert all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (2,), upto(100))) == [
         (3, submitted(2, "x"))
     ]
 
 
-def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
+def test_finder_ignores_refused_and_undurable_records(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [*ran(1)])
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
@@ -211,7 +211,7 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     ]
 
 
-def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
+def test_finder_does_not_read_after_the_durable_end(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [*ran(1)])
     last = tmp_path / "00000002.journal"
     end = JournalEnd(2, last.stat().st_size, 6)
@@ -244,7 +244,7 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
     ]
 
 
-def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
+def test_finder_refuses_a_damaged_line_of_the_job_only(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)])
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
@@ -254,7 +254,7 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
         all_of(JobEventFinder(segments, Filesystem(), (2,), upto(100)))
 
 
-def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
+def test_finder_continues_in_a_snapshot_that_replaces_its_segment(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)])
 
     class Once(Filesystem):
@@ -268,7 +268,7 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
     assert len(all_of(JobEventFinder(Segments(str(tmp_path), filesystem), filesystem, (1,), upto(100)))) == 3
 
 
-def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
+def test_finder_returns_no_event_twice_after_a_compaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_event_reader, "BATCH_BYTES", 1)
@@ -285,7 +285,7 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
     assert [number for number, _ in found] == [2, 3, 5]
 
 
-def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
+def test_finder_returns_to_its_caller_after_max_search_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_event_reader, "SEARCH_READ_BYTES", 100)
@@ -296,14 +296,14 @@ def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     assert all_of(finding) == []
 
 
-def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
+def test_finder_raises_if_the_journal_is_gone(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         all_of(
             JobEventFinder(Segments(str(tmp_path / "nowhere"), Filesystem()), Filesystem(), (1,), upto(100))
         )
 
 
-def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
+def test_readers_ignore_blanks_and_marks(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     path = tmp_path / "00000001.journal"
     batch = (
@@ -327,7 +327,7 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
 # What a snapshot has taken the place of.
 
 
-def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
+def test_obsolete_files_are_removed_and_closed(tmp_path: Path) -> None:
     events: list[Event] = [submitted(1), *ran(1)]
     write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
     filesystem = FakeFilesystem()
@@ -351,7 +351,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
     assert filesystem.descriptors == set()
 
 
-def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
+def test_finder_returns_events_of_several_jobs_in_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
     found = all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (2, 1), upto(100)))
     assert [(number, str(event.name)) for number, event in found] == [
@@ -360,7 +360,7 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     ]
 
 
-def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
+def test_finder_ignores_events_of_queues(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
     assert all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (1,), upto(100))) == [
@@ -386,7 +386,7 @@ def since(
 
 
 @pytest.mark.parametrize("at_once", [1, 100, 1000, 10**6])
-def test_all_events_from_a_number_on_are_read_whatever_the_portions(
+def test_reader_returns_all_events_in_any_batch_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_BYTES", at_once)
@@ -404,7 +404,7 @@ def test_all_events_from_a_number_on_are_read_whatever_the_portions(
     assert since(tmp_path, last + 1, last) == []
 
 
-def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
+def test_reader_continues_when_the_journal_has_grown(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     reading = SegmentReader(Segments(str(tmp_path), Filesystem()), Filesystem(), 1)
     assert reading.read_batch(2) == [(2, submitted(1))]
@@ -416,7 +416,7 @@ def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
     assert reading.read_batch(6) == [(6, submitted(3))]
 
 
-def test_what_was_refused_when_its_segment_failed_is_not_read(tmp_path: Path) -> None:
+def test_reader_ignores_refused_records(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
     refused = encode(OPENED, 3) + encode(submitted(8), 4)
     for number in (1, 2):
@@ -428,7 +428,7 @@ def test_what_was_refused_when_its_segment_failed_is_not_read(tmp_path: Path) ->
             path.write_bytes(whole)
 
 
-def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
+def test_reader_ignores_a_segment_whose_first_line_was_refused(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [], [submitted(3)])
     (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 3) + encode(submitted(3), 4))
     for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
@@ -436,7 +436,7 @@ def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
         assert since(tmp_path, 1, 4) == [(2, submitted(1)), (4, submitted(3))]
 
 
-def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_path: Path) -> None:
+def test_reader_raises_lagged_with_the_oldest_number_after_a_compaction(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)], [submitted(3)])
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     for first in (1, 5):
@@ -446,7 +446,7 @@ def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_pa
     assert since(tmp_path, 6, 9) == [(7, submitted(2)), (9, submitted(3))]
 
 
-def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_further_once_it_is_gone(
+def test_reader_finishes_a_replaced_segment_until_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_BYTES", 10)
@@ -461,7 +461,7 @@ def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_fur
         reading.read_batch(6)
 
 
-def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: Path) -> None:
+def test_reader_retries_when_a_segment_is_replaced_between_two_calls(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)])
 
     class Once(Filesystem):
@@ -475,7 +475,7 @@ def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: 
 
 
 @pytest.mark.parametrize("damage", [b"x" * 20, b"00000000 x y", b"00000000 3 {}"])
-def test_a_damaged_line_ends_a_reading_with_an_error(tmp_path: Path, damage: bytes) -> None:
+def test_reader_refuses_a_damaged_line(tmp_path: Path, damage: bytes) -> None:
     write(tmp_path, [submitted(1), submitted(2)])
     path = tmp_path / "00000001.journal"
     lines = path.read_bytes().splitlines()
@@ -484,7 +484,7 @@ def test_a_damaged_line_ends_a_reading_with_an_error(tmp_path: Path, damage: byt
         since(tmp_path, 1, 3)
 
 
-def test_a_record_that_is_missing_ends_a_reading_with_an_error(tmp_path: Path) -> None:
+def test_reader_refuses_a_missing_record(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2), submitted(3)])
     path = tmp_path / "00000001.journal"
     lines = path.read_bytes().splitlines(keepends=True)

@@ -68,7 +68,7 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_the_lines_that_are_kept_are_kept_as_they_are_and_in_their_order(tmp_path: Path) -> None:
+def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
     events = story(40)
     write(tmp_path, *portions(events, 3), [submitted(99)])
     before = [
@@ -82,7 +82,7 @@ def test_the_lines_that_are_kept_are_kept_as_they_are_and_in_their_order(tmp_pat
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_what_is_known_is_the_same_before_and_after(tmp_path: Path, number: int) -> None:
+def test_snapshot_preserves_the_state(tmp_path: Path, number: int) -> None:
     write(tmp_path, *portions(story(40), 4))
     before = known(tmp_path)
     condense(tmp_path, number)
@@ -92,13 +92,13 @@ def test_what_is_known_is_the_same_before_and_after(tmp_path: Path, number: int)
     assert known(tmp_path) == before
 
 
-def test_removed_jobs_are_gone_with_all_that_happened_to_them(tmp_path: Path) -> None:
+def test_snapshot_omits_all_events_of_removed_jobs(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1), submitted(2)], [removed(1)], [submitted(3)])
     assert condense(tmp_path, 2) == 1
     assert replay(tmp_path) == [submitted(2), submitted(3)]
 
 
-def test_a_job_that_is_removed_later_is_still_there_for_its_removal(tmp_path: Path) -> None:
+def test_snapshot_keeps_a_job_that_a_later_segment_removes(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [])
     condense(tmp_path, 1)
     assert [event.name for event in replay(tmp_path)] == [
@@ -113,13 +113,13 @@ def test_a_job_that_is_removed_later_is_still_there_for_its_removal(tmp_path: Pa
     assert replay(tmp_path) == [submitted(2)]
 
 
-def test_the_process_of_an_attempt_is_kept_while_it_may_run(tmp_path: Path) -> None:
+def test_snapshot_keeps_the_pid_of_a_running_attempt_only(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1), submitted(2), *ran(2)[:2]], [])
     condense(tmp_path, 1)
     assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [2]
 
 
-def test_the_session_in_which_an_ended_attempt_left_processes_is_kept(tmp_path: Path) -> None:
+def test_snapshot_keeps_the_session_of_leftover_processes(tmp_path: Path) -> None:
     *before, end = ran(1)
     write(tmp_path, [submitted(1), *before, replace(end, pid=4242)], [])
     condense(tmp_path, 1)
@@ -128,7 +128,7 @@ def test_the_session_in_which_an_ended_attempt_left_processes_is_kept(tmp_path: 
     assert attempt.pid == 4242
 
 
-def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_after_it(
+def test_header_has_the_values_of_the_last_segment(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, [submitted(1)], [submitted(2), removed(2)], [submitted(3)])
@@ -140,7 +140,7 @@ def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_af
     assert (number, found.records, found.next_id) == (5, 1, 3)
 
 
-def test_the_header_has_the_clocks_of_the_last_segment_too(tmp_path: Path) -> None:
+def test_header_has_the_clocks_of_the_last_segment(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)])
     path = tmp_path / "00000001.journal"
     (_, opened), *rest = [decode(line) for line in path.read_bytes().splitlines()]
@@ -156,7 +156,7 @@ def clocked(ahead: float) -> Clocked:
     return Clocked(at=START + ahead, boot_clock=0.0, ahead=ahead)
 
 
-def test_of_the_clocks_what_the_kept_records_are_read_by_is_kept(tmp_path: Path) -> None:
+def test_snapshot_keeps_clocked_records_that_kept_records_need(tmp_path: Path) -> None:
     write(
         tmp_path,
         [clocked(0.0), submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0), *ran(1)],
@@ -174,19 +174,19 @@ def test_of_the_clocks_what_the_kept_records_are_read_by_is_kept(tmp_path: Path)
     assert [job.ended for job in after.jobs.values()] == [job.ended for job in before.jobs.values()]
 
 
-def test_of_clocks_that_came_to_nothing_none_is_kept(tmp_path: Path) -> None:
+def test_snapshot_omits_clocked_records_without_effect(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0)], [])
     condense(tmp_path, 1)
     assert replay(tmp_path) == [submitted(1)]
 
 
-def test_an_id_that_is_gone_is_never_given_again(tmp_path: Path) -> None:
+def test_next_id_excludes_ids_of_removed_jobs(tmp_path: Path) -> None:
     write(tmp_path, [submitted(7), *ran(7), removed(7)], [], next_id=1)
     condense(tmp_path, 1)
     assert header(tmp_path / "00000001.snapshot")[1].next_id == 8
 
 
-def test_a_snapshot_of_a_snapshot_is_a_snapshot(tmp_path: Path) -> None:
+def test_snapshot_of_a_snapshot_preserves_the_state(tmp_path: Path) -> None:
     events = story(60)
     write(tmp_path, *portions(events, 6))
     before = known(tmp_path)
@@ -197,7 +197,7 @@ def test_a_snapshot_of_a_snapshot_is_a_snapshot(tmp_path: Path) -> None:
     assert files(tmp_path) == ["00000005.snapshot", "00000006.journal"]
 
 
-def test_a_snapshot_may_be_made_again(tmp_path: Path) -> None:
+def test_snapshot_can_be_written_twice(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
     condense(tmp_path, 1)
     content = (tmp_path / "00000001.snapshot").read_bytes()
@@ -205,7 +205,7 @@ def test_a_snapshot_may_be_made_again(tmp_path: Path) -> None:
     assert (tmp_path / "00000001.snapshot").read_bytes() == content
 
 
-def test_where_ends_stand_now_is_told(tmp_path: Path) -> None:
+def test_moved_file_has_the_new_positions_of_ends(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(30), 2), [])
     condense(tmp_path, 2)
     content = (tmp_path / "00000002.snapshot").read_bytes()
@@ -223,21 +223,21 @@ def test_where_ends_stand_now_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 9])
-def test_only_what_another_segment_follows_can_be_condensed(tmp_path: Path, number: int) -> None:
+def test_snapshot_of_the_last_segment_is_refused(tmp_path: Path, number: int) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)])
     with pytest.raises((StartRefused, OSError)):
         condense(tmp_path, number)
     assert files(tmp_path) == ["00000001.journal", "00000002.journal"]
 
 
-def test_a_segment_that_was_only_begun_does_not_follow(tmp_path: Path) -> None:
+def test_snapshot_before_a_segment_without_a_first_line_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     (tmp_path / "00000002.journal").write_bytes(b"8")
     with pytest.raises(StartRefused, match="it or the next segment is missing"):
         condense(tmp_path, 1)
 
 
-def test_a_damaged_journal_is_not_condensed(tmp_path: Path) -> None:
+def test_snapshot_of_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)], [])
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
@@ -250,7 +250,7 @@ def test_a_damaged_journal_is_not_condensed(tmp_path: Path) -> None:
     "call", ["create", "write", "sync", "close", "rename", "read_file", "list_directory"]
 )
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_snapshot_that_fails_changes_nothing_that_counts(tmp_path: Path, call: str, after: int) -> None:
+def test_failed_snapshot_leaves_the_journal_valid(tmp_path: Path, call: str, after: int) -> None:
     write(tmp_path, *portions(story(20), 2))
     before = known(tmp_path)
     filesystem = FakeFilesystem()
@@ -263,7 +263,7 @@ def test_a_snapshot_that_fails_changes_nothing_that_counts(tmp_path: Path, call:
     assert known(tmp_path) == before
 
 
-def test_it_is_in_its_place_only_once_all_of_it_is_durable(tmp_path: Path) -> None:
+def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
     filesystem = FakeFilesystem()
     condense(tmp_path, 1, filesystem)
@@ -271,9 +271,7 @@ def test_it_is_in_its_place_only_once_all_of_it_is_durable(tmp_path: Path) -> No
     assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
 
 
-def test_a_large_snapshot_is_synced_a_little_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_snapshot_is_synced_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
     write(tmp_path, *portions(story(20), 2))
     filesystem = FakeFilesystem()
@@ -285,7 +283,7 @@ def test_a_large_snapshot_is_synced_a_little_at_a_time(
     assert (tmp_path / "00000001.snapshot").read_bytes() == content
 
 
-def test_every_pass_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_reads_the_same_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A condenser that a killed daemon left behind may finish an older snapshot between two passes."""
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
     before = known(tmp_path)
@@ -325,7 +323,7 @@ def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
     return Unscheduled(schedule=number, at=at, by="ada")
 
 
-def test_of_a_thousand_changes_of_a_held_job_with_a_large_environment_one_is_kept(tmp_path: Path) -> None:
+def test_snapshot_keeps_one_of_many_changes_of_a_held_job(tmp_path: Path) -> None:
     spec = Spec(hold=True, env={"A": "x" * 6000})
     changes: list[Event] = [
         Changed(id=1, at=START, by="ana", command="true", spec=replace(spec, label=str(number)))
@@ -339,7 +337,7 @@ def test_of_a_thousand_changes_of_a_held_job_with_a_large_environment_one_is_kep
     assert known(tmp_path) == before
 
 
-def test_of_queues_the_last_word_is_kept_and_nothing_else(tmp_path: Path) -> None:
+def test_snapshot_keeps_the_latest_event_of_each_queue_setting(tmp_path: Path) -> None:
     first: list[Event] = [resized(1, "a", 3), paused(2, "a"), paused(3), resized(4, "b", 1), resumed(5, "a")]
     second: list[Event] = [resized(6, "a", 0), resumed(7), paused(8, "a"), paused(9, "c"), paused(10)]
     write(tmp_path, first, second, [])
@@ -349,7 +347,7 @@ def test_of_queues_the_last_word_is_kept_and_nothing_else(tmp_path: Path) -> Non
     assert known(tmp_path) == before
 
 
-def test_of_a_schedule_what_it_is_and_whether_it_is_paused_is_kept_until_it_ends(tmp_path: Path) -> None:
+def test_snapshot_keeps_a_schedule_and_its_pause_until_it_ends(tmp_path: Path) -> None:
     one: list[Event] = [scheduled(1), paused(2, schedule=1), resumed(3, schedule=1), paused(4, schedule=1)]
     two: list[Event] = [scheduled(2), paused(5, schedule=2), unscheduled(2)]
     three: list[Event] = [scheduled(3), paused(6, schedule=3), resumed(7, schedule=3)]
@@ -360,7 +358,7 @@ def test_of_a_schedule_what_it_is_and_whether_it_is_paused_is_kept_until_it_ends
     assert known(tmp_path) == before
 
 
-def test_a_pause_of_a_queue_and_one_of_a_schedule_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_snapshot_distinguishes_pauses_of_queues_and_schedules(tmp_path: Path) -> None:
     events: list[Event] = [scheduled(1), paused(1), paused(2, schedule=1), resumed(3, "1"), resumed(4)]
     write(tmp_path, events, [])
     before = known(tmp_path)
@@ -369,7 +367,7 @@ def test_a_pause_of_a_queue_and_one_of_a_schedule_are_not_taken_for_each_other(t
     assert known(tmp_path) == before
 
 
-def test_the_number_of_a_schedule_that_has_ended_is_never_given_again(
+def test_number_of_an_ended_schedule_is_not_reused(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, [scheduled(1), unscheduled(1), scheduled(2), unscheduled(2)], [])
@@ -394,7 +392,7 @@ def write_more(directory: Path, number: int, events: list[Event]) -> None:
     (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
 
 
-def test_the_latest_run_of_a_schedule_is_known_afterwards(tmp_path: Path) -> None:
+def test_snapshot_preserves_the_latest_job_of_a_schedule(tmp_path: Path) -> None:
     runs = [
         Submitted(id=job_id, at=START + job_id, owner="ada", command="true", schedule=1) for job_id in (1, 2)
     ]
@@ -406,7 +404,7 @@ def test_the_latest_run_of_a_schedule_is_known_afterwards(tmp_path: Path) -> Non
     assert (schedule.last_job, schedule.last_run_at) == (2, START + 2)
 
 
-def test_with_an_array_its_tasks_are_gone_and_their_ids_are_not_given_again(tmp_path: Path) -> None:
+def test_snapshot_omits_tasks_of_a_removed_array_and_reserves_their_ids(tmp_path: Path) -> None:
     held = Held(id=4, at=START, by="ada")
     events: list[Event] = [submitted(1, array=Array(1, 3)), held, *ran(2), *ran(3), submitted(5), *ran(5)]
     cancelled = Cancelled(id=4, at=START, by="ada", signal=15)
@@ -418,7 +416,7 @@ def test_with_an_array_its_tasks_are_gone_and_their_ids_are_not_given_again(tmp_
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_the_next_id_is_beyond_the_tasks_of_an_array(tmp_path: Path, is_removed: bool) -> None:
+def test_next_id_in_a_snapshot_follows_the_tasks_of_an_array(tmp_path: Path, is_removed: bool) -> None:
     array = submitted(7, array=Array(0, 9))
     cancelled = Cancelled(id=7, at=START, by="ada", signal=15)
     events: list[Event] = [array, cancelled, *([removed(7)] if is_removed else [])]
@@ -428,7 +426,7 @@ def test_the_next_id_is_beyond_the_tasks_of_an_array(tmp_path: Path, is_removed:
     assert header(tmp_path / "00000001.snapshot")[1].next_id == 18
 
 
-def test_of_an_array_that_is_known_all_is_kept_but_processes_that_have_ended(tmp_path: Path) -> None:
+def test_snapshot_keeps_all_of_an_array_but_ended_processes(tmp_path: Path) -> None:
     events = [submitted(1, array=Array(1, 3)), *ran(2), *ran(3, status=Status.FAILED), *ran(4)[:2]]
     write(tmp_path, events, [])
     before = known(tmp_path)
@@ -440,7 +438,7 @@ def test_of_an_array_that_is_known_all_is_kept_but_processes_that_have_ended(tmp
 # As a program.
 
 
-def test_the_program_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nice: list[int] = []
     monkeypatch.setattr(os, "nice", nice.append)
     monkeypatch.setattr(sys, "argv", ["snapshot", str(tmp_path), "1"])
@@ -451,7 +449,7 @@ def test_the_program_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("number, said", [("2", "00000003.journal"), ("1", "No such file")])
-def test_the_program_says_in_one_line_why_there_is_none(
+def test_main_that_fails_prints_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, said: str
 ) -> None:
     directory = tmp_path if number == "2" else tmp_path / "nowhere"
@@ -473,7 +471,7 @@ def test_the_program_says_in_one_line_why_there_is_none(
     cuts=st.lists(st.integers(0, 60), min_size=2, max_size=5),
     data=st.data(),
 )
-def test_a_journal_says_the_same_with_and_without_its_snapshots(
+def test_snapshots_of_any_journal_preserve_the_state(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("journal")
@@ -505,7 +503,7 @@ def test_a_journal_says_the_same_with_and_without_its_snapshots(
     st.lists(st.integers(0, 1000), min_size=2, max_size=4),
     st.data(),
 )
-def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
+def test_snapshots_of_any_sequence_of_commands_preserve_the_state(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any], cuts: list[int], data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("journal")

@@ -83,14 +83,12 @@ def a_bench(tmp_path: Path) -> Iterator[Bench]:
     assert bench.clock.getDelayedCalls() == [], "a closed recording leaves no call"
 
 
-def test_a_recording_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+def test_output_writer_and_its_fake_provide_the_interface(bench: Bench) -> None:
     verifyObject(IOutputWriter, bench.recording)
     verifyObject(IOutputWriter, FakeOutputWriter())
 
 
-def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
-    bench: Bench, logged_errors: LeakWatch
-) -> None:
+def test_observer_that_raises_is_logged_and_removed(bench: Bench, logged_errors: LeakWatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
@@ -105,21 +103,21 @@ def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
 # Inline or in a file.
 
 
-def test_who_prints_nothing_has_no_output_and_no_file(bench: Bench) -> None:
+def test_no_output_makes_no_file(bench: Bench) -> None:
     assert bench.close() == (NOTHING, NOTHING)
     assert bench.on_disk(1) is bench.on_disk(2) is None
     assert bench.filesystem.calls == []
 
 
 @pytest.mark.parametrize("data", [b"hello\n", b"\xff\0", b"x" * MAX_INLINE_BYTES])
-def test_what_is_short_and_soon_over_needs_no_file(bench: Bench, data: bytes) -> None:
+def test_short_output_of_a_short_attempt_is_inline(bench: Bench, data: bytes) -> None:
     bench.write(1, data[:2], data[2:])
     bench.write(2, data)
     assert bench.close() == (Output.inline(data), Output.inline(data))
     assert bench.filesystem.calls == []
 
 
-def test_each_stream_is_kept_apart(bench: Bench) -> None:
+def test_streams_are_separate(bench: Bench) -> None:
     bench.write(1, b"out ")
     bench.write(2, b"err " * 2000)
     bench.write(1, b"put")
@@ -132,7 +130,7 @@ def test_each_stream_is_kept_apart(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "pieces", [[MAX_INLINE_BYTES, 1], [MAX_INLINE_BYTES + 1], [1, MAX_INLINE_BYTES], [1] * 10 + [9000]]
 )
-def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces: list[int]) -> None:
+def test_long_output_is_in_a_file_from_its_first_byte(bench: Bench, pieces: list[int]) -> None:
     data = bytes(range(256)) * 100
     written = b""
     for size in pieces:
@@ -144,7 +142,7 @@ def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces
     assert bench.close()[0] == Output(len(written) + 4)
 
 
-def test_the_first_byte_is_on_disk_after_a_moment(bench: Bench) -> None:
+def test_output_is_written_after_the_flush_timeout(bench: Bench) -> None:
     bench.write(1, b"early")
     bench.clock.advance(FLUSH_TIMEOUT - 0.01)
     assert bench.on_disk(1) is None
@@ -155,7 +153,7 @@ def test_the_first_byte_is_on_disk_after_a_moment(bench: Bench) -> None:
     assert bench.close()[0] == Output(14)
 
 
-def test_a_stream_that_was_silent_at_first_is_on_disk_after_a_moment_too(bench: Bench) -> None:
+def test_later_stream_is_written_after_the_flush_timeout(bench: Bench) -> None:
     bench.write(1, b"early")
     bench.clock.advance(FLUSH_TIMEOUT)
     bench.write(2, b"a late error")
@@ -164,7 +162,7 @@ def test_a_stream_that_was_silent_at_first_is_on_disk_after_a_moment_too(bench: 
     assert bench.close() == (Output(5), Output(12))
 
 
-def test_files_are_durable_with_their_names_before_the_close_is_told(bench: Bench) -> None:
+def test_close_fires_after_files_and_names_are_durable(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     closed = bench.recording.close()
     bench.filesystem.calls.clear()
@@ -179,7 +177,7 @@ def test_files_are_durable_with_their_names_before_the_close_is_told(bench: Benc
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 4096, 5000])
 @pytest.mark.parametrize("pieces", [[10_000], [1] * 7 + [9993], [4999, 1, 1, 4999], [100] * 100])
-def test_what_is_over_the_quota_is_dropped_and_counted(tmp_path: Path, limit: int, pieces: list[int]) -> None:
+def test_output_over_the_limit_is_counted_and_dropped(tmp_path: Path, limit: int, pieces: list[int]) -> None:
     bench = Bench(tmp_path, limit)
     data = bytes(range(256)) * 40
     at = 0
@@ -192,14 +190,14 @@ def test_what_is_over_the_quota_is_dropped_and_counted(tmp_path: Path, limit: in
     assert stderr == NOTHING
 
 
-def test_each_stream_has_a_quota_of_its_own(tmp_path: Path) -> None:
+def test_limit_is_per_stream(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 3)
     bench.write(1, b"12345")
     bench.write(2, b"12")
     assert bench.close() == (Output.inline(b"123", 2), Output.inline(b"12"))
 
 
-def test_sizes_are_known_while_it_runs(tmp_path: Path) -> None:
+def test_sizes_are_known_before_close(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 5000)
     bench.write(1, b"x" * 6000)
     out, err = bench.recording.streams[1], bench.recording.streams[2]
@@ -217,7 +215,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_large_output_is_synced_as_it_comes_one_sync_at_a_time(bench: Bench) -> None:
+def test_large_output_is_synced_in_parts_one_at_a_time(bench: Bench) -> None:
     bench.write(1, *[b"x" * 3000] * 3)
     assert bench.threads.waiting == []
     bench.write(1, *[b"x" * 3000] * 5)
@@ -230,7 +228,7 @@ def test_large_output_is_synced_as_it_comes_one_sync_at_a_time(bench: Bench) -> 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_process_is_not_read_from_while_too_much_waits_to_be_synced(bench: Bench) -> None:
+def test_backpressure_is_set_while_too_much_is_unsynced(bench: Bench) -> None:
     bench.write(1, *[b"x" * 5000] * 8)
     assert bench.choked == []
     bench.write(1, b"x" * 5000)
@@ -245,7 +243,7 @@ def test_a_process_is_not_read_from_while_too_much_waits_to_be_synced(bench: Ben
 
 
 @pytest.mark.usefixtures("small")
-def test_a_close_waits_for_the_sync_under_way(bench: Bench) -> None:
+def test_close_waits_for_the_sync_in_progress(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
     assert len(bench.threads.waiting) == 1
     closed = bench.recording.close()
@@ -260,7 +258,7 @@ def test_a_close_waits_for_the_sync_under_way(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write"])
-def test_a_disk_that_takes_nothing_fails_the_recording_once(bench: Bench, call: str) -> None:
+def test_failed_write_calls_on_failure_once(bench: Bench, call: str) -> None:
     bench.filesystem.fail(call)
     bench.write(1, *[b"x" * 5000] * 3)
     bench.write(2, b"y" * 7000)
@@ -268,7 +266,7 @@ def test_a_disk_that_takes_nothing_fails_the_recording_once(bench: Bench, call: 
     assert measured(bench.close()) == [(0, 15_000), (0, 7000)]
 
 
-def test_what_a_full_disk_took_counts_and_the_rest_is_dropped(bench: Bench) -> None:
+def test_partly_failed_write_keeps_the_written_part(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     bench.filesystem.fail("write", written=100)
     bench.write(1, b"x" * 1000, b"x" * 1000)
@@ -277,7 +275,7 @@ def test_what_a_full_disk_took_counts_and_the_rest_is_dropped(bench: Bench) -> N
     assert measured(bench.close()) == [(5100, 1900), (0, 4)]
 
 
-def test_a_flush_that_fails_keeps_the_first_bytes_for_the_journal(bench: Bench) -> None:
+def test_failed_flush_keeps_the_first_bytes_inline(bench: Bench) -> None:
     bench.write(1, b"first words")
     bench.filesystem.fail("create")
     bench.clock.advance(FLUSH_TIMEOUT)
@@ -287,7 +285,7 @@ def test_a_flush_that_fails_keeps_the_first_bytes_for_the_journal(bench: Bench) 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) -> None:
+def test_failed_sync_calls_on_failure_once_and_fails_close(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
     bench.filesystem.fail("sync", code=errno.EIO)
     bench.threads.run()
@@ -299,7 +297,7 @@ def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> None:
+def test_failed_writes_and_syncs_call_on_failure_once(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
     bench.filesystem.fail("write")
     bench.filesystem.fail("sync")
@@ -310,7 +308,7 @@ def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_a_sync_that_fails_lets_a_choked_process_go_on(bench: Bench) -> None:
+def test_failed_sync_ends_the_backpressure(bench: Bench) -> None:
     bench.write(1, b"x" * 50_000)
     bench.filesystem.fail("sync")
     bench.threads.run()
@@ -320,9 +318,7 @@ def test_a_sync_that_fails_lets_a_choked_process_go_on(bench: Bench) -> None:
 
 @pytest.mark.parametrize("streams", [(1,), (2,), (1, 2)])
 @pytest.mark.parametrize("call", ["sync", "sync_directory"])
-def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
-    bench: Bench, call: str, streams: tuple[int, ...]
-) -> None:
+def test_failed_close_closes_the_files(bench: Bench, call: str, streams: tuple[int, ...]) -> None:
     for stream in streams:
         bench.write(stream, b"x" * 5000)
     bench.filesystem.fail(call)
@@ -333,9 +329,7 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_over(
-    bench: Bench, code: int
-) -> None:
+def test_shortage_of_descriptors_sets_backpressure_and_loses_nothing(bench: Bench, code: int) -> None:
     bench.filesystem.fail("create", code=code)
     bench.write(1, b"x" * 5000, b"y" * 10)
     assert (bench.failed, bench.choked, bench.on_disk(1)) == ([], [True], None)
@@ -349,7 +343,7 @@ def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_o
     assert measured(bench.close()) == [(5010, 0), (0, 0)]
 
 
-def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
+def test_short_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
     bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(2, b"hi")
     bench.clock.advance(FLUSH_TIMEOUT)
@@ -359,7 +353,7 @@ def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> None:
+def test_later_stream_waits_for_a_descriptor(bench: Bench) -> None:
     bench.write(1, b"a")
     bench.clock.advance(FLUSH_TIMEOUT)
     bench.filesystem.fail("create", code=errno.EMFILE)
@@ -372,14 +366,14 @@ def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("code, why", [(errno.EMFILE, "the machine lacks descriptors"), (errno.EIO, "error")])
-def test_much_output_without_a_descriptor_at_its_end_is_an_error(bench: Bench, code: int, why: str) -> None:
+def test_long_output_without_a_descriptor_at_close_is_lost(bench: Bench, code: int, why: str) -> None:
     bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(1, b"x" * 5000)
     bench.filesystem.fail("create", code=code)
     assert why in str(error_of(bench.closing()))
 
 
-def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> None:
+def test_long_output_with_a_descriptor_at_close_is_complete(bench: Bench) -> None:
     bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(1, b"x" * 5000)
     bench.filesystem.clear_failures()
@@ -388,9 +382,7 @@ def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_output(
-    bench: Bench, stream: int
-) -> None:
+def test_removed_file_fails_close(bench: Bench, stream: int) -> None:
     bench.write(stream, b"x" * 5000)
     bench.paths[stream].unlink()
     bench.write(stream, b"y" * 5000)
@@ -401,7 +393,7 @@ def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_o
     assert measured(error.kept) == [(0, 0) if number == stream else (6000, 0) for number in (1, 2)]
 
 
-def test_two_files_that_were_removed_are_both_named(bench: Bench) -> None:
+def test_two_removed_files_are_both_named(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     bench.write(2, b"x" * 5000)
     for path in bench.paths.values():
@@ -412,13 +404,13 @@ def test_two_files_that_were_removed_are_both_named(bench: Bench) -> None:
     assert all(str(path) in str(error) for path in bench.paths.values())
 
 
-def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
+def test_removed_directory_fails_close(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     shutil.rmtree(bench.paths[1].parent)
     assert isinstance(error_of(bench.closing()), OSError)
 
 
-def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> None:
+def test_truncated_file_fails_close(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     os.truncate(bench.paths[1], 10)
     assert "was truncated to 10 bytes while the job ran; the job had printed 5000" in str(
@@ -426,7 +418,7 @@ def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> N
     )
 
 
-def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
+def test_failure_without_callbacks_is_tolerated(tmp_path: Path) -> None:
     filesystem = FakeFilesystem()
     filesystem.fail("create")
     alone = OutputWriter(
@@ -439,14 +431,14 @@ def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
 # Who follows.
 
 
-def test_who_follows_is_told_once_what_was_printed_can_be_read(bench: Bench) -> None:
+def test_observer_is_called_when_output_can_be_read(bench: Bench) -> None:
     bench.write(1, b"abc", b"d" * 5000)
     bench.write(2, b"e")
     assert bench.followed == [{1: 3, 2: 0}, {1: 5003, 2: 0}, {1: 5003, 2: 1}]
     bench.close()
 
 
-def test_who_follows_may_leave_while_it_is_told(bench: Bench) -> None:
+def test_observer_may_be_removed_while_it_is_called(bench: Bench) -> None:
     seen: list[str] = []
 
     def leave() -> None:
@@ -469,7 +461,7 @@ WRITES = st.lists(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(WRITES, st.sampled_from([0, 10, 4096, 5000, PLENTY]))
-def test_whatever_is_printed_is_kept_byte_for_byte_up_to_the_quota(
+def test_any_output_is_kept_byte_for_byte_up_to_the_limit(
     tmp_path_factory: pytest.TempPathFactory, writes: list[Any], limit: int
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("state"), limit)

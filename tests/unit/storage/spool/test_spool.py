@@ -47,12 +47,12 @@ def a_bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_the_spool_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+def test_spool_and_its_fake_provide_the_interface(bench: Bench) -> None:
     verifyObject(ISpool, bench.spool)
     verifyObject(ISpool, FakeSpool())
 
 
-def test_its_directories_are_for_their_owner_alone(bench: Bench) -> None:
+def test_directories_are_private_to_their_owner(bench: Bench) -> None:
     made = {path.name: path.stat().st_mode & 0o777 for path in bench.directory.iterdir()}
     assert made == {"output": 0o700, "input": 0o700, "progress": 0o700}
     bench.spool.open()
@@ -61,7 +61,7 @@ def test_its_directories_are_for_their_owner_alone(bench: Bench) -> None:
 # Blocks.
 
 
-def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_in_a_thread(
+def test_digest_of_large_blocks_is_computed_in_a_thread(
     bench: Bench,
 ) -> None:
     small = bench.spool.digest([b"echo 1", b"in"])
@@ -72,7 +72,7 @@ def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_i
     assert result_of(large) == sha256(bytes(MAX_BLOCKING_HASH) + b"!").hexdigest()
 
 
-def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:
+def test_blocks_are_stored_durably_by_job_and_name(bench: Bench) -> None:
     kept = bench.spool.store_blocks(7, {"script": b"echo 1", "stdin": b"\0\xff"})
     bench.filesystem.calls.clear()
     assert not kept.called
@@ -95,7 +95,7 @@ def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> N
         ("secret", b"#!/bin/sh\n", False),
     ],
 )
-def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
+def test_script_with_an_interpreter_line_is_executable(
     bench: Bench, name: str, content: bytes, is_program: bool
 ) -> None:
     bench.spool.store_blocks(7, {name: content})
@@ -105,13 +105,13 @@ def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
     assert bench.filesystem.descriptors == set()
 
 
-def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
+def test_missing_block_raises_an_os_error(bench: Bench) -> None:
     with pytest.raises(FileNotFoundError, match=r"7\.secret"):
         bench.spool.read_block(7, "secret")
 
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
-def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench: Bench, call: str) -> None:
+def test_failed_store_of_blocks_raises_and_closes_the_file(bench: Bench, call: str) -> None:
     bench.filesystem.fail(call)
     kept = bench.spool.store_blocks(7, {"script": b"echo 1"})
     bench.threads.run()
@@ -119,7 +119,7 @@ def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench
     assert bench.filesystem.descriptors == set()
 
 
-def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> None:
+def test_blocks_of_a_reused_id_are_replaced(bench: Bench) -> None:
     for content in (b"#!/bin/sh\nold", b"new"):
         bench.spool.store_blocks(7, {"script": content})
         bench.threads.run()
@@ -127,7 +127,7 @@ def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> N
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
-def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
+def test_directories_have_a_limited_number_of_jobs(bench: Bench) -> None:
     parents = {Path(bench.spool.path(job_id, "stdin")).parent for job_id in (1, 999, 1000, 123_456)}
     assert len(parents) == 3
     assert bench.spool.path(1000, "progress") == str(bench.directory / "progress" / "1000")
@@ -136,7 +136,7 @@ def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
 # Output.
 
 
-def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
+def test_output_in_memory_is_read(bench: Bench) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"hello world")
     assert bench.spool.output_sizes(7) == {
@@ -154,7 +154,7 @@ def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
     result_of(recording.close())
 
 
-def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
+def test_output_in_a_file_is_read(bench: Bench) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(2, b"hello ")
     bench.clock.advance(FLUSH_TIMEOUT)
@@ -168,7 +168,7 @@ def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
     assert bench.read(2, 0, 100) == b"hello world"
 
 
-def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
+def test_attempts_have_separate_files(bench: Bench) -> None:
     for attempt in (1, 2):
         recording = bench.spool.open_output(7, attempt, 10**9)
         recording.write(1, b"%d" % attempt * 5000)
@@ -180,7 +180,7 @@ def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("length, is_in_thread", [(MAX_BLOCKING_READ, False), (MAX_BLOCKING_READ + 1, True)])
-def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
+def test_large_read_is_done_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"x" * 100_000)
     piece = bench.spool.read_output(7, 1, 1, 0, length)
@@ -193,7 +193,7 @@ def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_i
 
 
 @pytest.mark.parametrize("length", [10, MAX_BLOCKING_READ + 1])
-def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, length: int) -> None:
+def test_failed_read_of_output_fails_with_store_failed(bench: Bench, length: int) -> None:
     piece = bench.spool.read_output(7, 1, 1, 0, length)
     bench.threads.run()
     error = error_of(piece)
@@ -201,7 +201,7 @@ def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, lengt
     assert "7.1.stdout cannot be read" in str(error)
 
 
-def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
+def test_failed_read_closes_the_file(bench: Bench) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"x" * 5000)
     closed = recording.close()
@@ -212,7 +212,7 @@ def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
     assert bench.filesystem.descriptors == set()
 
 
-def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> None:
+def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
     recording = bench.spool.open_output(7, 2, 10**9)
     recording.write(1, b"x" * 5000)
     assert bench.spool.output_on_disk(7, 2) == (Output(5000), NOTHING)
@@ -245,7 +245,7 @@ def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> N
         (b"x" * 10_000 + b"\n77\n", 77),
     ],
 )
-def test_a_job_s_progress_is_the_percentage_of_its_last_whole_line(
+def test_progress_is_the_percentage_in_the_last_complete_line(
     bench: Bench, content: bytes, percentage: int
 ) -> None:
     assert bench.reports(content) == percentage
@@ -269,22 +269,22 @@ def test_a_job_s_progress_is_the_percentage_of_its_last_whole_line(
         b"\n",
     ],
 )
-def test_anything_else_that_a_job_writes_counts_as_nothing(bench: Bench, content: bytes) -> None:
+def test_progress_of_other_text_is_zero(bench: Bench, content: bytes) -> None:
     assert bench.reports(content) == 0
 
 
-def test_who_reports_nothing_has_no_progress(bench: Bench) -> None:
+def test_progress_without_a_report_is_zero(bench: Bench) -> None:
     assert bench.spool.read_progress(7) == 0
 
 
-def test_a_pipe_in_place_of_the_file_holds_nobody_up(bench: Bench) -> None:
+def test_progress_file_that_is_a_pipe_does_not_block(bench: Bench) -> None:
     os.mkfifo(bench.spool.path(7, "progress"))
     assert bench.spool.read_progress(7) == 0
     bench.spool.close_attempt(7)
     assert not os.path.lexists(bench.spool.path(7, "progress"))
 
 
-def test_a_link_in_place_of_the_file_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+def test_progress_file_that_is_a_link_is_not_followed(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"50\n")
     os.symlink(tmp_path / "precious", bench.spool.path(7, "progress"))
     assert bench.spool.read_progress(7) == 0
@@ -293,13 +293,13 @@ def test_a_link_in_place_of_the_file_is_not_followed(bench: Bench, tmp_path: Pat
     assert not os.path.lexists(bench.spool.path(7, "progress"))
 
 
-def test_a_directory_in_place_of_the_file_does_no_harm(bench: Bench) -> None:
+def test_progress_file_that_is_a_directory_is_zero(bench: Bench) -> None:
     os.mkdir(bench.spool.path(7, "progress"))
     assert bench.spool.read_progress(7) == 0
     bench.spool.close_attempt(7)
 
 
-def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
+def test_read_progress_closes_its_descriptor(bench: Bench) -> None:
     before = len(os.listdir("/proc/self/fd"))
     assert bench.reports(b"50\n") == 50
     bench.spool.close_attempt(7)
@@ -308,7 +308,7 @@ def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
+def test_progress_is_removed_with_its_attempt(bench: Bench) -> None:
     assert bench.reports(b"50\n") == 50
     bench.spool.close_attempt(7)
     assert bench.spool.read_progress(7) == 0
@@ -332,7 +332,7 @@ def filled(bench: Bench, *names: str) -> None:
         (directory / name).touch()
 
 
-def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
+def test_remove_job_removes_all_its_files(bench: Bench) -> None:
     filled(bench, "7.script", "7.stdin", "7.secret")
     filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
     purged = bench.spool.remove_job(7, 2)
@@ -345,7 +345,7 @@ def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
     result_of(again)
 
 
-def test_a_purge_that_fails_says_so(bench: Bench) -> None:
+def test_remove_job_that_fails_raises(bench: Bench) -> None:
     filled(bench, "7.stdin")
     bench.filesystem.fail("remove")
     purged = bench.spool.remove_job(7, 1)
@@ -353,7 +353,7 @@ def test_a_purge_that_fails_says_so(bench: Bench) -> None:
     assert isinstance(error_of(purged), OSError)
 
 
-def test_a_sweep_removes_the_files_of_jobs_and_attempts_that_are_not_known(bench: Bench) -> None:
+def test_sweep_removes_files_of_unknown_jobs_and_attempts(bench: Bench) -> None:
     filled(
         *(bench, "1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1"),
         *("2.stdin", "2.secret", "2.1.stderr", "2", "3"),
@@ -365,7 +365,7 @@ def test_a_sweep_removes_the_files_of_jobs_and_attempts_that_are_not_known(bench
 
 
 @pytest.mark.parametrize("name", ["README", "7.1.stdout.bak", "7.x", "x7", "7.1.2.stdout"])
-def test_a_sweep_leaves_what_is_not_of_a_job(bench: Bench, name: str) -> None:
+def test_sweep_keeps_files_that_belong_to_no_job(bench: Bench, name: str) -> None:
     for kind in ("output/0", "input/0", "progress"):
         (bench.directory / kind).mkdir(exist_ok=True)
         (bench.directory / kind / name).touch()
@@ -376,7 +376,7 @@ def test_a_sweep_leaves_what_is_not_of_a_job(bench: Bench, name: str) -> None:
 @pytest.mark.parametrize(
     "path", ["progress/7/step", "output/README", "output/0/7.1.stdout/x", "input/notes/7.stdin", "input/7"]
 )
-def test_sweep_leaves_stray_entries_alone_and_says_so_in_one_line(
+def test_sweep_logs_foreign_entries_in_one_line(
     bench: Bench, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stray = bench.directory / path
@@ -392,7 +392,7 @@ def test_sweep_leaves_stray_entries_alone_and_says_so_in_one_line(
     assert str(bench.directory / "output" / "link") in said
 
 
-def test_sweep_names_a_few_of_many_stray_entries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_sweep_logs_up_to_five_foreign_entries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(100):
         (bench.directory / "output" / f"note-{number:02}").touch()
     bench.spool.sweep(lambda _: None)
@@ -401,7 +401,7 @@ def test_sweep_names_a_few_of_many_stray_entries(bench: Bench, caplog: pytest.Lo
     assert record.getMessage().count("note-") == 5
 
 
-def test_directory_that_is_empty_is_removed_with_its_last_job_and_by_a_start(bench: Bench) -> None:
+def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench) -> None:
     filled(bench, "1.stdin", "1.1.stdout", "2.stdin")
     for job_id in (1001, 2001):
         path = bench.directory / "output" / str(job_id // 1000) / f"{job_id}.1.stdout"
@@ -431,13 +431,13 @@ def directories(bench: Bench) -> set[str]:
     return {str(path.relative_to(bench.directory)) for path in found}
 
 
-def test_directory_that_cannot_be_removed_is_an_error(bench: Bench) -> None:
+def test_directory_that_cannot_be_removed_raises(bench: Bench) -> None:
     filled(bench, "1.stdin")
     bench.filesystem.fail("remove_empty_directory", code=errno.EIO)
     assert isinstance(error_of(ran(bench, bench.spool.remove_job(1, 0))), OSError)
 
 
-def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> None:
+def test_state_directory_that_was_moved_is_not_created_again(bench: Bench) -> None:
     bench.directory.rename(bench.directory.with_name("elsewhere"))
     assert isinstance(
         error_of(ran(bench, bench.spool.store_blocks(3, {"stdin": b"late"}))), FileNotFoundError
@@ -446,14 +446,14 @@ def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("call", ["list_directory", "remove"])
-def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
+def test_sweep_that_fails_raises(bench: Bench, call: str) -> None:
     filled(bench, "7.stdin")
     bench.filesystem.fail(call)
     with pytest.raises(OSError, match="No space left"):
         bench.spool.sweep(lambda _: None)
 
 
-def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench: Bench) -> None:
+def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) -> None:
     first = bench.spool.open_output(7, 1, 10**9)
     first.write(1, b"x" * 5000)
     closed = first.close()
@@ -470,7 +470,7 @@ def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench:
 # Who follows.
 
 
-def test_who_follows_a_job_is_told_of_its_start_its_output_and_its_end(bench: Bench) -> None:
+def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
     told: list[str] = []
     leave = bench.spool.add_output_observer(7, lambda: told.append(f"{bench.spool.output_sizes(7)}"))
     recording = bench.spool.open_output(7, 1, 10**9)
@@ -488,7 +488,7 @@ def test_who_follows_a_job_is_told_of_its_start_its_output_and_its_end(bench: Be
     assert len(told) == 3
 
 
-def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(bench: Bench) -> None:
+def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> None:
     told: list[int] = []
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"a")
@@ -506,9 +506,7 @@ def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(ben
     result_of(recording.close())
 
 
-def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt_too(
-    bench: Bench, logged_errors: LeakWatch
-) -> None:
+def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_errors: LeakWatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
@@ -529,7 +527,7 @@ def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt
     assert not bench.spool._observers
 
 
-def test_nobody_is_told_of_another_job(bench: Bench) -> None:
+def test_observer_is_not_called_for_another_job(bench: Bench) -> None:
     told: list[int] = []
     leave = bench.spool.add_output_observer(7, lambda: told.append(1))
     other = bench.spool.open_output(8, 1, 10**9)

@@ -56,7 +56,7 @@ def a_bench() -> Iterator[Bench]:
 # The directory.
 
 
-def test_the_directory_can_be_passed_through_and_neither_listed_nor_written(bench: Bench) -> None:
+def test_directory_can_be_entered_and_neither_listed_nor_written(bench: Bench) -> None:
     before = os.umask(0o077)
     try:
         assert bench.handover.open() == 0
@@ -69,7 +69,7 @@ def test_the_directory_can_be_passed_through_and_neither_listed_nor_written(benc
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o711, 0o755, 0o500])
-def test_a_directory_of_ours_is_taken(bench: Bench, mode: int) -> None:
+def test_existing_directory_is_used(bench: Bench, mode: int) -> None:
     bench.directory.mkdir()
     bench.directory.chmod(mode)
     bench.handover.open()
@@ -77,7 +77,7 @@ def test_a_directory_of_ours_is_taken(bench: Bench, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o731, 0o713])
-def test_a_directory_that_others_may_change_is_refused(bench: Bench, mode: int) -> None:
+def test_directory_that_others_can_change_is_refused(bench: Bench, mode: int) -> None:
     bench.directory.mkdir()
     bench.directory.chmod(mode)
     with pytest.raises(StartRefused, match=r"state\.jobs .* others than the daemon can change it: remove"):
@@ -85,7 +85,7 @@ def test_a_directory_that_others_may_change_is_refused(bench: Bench, mode: int) 
 
 
 @other_users.only_root
-def test_a_directory_of_somebody_else_s_is_refused(bench: Bench) -> None:
+def test_directory_of_another_user_is_refused(bench: Bench) -> None:
     bench.directory.mkdir(DIRECTORY_MODE)
     os.chown(bench.directory, other_users.user("games").uid, 0)
     with pytest.raises(StartRefused, match="others than the daemon can change it"):
@@ -93,7 +93,7 @@ def test_a_directory_of_somebody_else_s_is_refused(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["file", "link", "dangling link", "pipe"])
-def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: str) -> None:
+def test_link_or_file_in_place_of_the_directory_is_refused(bench: Bench, what: str) -> None:
     target = bench.place / "target"
     if what == "file":
         bench.directory.touch()
@@ -108,7 +108,7 @@ def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: st
     assert not target.exists() or stat.S_IMODE(target.stat().st_mode) == 0o700
 
 
-def test_a_place_that_users_cannot_reach_is_refused(bench: Bench) -> None:
+def test_directory_that_users_cannot_reach_is_refused(bench: Bench) -> None:
     (bench.place / "closed").mkdir(0o700)
     handover = UserFiles(str(bench.place / "closed" / "state.jobs"))
     with pytest.raises(StartRefused, match=rf"users cannot enter {bench.place}/closed, .* chmod o\+x"):
@@ -116,7 +116,7 @@ def test_a_place_that_users_cannot_reach_is_refused(bench: Bench) -> None:
     handover.close()
 
 
-def test_a_start_removes_what_a_crash_has_left_and_nothing_else(bench: Bench) -> None:
+def test_open_removes_only_files_of_attempts(bench: Bench) -> None:
     bench.handover.open()
     bench.give(script=bench.block("script", b"x"))
     kept = ["README", "7.progress", "x.1.0123456789abcdef.progress", "7.1.0123456789ABCDEF.progress"]
@@ -132,7 +132,7 @@ def test_a_start_removes_what_a_crash_has_left_and_nothing_else(bench: Bench) ->
 # What is given.
 
 
-def test_an_attempt_has_a_copy_of_what_was_brought_for_it_and_a_place_for_its_progress(bench: Bench) -> None:
+def test_provide_copies_blocks_and_adds_a_progress_file(bench: Bench) -> None:
     bench.handover.open()
     content = os.urandom(3 * 1024**2 + 17)
     given = bench.give(
@@ -153,14 +153,14 @@ def test_an_attempt_has_a_copy_of_what_was_brought_for_it_and_a_place_for_its_pr
     )
 
 
-def test_no_two_attempts_have_a_name_in_common_that_somebody_could_guess(bench: Bench) -> None:
+def test_names_of_attempts_are_random_and_distinct(bench: Bench) -> None:
     bench.handover.open()
     names = [bench.give()[PROGRESS].name for _ in range(20)]
     assert len({name.split(".")[2] for name in names}) == 20
     assert {name.split(".")[:2] == ["7", "1"] for name in names} == {True}
 
 
-def test_what_was_given_is_gone_with_the_attempt(bench: Bench) -> None:
+def test_remove_removes_the_files_of_the_attempt(bench: Bench) -> None:
     bench.handover.open()
     bench.give(script=bench.block("script", b"x"))
     theirs = bench.give(job_id=8)
@@ -172,9 +172,7 @@ def test_what_was_given_is_gone_with_the_attempt(bench: Bench) -> None:
     assert bench.names() == []
 
 
-def test_what_cannot_be_given_whole_is_not_given_at_all(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_provide_that_fails_leaves_no_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.handover.open()
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
@@ -196,13 +194,13 @@ def test_what_cannot_be_given_whole_is_not_given_at_all(
 
 
 @pytest.mark.parametrize("content, percentage", [(b"", 0), (b"50\n", 50), (b"10\n20\n3", 20), (b"\xff\n", 0)])
-def test_progress_is_read_from_what_was_given(bench: Bench, content: bytes, percentage: int) -> None:
+def test_progress_of_a_user_job_is_read_from_its_file(bench: Bench, content: bytes, percentage: int) -> None:
     bench.handover.open()
     bench.give()[PROGRESS].write_bytes(content)
     assert bench.spool.read_progress(7) == percentage
 
 
-def test_who_was_given_nothing_reports_in_the_state_directory_as_ever(bench: Bench) -> None:
+def test_progress_of_other_jobs_is_read_from_the_state_directory(bench: Bench) -> None:
     bench.handover.open()
     bench.state.mkdir(0o700)
     bench.spool.open()
@@ -212,7 +210,7 @@ def test_who_was_given_nothing_reports_in_the_state_directory_as_ever(bench: Ben
     assert bench.spool.read_progress(7) == 0
 
 
-def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
+def test_read_progress_closes_its_descriptor(bench: Bench) -> None:
     bench.handover.open()
     bench.give()[PROGRESS].write_bytes(b"50\n")
     before = len(os.listdir("/proc/self/fd"))
@@ -235,7 +233,7 @@ def given_to(bench: Bench, user: User) -> dict[str, Path]:
 
 
 @other_users.only_root
-def test_the_user_may_run_their_script_read_their_stdin_and_report(bench: Bench, ana: User) -> None:
+def test_user_can_run_the_script_read_stdin_and_report(bench: Bench, ana: User) -> None:
     given = given_to(bench, ana)
     done = other_users.shell(
         ana, f"{given['script']} && cat {given['stdin']} && echo 40 >> {given[PROGRESS]}"
@@ -249,9 +247,7 @@ def test_the_user_may_run_their_script_read_their_stdin_and_report(bench: Bench,
     "command", ["cat {path}", "echo x >> {path}", "chmod 777 {path}", "rm -f {path}", "{path}"]
 )
 @pytest.mark.parametrize("name", ["script", "stdin", PROGRESS])
-def test_another_user_can_do_nothing_with_what_is_not_theirs(
-    bench: Bench, ana: User, name: str, command: str
-) -> None:
+def test_other_user_cannot_access_the_files(bench: Bench, ana: User, name: str, command: str) -> None:
     given = given_to(bench, ana)
     before = given[name].read_bytes(), given[name].stat()
     done = other_users.shell(other_users.user("daemon"), command.format(path=given[name]))
@@ -279,7 +275,7 @@ def test_another_user_can_do_nothing_with_what_is_not_theirs(
         "cat {state}/7.script",
     ],
 )
-def test_a_user_can_put_nothing_in_the_place_of_what_was_given(bench: Bench, ana: User, command: str) -> None:
+def test_user_cannot_replace_the_files(bench: Bench, ana: User, command: str) -> None:
     given = given_to(bench, ana)
     inode, names = given[PROGRESS].stat().st_ino, bench.names()
     places = {"directory": bench.directory, "progress": given[PROGRESS], "state": bench.state}
@@ -301,9 +297,7 @@ def test_a_user_can_put_nothing_in_the_place_of_what_was_given(bench: Bench, ana
         "printf '%s\\n' '; reboot' '$(reboot)' '../../../etc/shadow' > {path}",
     ],
 )
-def test_whatever_a_user_makes_of_their_file_it_is_at_most_a_percentage(
-    bench: Bench, ana: User, command: str
-) -> None:
+def test_progress_of_any_content_is_a_percentage(bench: Bench, ana: User, command: str) -> None:
     path = given_to(bench, ana)[PROGRESS]
     assert other_users.shell(ana, command.format(path=path)).returncode == 0
     assert bench.spool.read_progress(7) == 0
@@ -312,7 +306,7 @@ def test_whatever_a_user_makes_of_their_file_it_is_at_most_a_percentage(
 
 
 @other_users.only_root
-def test_what_a_user_makes_of_their_script_stays_with_the_attempt(bench: Bench, ana: User) -> None:
+def test_changed_script_affects_only_its_attempt(bench: Bench, ana: User) -> None:
     given = given_to(bench, ana)
     done = other_users.shell(ana, f"chmod u+w {given['script']} && echo 'rm -rf /' > {given['script']}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -321,7 +315,7 @@ def test_what_a_user_makes_of_their_script_stays_with_the_attempt(bench: Bench, 
 
 
 @other_users.only_root
-def test_a_link_that_a_user_keeps_is_to_their_own_copy_alone(bench: Bench, ana: User) -> None:
+def test_hard_link_of_a_user_refers_to_the_copy_only(bench: Bench, ana: User) -> None:
     given = given_to(bench, ana)
     theirs = bench.place / "theirs"
     theirs.mkdir(0o700)
@@ -347,7 +341,7 @@ time.sleep(20)
 
 
 @other_users.only_root
-def test_a_lease_that_a_user_holds_keeps_nobody_waiting(bench: Bench, ana: User) -> None:
+def test_lease_of_a_user_does_not_block_the_daemon(bench: Bench, ana: User) -> None:
     """The kernel would have whoever opens the file wait for 45 s, unless he says that he does not."""
     path = given_to(bench, ana)[PROGRESS]
     path.write_bytes(b"50\n")
@@ -365,7 +359,7 @@ def test_a_lease_that_a_user_holds_keeps_nobody_waiting(bench: Bench, ana: User)
     assert answers == [0]
 
 
-def test_a_file_of_the_user_s_is_opened_without_waiting(bench: Bench) -> None:
+def test_progress_file_is_opened_without_blocking(bench: Bench) -> None:
     bench.handover.open()
     bench.give()
     descriptor = bench.handover.open_progress(7)
