@@ -30,7 +30,9 @@ SHORT_LIVED = 0.1
 class Executor:
     """Runs each attempt as a ``JobProcess`` that ``reactor`` spawns, each in a new session.
 
-    ``in_thread`` runs the scans of /proc, which may block.
+    Unless the reactor is an ISessionSpawner, setsid(1) starts the session. Until that has run, for about a
+    millisecond, a signal to the daemon's process group, such as Ctrl-C on its terminal, reaches the job, too;
+    and the resource usage of attempts is unknown. ``in_thread`` runs the scans of /proc, which may block.
     """
 
     def __init__(self, reactor: IReactorProcess, clock: IReactorTime, in_thread: InThread) -> None:
