@@ -121,16 +121,20 @@ class JobProcess(ProcessProtocol):
 
         The process exists already, but it is still executing setsid(1), prlimit(1) and setpriv(1).
         """
-        if self.pipe_owner is not None and self._child is not None:
+        if self.pipe_owner is None or self._child is None:
+            return
+        try:
             for pipe in self._child.pipes.values():
                 os.fchown(pipe.fileno(), self.pipe_owner, -1)  # both ends of a pipe are one inode
+        except OSError as why:
+            self._log.warn("job {id} cannot open /dev/stdout and /dev/stderr: {why}", id=self.job_id, why=why)
 
     def processRunning(self) -> None:
         """Report the pid, unless the process has exited already."""
         if self.pid is None or self._exit is not None:
             return
-        started = proc.start_time(self.pid) if self.started is None else self.started
         try:
+            started = proc.start_time(self.pid) if self.started is None else self.started
             self._on_spawned(self.pid, started)
         except Exception:  # noqa: BLE001 - the process runs, and its end will be reported
             self._log.failure("unexpected error in reporting the pid of job {id}", id=self.job_id)

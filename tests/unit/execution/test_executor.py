@@ -54,6 +54,32 @@ def test_process_of_plain_reactor_that_exits_during_its_spawn_is_not_reported(pl
     assert plain.spawned == []
 
 
+def test_start_time_that_cannot_be_read_is_logged_and_the_attempt_goes_on(
+    plain: Harness, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(plain.groups, "start_time", refuse)
+    ended = plain.start()
+    plain.exits(7)
+    assert (result_of(ended).exit_code, plain.spawned) == (7, [])
+    assert len(logged_errors.flush(OSError)) == 1
+
+
+def test_pipes_that_cannot_be_given_away_do_not_end_the_attempt(
+    plain: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
+    monkeypatch.setattr(os, "fchown", refuse)
+    ended = plain.start(owner=Owner(1000, 100, "/home/ada"))
+    plain.exits()
+    assert result_of(ended).reason is None
+
+
 def test_pipes_of_plain_reactor_are_given_to_their_owner(
     plain: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
