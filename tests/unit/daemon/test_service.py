@@ -268,8 +268,8 @@ async def test_retention_removes_old_jobs_and_the_journal_is_compacted(
 
 async def test_changes_of_queues_and_schedules_survive_a_restart(site: Site) -> None:
     site.start()
-    asked = b"SET-QUEUE a --slots=1\nPAUSE b\nPAUSE\nSCHEDULE --every=1h echo hello\nPAUSE --schedule=1\n"
-    assert (await site.talk(asked))[1:] == ["OK", "OK", "OK 1", "OK"]
+    requests = b"SET-QUEUE a --slots=1\nPAUSE b\nPAUSE\nSCHEDULE --every=1h echo hello\nPAUSE --schedule=1\n"
+    assert (await site.talk(requests))[1:] == ["OK", "OK", "OK 1", "OK"]
     before = await site.talk(b"QUEUES\nSCHEDULES\n")
     await site.stop()
     site.start()
@@ -291,8 +291,8 @@ async def test_waiting_jobs_still_wait_after_a_restart(site: Site) -> None:
         assert await site.talk(line + b"\n") == [f"JOB_ID {number}"]
     await site.stop()
     site.start()
-    asked = b"RELEASE 1\nWAIT 2\nWAIT 3\nSTATUS 4\nSTATUS 5\nRELEASE 5.2\nWAIT 5.2\nRESULT 7\n"
-    assert await site.talk(asked) == [
+    requests = b"RELEASE 1\nWAIT 2\nWAIT 3\nSTATUS 4\nSTATUS 5\nRELEASE 5.2\nWAIT 5.2\nRESULT 7\n"
+    assert await site.talk(requests) == [
         "STATUS PENDING 0",
         "STATUS COMPLETED 100",
         "STATUS FAILED 0",
@@ -320,8 +320,8 @@ async def test_capacities_of_the_settings_are_enforced(site: Site, tmp_path: Pat
 
 async def test_script_of_an_array_is_available_to_each_task(site: Site) -> None:
     site.start()
-    asked = b"SUBMIT --array=0-1 --script=21 --stdin=2 \ncat;echo $TASKQ_INDEX\r\nhi\r\nWAIT 1\n"
-    assert await site.talk(asked) == ["JOB_ID 1", "STATUS COMPLETED 100"]
+    requests = b"SUBMIT --array=0-1 --script=21 --stdin=2 \ncat;echo $TASKQ_INDEX\r\nhi\r\nWAIT 1\n"
+    assert await site.talk(requests) == ["JOB_ID 1", "STATUS COMPLETED 100"]
     assert await site.talk(b"RESULT 1.0\nRESULT 1.1\n") == [
         'RESULT "hi0\\n" "" 0',
         'RESULT "hi1\\n" "" 0',

@@ -19,8 +19,8 @@ def _queue_state() -> QueueState:
 
 
 def test_dependency_by_array_and_index_becomes_the_id_of_the_task() -> None:
-    asked = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
-    assert resolve_dependencies(_queue_state(), asked) == spec(
+    options = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
+    assert resolve_dependencies(_queue_state(), options) == spec(
         after=(3, 1), after_any=(5,), after_fail=(2, 4)
     )
     plain = spec()
@@ -54,16 +54,16 @@ def test_dependency_on_a_job_that_does_not_exist_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [{}, {"slots": 4}, {"needs": {"gpu": 1}}, {"queue": "build", "slots": 2}, {"queue": "big", "slots": 4}],
     ids=str,
 )
-def test_demand_up_to_the_total_is_accepted(asked: dict[str, Any]) -> None:
-    check(_queue_state(), spec(**asked))
+def test_demand_up_to_the_total_is_accepted(options: dict[str, Any]) -> None:
+    check(_queue_state(), spec(**options))
 
 
 @pytest.mark.parametrize(
-    "asked, text",
+    "options, text",
     [
         ({"slots": 5}, "it needs 5 slots, the total is 4"),
         ({"queue": "build", "slots": 3}, "it needs 3 slots of queue build, the total is 2"),
@@ -72,12 +72,12 @@ def test_demand_up_to_the_total_is_accepted(asked: dict[str, Any]) -> None:
         ({"needs": {"disk": 1}}, "it needs 1 disk, the total is 0"),
     ],
 )
-def test_demand_above_the_total_is_refused_with_the_total(asked: dict[str, Any], text: str) -> None:
+def test_demand_above_the_total_is_refused_with_the_total(options: dict[str, Any], text: str) -> None:
     queue_state = _queue_state()
     queue_state.apply(resized("small", 1))
     for checks in (check, check_capacity):
         with pytest.raises(BadRequest) as refusal:
-            checks(queue_state, spec(**asked))
+            checks(queue_state, spec(**options))
         assert str(refusal.value) == (
             f"the job could never start: {text}; ask for less, or change the settings"
         )

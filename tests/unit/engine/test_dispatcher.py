@@ -177,14 +177,14 @@ LACK = Outcome(reason=Reason.SPAWN, detail="no more processes", is_shortage=True
 class ShortMachine:
     """A harness on a machine that can run only some processes."""
 
-    def __init__(self, room: int, slots: int = 50) -> None:
+    def __init__(self, max_processes: int, slots: int = 50) -> None:
         self.harness = opened(slots)
-        self.room = room
+        self.max_processes = max_processes
         self._start = self.harness.executor.start
         cast("Any", self.harness.executor).start = self._try
 
     def _try(self, run: Run, recording: Any, spawned: Any) -> "Deferred[Outcome]":
-        if len(self.harness.executor.running) >= self.room:
+        if len(self.harness.executor.running) >= self.max_processes:
             return succeed(LACK)
         return self._start(run, recording, spawned)
 
@@ -203,7 +203,7 @@ class ShortMachine:
 
 
 def test_shortage_fails_no_job_and_takes_refused_starts_back() -> None:
-    short = ShortMachine(room=3)
+    short = ShortMachine(max_processes=3)
     short.submit(300)
     harness = short.harness
     assert len(running(harness)) == 3
@@ -216,11 +216,11 @@ def test_shortage_fails_no_job_and_takes_refused_starts_back() -> None:
 
 
 def test_start_that_is_taken_back_is_not_counted() -> None:
-    short = ShortMachine(room=3)
+    short = ShortMachine(max_processes=3)
     short.submit(300)
     assert short.starts() > 3
     assert short.harness.engine.counters["started"] == 3
-    short.room = 0
+    short.max_processes = 0
     short.harness.executor.finish(1)
     short.pass_time(30)
     assert short.harness.engine.counters["started"] == 3
@@ -236,7 +236,7 @@ def test_attempt_that_ends_without_a_process_is_counted() -> None:
 
 
 def test_lasting_shortage_costs_an_occasional_try_of_one_job() -> None:
-    short = ShortMachine(room=0)
+    short = ShortMachine(max_processes=0)
     short.submit(300)
     assert short.starts() <= 50, "no more than there are slots"
     before = short.starts()
@@ -247,13 +247,13 @@ def test_lasting_shortage_costs_an_occasional_try_of_one_job() -> None:
 
 
 def test_end_of_a_shortage_starts_all_jobs_and_is_logged_once(logged: list[str]) -> None:
-    short = ShortMachine(room=3)
+    short = ShortMachine(max_processes=3)
     short.submit(40)
     short.pass_time(30)
     assert [line for line in logged if "no job starts for now" in line] == logged
     assert len(logged) == 1
     assert "no more processes" in logged[0]
-    short.room = 100
+    short.max_processes = 100
     short.pass_time(20)
     assert len(running(short.harness)) == 40
     assert len(logged) == 2
@@ -262,7 +262,7 @@ def test_end_of_a_shortage_starts_all_jobs_and_is_logged_once(logged: list[str])
 
 
 def test_end_of_a_job_in_a_shortage_tries_the_next_start_at_once() -> None:
-    short = ShortMachine(room=2)
+    short = ShortMachine(max_processes=2)
     short.submit(10)
     short.pass_time(60)
     first = running(short.harness)[0]
@@ -274,9 +274,9 @@ def test_end_of_a_job_in_a_shortage_tries_the_next_start_at_once() -> None:
 
 
 def test_very_short_jobs_end_a_shortage() -> None:
-    short = ShortMachine(room=0)
+    short = ShortMachine(max_processes=0)
     short.submit(100)
-    short.room = 100
+    short.max_processes = 100
     short.harness.executor.at_once = COMPLETED
     short.pass_time(0.25)
     assert short.harness.queue_state.counts[Status.COMPLETED] == 100
@@ -295,7 +295,7 @@ def test_job_that_is_cancelled_during_a_refused_start_is_cancelled() -> None:
 
 
 def test_shortage_does_not_delay_drain_or_stop() -> None:
-    short = ShortMachine(room=0)
+    short = ShortMachine(max_processes=0)
     short.submit(5)
     drained = short.harness.engine.dispatcher.drain()
     result_of(drained)
@@ -316,7 +316,7 @@ def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
 
 
 def test_shortage_is_shown_by_stats_and_why() -> None:
-    short = ShortMachine(room=1)
+    short = ShortMachine(max_processes=1)
     short.submit(3)
     harness = short.harness
     stats = harness.engine.dispatcher.shortage.stats(harness.clock.elapsed())
@@ -325,7 +325,7 @@ def test_shortage_is_shown_by_stats_and_why() -> None:
     shortage, now = harness.engine.dispatcher.shortage, harness.clock.elapsed()
     text = explain(harness.queue_state, harness.job(3), now, shortage.explain(now))
     assert "the machine lacks what a start needs (no more processes)" in text
-    short.room = 10
+    short.max_processes = 10
     short.pass_time(10)
     assert (shortage.stats(now), shortage.explain(now)) == (None, None)
 

@@ -128,10 +128,10 @@ def test_digest_of_blocks_does_not_include_secrets() -> None:
 @pytest.mark.parametrize("array", [None, Array(1, 3)])
 def test_key_compares_secrets(array: Array | None) -> None:
     harness = opened()
-    asked = [with_secret(harness, value, key="k", array=array) for value in (b"1", b"1", b"2")]
+    submitted = [with_secret(harness, value, key="k", array=array) for value in (b"1", b"1", b"2")]
     without = harness.begin_submit(key="k", array=array)
     harness.settle()
-    first, same, other = asked
+    first, same, other = submitted
     assert result_of(first) == result_of(same) == 1
     assert all(isinstance(error_of(each), KeyConflict) for each in (other, without))
 
