@@ -191,8 +191,8 @@ class Authenticator:
 def _verified_name(transport: Any) -> str | None:
     """Return the only commonName of a client's certificate, None if it cannot be verified.
 
-    The handshake has verified it, unless whoever created the port has set a callback that accepts everything;
-    so it is verified again with the CAs of the port. `transport` is Any, because its certificates are objects
+    The handshake has verified it, unless the port was created with a callback that accepts everything; so
+    it is verified again with the CAs of the port. `transport` is Any, because its certificates are objects
     of OpenSSL, which is an extra.
     """
     certificate = transport.getPeerCertificate()

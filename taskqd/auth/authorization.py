@@ -96,7 +96,7 @@ class Authorizer:
             self.submission_limits.check_blocks(argument.spec)
 
     def authorize_schedule(self, principal: Principal, command: str, spec: Spec) -> Spec:
-        """Return the spec of a schedule's submissions as it is accepted (see `authorize_submission`)."""
+        """Return the accepted spec of the submissions of a schedule (see `authorize_submission`)."""
         if principal.role is not Role.ADMIN:
             self.submission_limits.check_schedules(principal, command, spec)
         return self.authorize_submission(principal, command, spec)
@@ -104,7 +104,7 @@ class Authorizer:
     def authorize_submission(
         self, principal: Principal, command: str, spec: Spec, secret_size: int = 0
     ) -> Spec:
-        """Return the spec as it is accepted, with its defaults within the limits.
+        """Return the accepted spec, with its defaults within the limits.
 
         `secret_size` is the number of bytes of the secrets. Raises Forbidden, NoSuchJob or Gone for the jobs
         that it depends on, and TooLarge or QueueFull if it exceeds a limit.
@@ -117,7 +117,7 @@ class Authorizer:
     def authorize_submissions(
         self, principal: Principal, submissions: Iterable[Submission]
     ) -> list[Submission | TaskqError]:
-        """Return each submission as it is accepted, or the error that `authorize_submission` raises for it.
+        """Return each accepted submission, or the error that `authorize_submission` raises for it.
 
         Consecutive submissions with the same spec are checked once.
         """

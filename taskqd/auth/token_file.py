@@ -47,7 +47,7 @@ class TokenFile:
         self._random = random
 
     def stamp(self) -> Stamp | None:
-        """Return the stamp of the file as it is now, None if there is no file; raises OSError."""
+        """Return the current stamp of the file, None if there is no file; raises OSError."""
         try:
             found = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:

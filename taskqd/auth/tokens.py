@@ -144,7 +144,7 @@ def make_bare_entry(text: str, now: float, randomness: bytes) -> Entry:
 def placeholder_entry(randomness: bytes, cost: Cost = COST) -> Entry:
     """Return an entry that no token matches, to check tokens without an entry in the same time."""
     identity, salt, digest = _parts(randomness)
-    return Entry(identity, "nobody", Role.READ, None, 0.0, 0.0, Hash(cost, salt, digest))
+    return Entry(identity, "placeholder", Role.READ, None, 0.0, 0.0, Hash(cost, salt, digest))
 
 
 def _parts(randomness: bytes) -> tuple[str, bytes, bytes]:
@@ -267,7 +267,7 @@ def _decode_entry(line: _Line) -> Entry:
 
 
 def _parse_time(text: str) -> float:
-    """Return a time rounded to milliseconds, as it is written."""
+    """Return a time in seconds, rounded to the milliseconds of the file."""
     return round(parse_time(text), 3)
 
 

@@ -125,7 +125,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
         "key",
         parse_name,
         "<name>",
-        not_scheduled="each of its jobs is a submission of its own",
+        not_scheduled="each of its jobs is a separate submission",
         is_shown=False,
     ),
     "label": SubmitOption(

@@ -1,8 +1,8 @@
-"""An example of what an operator may add: a checker of twisted.cred, by its own plugin system.
+"""An example of a checker that an operator adds as a plugin of twisted.cred.
 
-Copied to ``twisted/plugins/`` in a directory on PYTHONPATH, it is there as ``auth =
-["ticket:/path/of/the/key"]``. A ticket is ``<name>~<hex>``, signed with HMAC-SHA256 by whoever has the key;
-``[roles]`` says what the name may do. ``test_access_plugins.py`` and ``end_to_end/test_access.py`` use it.
+It is copied to `twisted/plugins/` in a directory on PYTHONPATH, and then available as `auth =
+["ticket:/path/of/the/key"]`. A ticket is `<name>~<hex>`, signed with HMAC-SHA256 and the key; `[roles]` has
+the role of the name. unit/auth/test_plugins.py and end_to_end/test_access.py use it.
 """
 
 import hmac
@@ -20,13 +20,13 @@ from taskqd.auth.credentials import IToken
 
 
 def ticket(key: bytes, name: str) -> str:
-    """Return the ticket of a name."""
+    """Return the ticket for a name."""
     return f"{name}~{hmac.digest(key, name.encode(), 'sha256').hex()}"
 
 
 @implementer(ICredentialsChecker)
 class TicketChecker:
-    """Lets in who has a ticket."""
+    """Accepts valid tickets."""
 
     credentialInterfaces = (IToken,)
 
@@ -36,16 +36,16 @@ class TicketChecker:
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         name = credentials.text.rpartition("~")[0]
         if not hmac.compare_digest(ticket(self._key, name).encode(), credentials.text.encode()):
-            raise UnauthorizedLogin("that is no ticket")
+            raise UnauthorizedLogin("the ticket is invalid")
         return succeed(name.encode())
 
 
 @implementer(ICheckerFactory, IPlugin)
 class TicketCheckerFactory:
-    """Makes such a checker of what stands behind ``ticket:`` in the setting ``auth``."""
+    """Makes a TicketChecker from the argument after `ticket:` in the setting `auth`."""
 
     authType = "ticket"
-    authHelp = "Tickets that are signed with a key of their own."
+    authHelp = "Tickets that are signed with a key."
     argStringFormat = "The path of the key."
     credentialInterfaces = (IToken,)
 

@@ -1,7 +1,7 @@
-"""A request of every verb about something that somebody has, and who of six may make it.
+"""A request of every verb, and which of six clients may make it.
 
-The table of docs/security.md once more, written by hand: what ``roles`` says must be the same, in memory
-(test_gate.py) and over real sockets (end_to_end/test_roles.py).
+This is the table of docs/security.md again, written by hand. It is tested in memory
+(unit/auth/test_authorization.py) and over sockets (end_to_end/test_roles.py).
 """
 
 LINES = {
@@ -27,7 +27,7 @@ LINES = {
     "SET-QUEUE": "SET-QUEUE q --slots=2",
     "DRAIN": "DRAIN",
 }
-"""By verb, about a pending job, an ended job or a schedule."""
+"""Requests by verb, with placeholders for a pending job, an ended job and a schedule."""
 
 EVERYBODY = ("HELLO", "PING", "HELP", "AUTH", "QUIT")
 LISTS = ("STATS", "QUEUES", "LIST", "SCHEDULES")
@@ -37,7 +37,7 @@ NEW = ("SUBMIT", "SCHEDULE")
 RULES = ("SET-QUEUE", "DRAIN")
 
 WHO = ("a stranger", "a reader", "an owner who may only read", "another", "the owner", "an admin")
-"""``another`` submits too; the reader of its own has a ``read`` token that carries the owner's name."""
+"""`another` has the role submit too; the second reader has a `read` token with the owner's name."""
 
 _LET = {
     **dict.fromkeys(EVERYBODY, WHO),
@@ -50,7 +50,7 @@ _LET = {
 
 
 def code_for(verb: str, who: str) -> str | None:
-    """Return the code with which a verb is refused, None for who is let."""
+    """Return the code with which a verb is refused to a client, None if it is allowed."""
     if who in _LET[verb]:
         return None
     return "AUTH_REQUIRED" if who == "a stranger" else "FORBIDDEN"

@@ -1,4 +1,4 @@
-"""The table of docs/security.md, made from ``roles``: ``python -m tests.support.roles_table`` prints it."""
+"""The table of roles in docs/security.md; `python -m tests.support.roles_table` prints it."""
 
 from taskqd.model.roles import Permission
 from taskqd.protocol.verbs import VERBS
@@ -13,11 +13,11 @@ _CELLS = {
     Permission.SUBMIT: ("no", "no", "no", "yes", "yes"),
     Permission.ADMIN: ("no", "no", "no", "no", "yes"),
 }
-"""What is let ask: strangers, ``read`` about their own and about others', ``submit``, ``admin``."""
+"""Per permission: clients that are not authenticated, `read` for own and other jobs, `submit`, `admin`."""
 
 
 def table() -> str:
-    """Return the table, a row for all verbs with the same need."""
+    """Return the table, with a row for all verbs that require the same permission."""
     rows = ["| verbs | strangers | read: own | read: others' | submit | admin |", "| --- " * 6 + "|"]
     for need, cells in _CELLS.items():
         verbs = " ".join(f"`{name}`" for name, verb in VERBS.items() if verb.permission is need)

@@ -139,7 +139,7 @@ class Group:
 class Subscriber:
     """Sends the chunks of a group to a client, from number `position` on, as it can receive them.
 
-    `finished` fails with Lagged; whoever ends the subscription cancels it.
+    `finished` fails with Lagged; cancel it to end the subscription.
     """
 
     def __init__(self, client: IClient, group: Group) -> None:

@@ -29,7 +29,7 @@ from tests.support.authenticators import DAEMON, Site, TlsTransport, Transport, 
 
 HERE = "10.0.0.5:4242"
 UNKNOWN = "the token is unknown; ask the server's operator for one (`taskq token add`)"
-NOBODY = 4_000_000
+UNNAMED = 4_000_000
 """A uid that has no name."""
 
 
@@ -54,18 +54,18 @@ def refused(access: Authenticator, text: str, address: str = HERE, throttled: "S
 # Principals.
 
 
-def test_a_principal_is_an_avatar_and_an_actor() -> None:
+def test_principal_is_an_avatar_and_has_an_actor() -> None:
     ana = Principal("ana", Role.READ, HERE)
     assert IPrincipal.providedBy(ana)
     assert ana.actor == Actor("ana", HERE)
 
 
-def test_a_user_without_a_name_goes_by_number() -> None:
+def test_user_name_of_unknown_uid_is_its_number() -> None:
     assert user_name(0) == "root"
-    assert user_name(NOBODY) == str(NOBODY)
+    assert user_name(UNNAMED) == str(UNNAMED)
 
 
-# By the socket.
+# UNIX sockets.
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_a_user_without_a_name_goes_by_number() -> None:
     [
         (0, {}, Principal("root", Role.ADMIN, "pid 4711", uid=0)),
         (DAEMON, {}, Principal("4711", Role.ADMIN, "pid 4711", uid=DAEMON)),
-        (NOBODY, {}, Principal(str(NOBODY), Role.SUBMIT, "pid 4711", uid=NOBODY)),
-        (NOBODY, {"*": Role.ADMIN}, Principal(str(NOBODY), Role.SUBMIT, "pid 4711", uid=NOBODY)),
-        (NOBODY, {str(NOBODY): Role.READ}, Principal(str(NOBODY), Role.READ, "pid 4711", uid=NOBODY)),
-        (NOBODY, {str(NOBODY): Role.ADMIN}, Principal(str(NOBODY), Role.ADMIN, "pid 4711", uid=NOBODY)),
+        (UNNAMED, {}, Principal(str(UNNAMED), Role.SUBMIT, "pid 4711", uid=UNNAMED)),
+        (UNNAMED, {"*": Role.ADMIN}, Principal(str(UNNAMED), Role.SUBMIT, "pid 4711", uid=UNNAMED)),
+        (UNNAMED, {str(UNNAMED): Role.READ}, Principal(str(UNNAMED), Role.READ, "pid 4711", uid=UNNAMED)),
+        (UNNAMED, {str(UNNAMED): Role.ADMIN}, Principal(str(UNNAMED), Role.ADMIN, "pid 4711", uid=UNNAMED)),
         (0, {"root": Role.READ}, Principal("root", Role.ADMIN, "pid 4711", uid=0)),
         (DAEMON, {str(DAEMON): Role.READ}, Principal("4711", Role.ADMIN, "pid 4711", uid=DAEMON)),
     ],
 )
-def test_a_unix_socket_says_whose_process_it_is(
+def test_identify_peer_returns_the_user_of_the_process(
     site: Site, uid: int, roles: dict[str, Role], expected: Principal
 ) -> None:
     assert site.open(roles).identify_peer(Transport(FakeSocket(uid=uid))) == expected
 
 
-def test_a_real_unix_socket_says_it_too(site: Site) -> None:
+def test_identify_peer_of_real_unix_socket_returns_its_user(site: Site) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         uid = os.getuid()
@@ -97,7 +97,7 @@ def test_a_real_unix_socket_says_it_too(site: Site) -> None:
     assert found.origin == f"pid {os.getpid()}"
 
 
-def test_any_other_transport_says_nothing(site: Site) -> None:
+def test_identify_peer_of_other_transports_is_none(site: Site) -> None:
     access = site.open()
     for family in (socket.AF_INET, socket.AF_INET6):
         assert access.identify_peer(Transport(FakeSocket(family))) is None
@@ -107,21 +107,19 @@ def test_any_other_transport_says_nothing(site: Site) -> None:
     assert access.identify_peer(cast("ITransport", behind_a_proxy)) is None
 
 
-# By a token.
+# Tokens.
 
 
 @pytest.mark.parametrize(
     "role, queue", [(Role.ADMIN, None), (Role.SUBMIT, None), (Role.SUBMIT, "q"), (Role.READ, "q")]
 )
-def test_whoever_has_a_token_is_who_it_was_made_for(site: Site, role: Role, queue: str | None) -> None:
+def test_authenticate_returns_the_principal_of_the_token(site: Site, role: Role, queue: str | None) -> None:
     text = site.add("ana", role, queue)
     found = result_of(site.open().authenticate(text, HERE))
     assert found == Principal("ana", role, HERE, queue, token=tokens.parse_token_id(text))
 
 
-def test_the_token_of_an_older_version_goes_on_and_is_an_admin_s(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_token_of_older_version_is_imported_as_admin(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     (site.state / "token").write_text("sesame\n")
     (site.state / "token").chmod(0o600)
     access = site.open()
@@ -133,7 +131,7 @@ def test_the_token_of_an_older_version_goes_on_and_is_an_admin_s(
 
 
 @pytest.mark.parametrize("change", ["cut", "longer", "other id", "no id", "upper"])
-def test_whoever_has_another_one_is_refused_and_no_token_is_told(site: Site, change: str) -> None:
+def test_wrong_token_is_refused_without_revealing_the_right_one(site: Site, change: str) -> None:
     text = site.add()
     identity, _, secret = text.partition(".")
     changed = {
@@ -150,12 +148,12 @@ def test_whoever_has_another_one_is_refused_and_no_token_is_told(site: Site, cha
 @pytest.mark.parametrize(
     "text", ["", "é", "x" * 60_000, "0123abcd.", "ana:secret", "\udcff", "0123abcd.\udcff"]
 )
-def test_any_text_is_refused_that_is_no_token(site: Site, text: str) -> None:
+def test_text_that_is_no_token_is_refused(site: Site, text: str) -> None:
     site.add()
     assert refused(site.open(), text).startswith("the token is unknown")
 
 
-def test_one_slow_hash_is_made_for_any_text_with_an_entry_or_without(site: Site) -> None:
+def test_authenticate_computes_one_slow_hash_with_or_without_entry(site: Site) -> None:
     text = site.add()
     access = site.open()
     for number, each in enumerate((text, f"{tokens.parse_token_id(text)}.x", "0123abcd.x", "x", ""), 1):
@@ -164,7 +162,7 @@ def test_one_slow_hash_is_made_for_any_text_with_an_entry_or_without(site: Site)
         assert len(site.hashed) == number
 
 
-def test_a_token_that_was_right_costs_no_hash_the_next_time(site: Site) -> None:
+def test_token_that_matched_needs_no_hash_the_next_time(site: Site) -> None:
     text = site.add()
     access = site.open()
     first = result_of(access.authenticate(text, HERE))
@@ -174,7 +172,7 @@ def test_a_token_that_was_right_costs_no_hash_the_next_time(site: Site) -> None:
     assert len(site.hashed) == 2
 
 
-def test_a_token_is_good_until_it_expires_and_only_who_has_it_hears_that(site: Site) -> None:
+def test_token_is_valid_until_it_expires(site: Site) -> None:
     text = site.add(expires_in=10)
     access = site.open()
     principal = result_of(access.authenticate(text, HERE))
@@ -187,10 +185,10 @@ def test_a_token_is_good_until_it_expires_and_only_who_has_it_hears_that(site: S
     assert refused(access, text + "x").startswith("the token is unknown")
 
 
-# A change is taken up.
+# Changes of the token file.
 
 
-def test_a_token_that_is_made_while_the_daemon_runs_is_good_at_once(site: Site) -> None:
+def test_token_added_while_running_is_valid_at_once(site: Site) -> None:
     access = site.open()
     assert not access.accepts_remote_clients
     text = site.add()
@@ -198,7 +196,7 @@ def test_a_token_that_is_made_while_the_daemon_runs_is_good_at_once(site: Site) 
     assert access.accepts_remote_clients
 
 
-def test_a_token_that_is_revoked_is_refused_at_once(site: Site) -> None:
+def test_token_revoked_while_running_is_refused_at_once(site: Site) -> None:
     text, other = site.add(), site.add("ana")
     access = site.open()
     mine, theirs = (result_of(access.authenticate(each, HERE)) for each in (text, other))
@@ -208,7 +206,7 @@ def test_a_token_that_is_revoked_is_refused_at_once(site: Site) -> None:
     assert access.is_valid(theirs)
 
 
-def test_one_that_is_revoked_while_its_hash_is_made_is_refused(site: Site) -> None:
+def test_token_revoked_during_its_check_is_refused(site: Site) -> None:
     text = site.add()
     access = site.open()
     site.is_ready = False
@@ -225,9 +223,7 @@ def test_one_that_is_revoked_while_its_hash_is_made_is_refused(site: Site) -> No
     "change",
     [{"name": "ben"}, {"role": Role.ADMIN}, {"queue": "q"}, {"expires_at": START}, {"hash": None}],
 )
-def test_whoever_came_with_an_entry_that_has_changed_is_not_let_go_on(
-    site: Site, change: dict[str, Any]
-) -> None:
+def test_principal_of_changed_entry_is_not_valid(site: Site, change: dict[str, Any]) -> None:
     text = site.add()
     access = site.open()
     principal = result_of(access.authenticate(text, HERE))
@@ -243,41 +239,41 @@ def test_whoever_came_with_an_entry_that_has_changed_is_not_let_go_on(
     access.stop()
 
 
-def test_whoever_came_otherwise_stays(site: Site) -> None:
+def test_principal_without_token_stays_valid(site: Site) -> None:
     access = site.open()
     assert access.is_valid(Principal("root", Role.ADMIN, uid=0))
     assert access.is_valid(Principal("ana", Role.SUBMIT, HERE))
 
 
-def test_changes_are_told_within_a_second_and_only_changes(site: Site) -> None:
+def test_observers_are_called_within_a_second_of_a_change(site: Site) -> None:
     site.add()
     access = site.open()
-    told: list[float] = []
-    access.add_observer(lambda: told.append(site.clock.now() - START))
+    times: list[float] = []
+    access.add_observer(lambda: times.append(site.clock.now() - START))
     access.start()
     site.clock.pump([0.5] * 10)
-    assert told == []
+    assert times == []
     site.add("ana", expires_in=3)
     site.clock.pump([0.5] * 4)
-    assert told == [6.0]
+    assert times == [6.0]
     site.clock.pump([0.5] * 4)
-    assert told == [6.0, 8.0]  # that it has expired
+    assert times == [6.0, 8.0]  # the second is its expiry
     (site.state / "tokens").touch()
     site.clock.pump([0.5] * 10)
-    assert told == [6.0, 8.0]
+    assert times == [6.0, 8.0]
     access.stop()
     site.add("ben")
     site.clock.pump([0.5] * 10)
-    assert told == [6.0, 8.0]
+    assert times == [6.0, 8.0]
     assert site.clock.getDelayedCalls() == []
 
 
-def test_it_may_be_stopped_before_it_was_started(site: Site) -> None:
+def test_authenticator_stops_without_having_started(site: Site) -> None:
     site.open().stop()
 
 
 @pytest.mark.parametrize("flaw", ["mode", "line"])
-def test_a_file_that_cannot_be_trusted_lets_nobody_in_until_it_is_mended(
+def test_invalid_token_file_refuses_all_until_it_is_corrected(
     site: Site, flaw: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
@@ -299,7 +295,7 @@ def test_a_file_that_cannot_be_trusted_lets_nobody_in_until_it_is_mended(
     assert access.is_valid(principal)
 
 
-def test_one_that_cannot_be_read_now_counts_as_it_was_and_is_read_later(
+def test_unreadable_token_file_keeps_the_known_tokens(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
@@ -324,7 +320,7 @@ def test_one_that_cannot_be_read_now_counts_as_it_was_and_is_read_later(
     assert result_of(access.authenticate(other, HERE)).name == "ana"
 
 
-def test_a_file_that_is_removed_lets_nobody_in(site: Site) -> None:
+def test_removed_token_file_refuses_all(site: Site) -> None:
     text = site.add()
     access = site.open()
     principal = result_of(access.authenticate(text, HERE))
@@ -334,23 +330,23 @@ def test_a_file_that_is_removed_lets_nobody_in(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["tokens", "token"])
-def test_a_file_that_others_may_read_refuses_the_start(site: Site, name: str) -> None:
+def test_token_file_readable_by_others_refuses_the_start(site: Site, name: str) -> None:
     (site.state / name).write_text("sesame")
     (site.state / name).chmod(0o640)
     with pytest.raises(StartRefused, match=f"chmod 600 {site.state}/{name}"):
         site.open()
 
 
-def test_a_file_that_cannot_be_read_refuses_the_start(site: Site) -> None:
+def test_unreadable_token_file_refuses_the_start(site: Site) -> None:
     (site.state / "tokens").symlink_to("/etc/passwd")
     with pytest.raises(StartRefused, match=f"the tokens in {site.state}/tokens cannot be read: "):
         site.open()
 
 
-# Whoever fails too often.
+# The throttle.
 
 
-def test_after_ten_failures_a_minute_a_host_is_refused_unseen_and_others_are_not(site: Site) -> None:
+def test_host_with_ten_failures_is_refused_without_a_check(site: Site) -> None:
     text = site.add()
     access = site.open()
     for number in range(throttling.MAX_FAILURES):
@@ -367,7 +363,7 @@ def test_after_ten_failures_a_minute_a_host_is_refused_unseen_and_others_are_not
     assert refused(access, "wrong") == "too many failed AUTHs from 10.0.0.5; try again in 1 s"
 
 
-def test_a_token_that_is_known_to_be_right_gets_in_from_there_all_the_same(site: Site) -> None:
+def test_token_that_matched_is_accepted_from_throttled_host(site: Site) -> None:
     text = site.add()
     access = site.open()
     result_of(access.authenticate(text, HERE))
@@ -377,7 +373,7 @@ def test_a_token_that_is_known_to_be_right_gets_in_from_there_all_the_same(site:
     assert refused(access, "wrong").startswith("too many failed AUTHs")
 
 
-def test_a_fresh_token_gets_in_from_a_host_that_has_failed_too_often(site: Site) -> None:
+def test_new_token_is_accepted_from_throttled_host(site: Site) -> None:
     first, second = site.add(), site.add()
     access = site.open()
     for number in range(throttling.MAX_FAILURES):
@@ -387,14 +383,14 @@ def test_a_fresh_token_gets_in_from_a_host_that_has_failed_too_often(site: Site)
     assert result_of(access.authenticate(second, HERE)).name == "ci"
 
 
-def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_not(site: Site) -> None:
+def test_refusal_of_known_id_is_that_of_unknown_id(site: Site) -> None:
     identity = site.add().partition(".")[0]
     access = site.open()
     for number in range(throttling.MAX_FAILURES):
         refused(access, f"wrong {number}")
     for number in range(throttling.MAX_FAILURES_OF_TOKEN + 2):
         asked = [access.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)]
-        assert not any(each.called for each in asked), "neither is answered before the other"
+        assert not any(each.called for each in asked), "both are answered at the same time"
         site.clock.advance(REFUSAL_DELAY)
         known, unknown = (str(error_of(each)) for each in asked)
         assert known == unknown
@@ -403,7 +399,7 @@ def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_
     assert len(guesses) == throttling.MAX_FAILURES_OF_TOKEN
 
 
-def test_what_is_still_being_checked_counts_too(site: Site) -> None:
+def test_auth_in_progress_counts_as_failure(site: Site) -> None:
     access = site.open()
     site.is_ready = False
     asked = [access.authenticate(f"wrong {number}", HERE) for number in range(throttling.MAX_FAILURES)]
@@ -412,7 +408,7 @@ def test_what_is_still_being_checked_counts_too(site: Site) -> None:
     assert all(isinstance(error_of(each), AuthFailed) for each in asked)
 
 
-def test_many_at_once_with_one_token_cost_one_hash_and_all_get_in(site: Site) -> None:
+def test_simultaneous_auths_with_one_token_share_one_hash(site: Site) -> None:
     text = site.add()
     access = site.open()
     site.is_ready = False
@@ -422,7 +418,7 @@ def test_many_at_once_with_one_token_cost_one_hash_and_all_get_in(site: Site) ->
     assert site.hashed == [text]
 
 
-def test_an_auth_whose_connection_ends_is_not_checked_and_counts(site: Site) -> None:
+def test_cancelled_auth_counts_as_failure(site: Site) -> None:
     access = site.open()
     site.is_ready = False
     first = access.authenticate("wrong", HERE)
@@ -436,9 +432,7 @@ def test_an_auth_whose_connection_ends_is_not_checked_and_counts(site: Site) -> 
     assert refused(access, "wrong").startswith("too many failed AUTHs")
 
 
-def test_a_server_that_is_busy_says_so_and_holds_it_against_nobody(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_busy_server_refuses_without_counting_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskqd.auth.hash_cache.MAX_QUEUED_CHECKS", 2)
     text = site.add()
     access = site.open()
@@ -452,7 +446,7 @@ def test_a_server_that_is_busy_says_so_and_holds_it_against_nobody(
     assert result_of(access.authenticate(text, HERE)).name == "ci"
 
 
-def test_failures_are_logged_with_their_address_and_without_the_token(
+def test_failure_is_logged_with_address_and_without_token(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
@@ -471,7 +465,7 @@ def test_failures_are_logged_with_their_address_and_without_the_token(
     assert text.partition(".")[2] not in caplog.text
 
 
-def test_a_bug_counts_and_is_not_taken_for_a_refusal(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_of_auth_counts_and_is_raised(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     access = site.open()
 
     def fail(*_: object) -> bool:
@@ -484,7 +478,7 @@ def test_a_bug_counts_and_is_not_taken_for_a_refusal(site: Site, monkeypatch: py
 # The parts of twisted.cred.
 
 
-def test_the_realm_has_principals_and_nothing_else(site: Site) -> None:
+def test_realm_has_avatars_only_for_iprincipal(site: Site) -> None:
     access = site.open()
     with pytest.raises(NotImplementedError):
         access._portal.realm.requestAvatar(b"uid:0", None)
@@ -496,7 +490,7 @@ def test_the_realm_has_principals_and_nothing_else(site: Site) -> None:
     leave()
 
 
-def test_a_plugin_s_user_is_never_taken_for_another_kind(site: Site) -> None:
+def test_user_of_plugin_cannot_pass_for_another_kind(site: Site) -> None:
     text = site.add("ana", Role.ADMIN)
     access = site.open({"*": Role.READ})
     realm = access._portal.realm
@@ -517,7 +511,7 @@ def test_a_plugin_s_user_is_never_taken_for_another_kind(site: Site) -> None:
         ("*", {"*": Role.READ}, None),
     ],
 )
-def test_a_name_has_the_role_that_the_settings_give_it(
+def test_name_has_the_role_of_the_settings(
     site: Site, name: str, roles: dict[str, Role], role: Role | None
 ) -> None:
     realm = site.open(roles)._portal.realm
@@ -529,15 +523,15 @@ def test_a_name_has_the_role_that_the_settings_give_it(
         assert found == (IPrincipal, Principal(name, role, HERE), found[2])  # type: ignore[index]
 
 
-def test_other_credentials_have_no_checker(site: Site) -> None:
+def test_unknown_credentials_have_no_checker(site: Site) -> None:
     portal = site.open()._portal
     assert isinstance(error_of(portal.login(Anonymous(), None, IPrincipal)), UnhandledCredentials)
 
 
-# Put together.
+# open_authenticator.
 
 
-def test_the_ways_in_are_told(site: Site) -> None:
+def test_methods_lists_the_ways_to_authenticate(site: Site) -> None:
     assert site.open().methods == ["token"]
     access = site.open(has_ca=True)
     assert access.methods == ["token", "certificate"]
@@ -548,7 +542,7 @@ def make(site: Site, **more: Any) -> Authenticator:
     return open_authenticator(str(site.state), clock(), in_thread, uid=DAEMON, roles={}, **more)
 
 
-def test_an_access_is_made_of_a_state_directory_with_hashes_that_are_slow(tmp_path: Path) -> None:
+def test_open_authenticator_uses_slow_hashes(tmp_path: Path) -> None:
     site = Site(tmp_path)
     text = site.add()
     access = make(site)
@@ -558,6 +552,6 @@ def test_an_access_is_made_of_a_state_directory_with_hashes_that_are_slow(tmp_pa
     assert refused(access, text).startswith("the token is unknown")
 
 
-def test_a_setting_that_is_wrong_refuses_the_start(site: Site) -> None:
+def test_open_authenticator_refuses_unknown_plugin(site: Site) -> None:
     with pytest.raises(SettingsError, match=r"auth: twisted\.cred has no plugin 'nonesuch'"):
         make(site, auth=("nonesuch:x",))

@@ -73,7 +73,7 @@ class Contexts:
 def shown(
     access: Authenticator, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
 ) -> list[Principal | None]:
-    """Show a certificate to a port; return what access says of it, nothing where the handshake fails."""
+    """Connect with a certificate; return the principals that were identified, none if the handshake fails."""
     protocol = IdentifyingProtocol(access)
     factory = Factory.forProtocol(lambda: protocol)
     server: Any = TLSMemoryBIOFactory(Contexts(ca, verdict), False, factory).buildProtocol(None)
@@ -95,7 +95,7 @@ def shown(
 
 
 @pytest.mark.parametrize("name, role", [("ana", Role.ADMIN), ("ben", Role.READ), ("eve", None)])
-def test_a_certificate_lets_in_whom_it_names_where_that_one_has_a_role(
+def test_certificate_identifies_a_name_that_has_a_role(
     site: Site, ca: Authority, name: str, role: Role | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = shown(site.open(ROLES, has_ca=True), ca, ca.issue(name, usage=CLIENT))
@@ -103,21 +103,21 @@ def test_a_certificate_lets_in_whom_it_names_where_that_one_has_a_role(
     assert ("refused: eve has no role here" in caplog.text) is (role is None)
 
 
-def test_a_role_for_all_is_one_for_every_name(site: Site, ca: Authority) -> None:
+def test_role_for_all_names_applies_to_certificates(site: Site, ca: Authority) -> None:
     found = shown(site.open({**ROLES, "*": Role.SUBMIT}), ca, ca.issue("eve", usage=CLIENT))
     assert found == [Principal("eve", Role.SUBMIT, HERE)]
 
 
-def test_without_a_certificate_nobody_is_named(site: Site, ca: Authority) -> None:
+def test_client_without_certificate_is_not_identified(site: Site, ca: Authority) -> None:
     assert shown(site.open(ROLES), ca, None) == [None]
 
 
-def test_one_that_the_ca_does_not_vouch_for_ends_the_handshake(site: Site, ca: Authority) -> None:
+def test_certificate_of_another_ca_fails_the_handshake(site: Site, ca: Authority) -> None:
     place = ca.cert.parent
     assert shown(site.open(ROLES), ca, self_signed(place, "ana")) == []
 
 
-def test_a_port_that_lets_any_certificate_pass_lets_nobody_in_by_it(site: Site, ca: Authority) -> None:
+def test_certificate_accepted_by_a_lax_callback_is_verified_again(site: Site, ca: Authority) -> None:
     place = ca.cert.parent
     access = site.open(ROLES)
     others = Authority(place, "Other").issue("ana", usage=CLIENT)
@@ -126,13 +126,13 @@ def test_a_port_that_lets_any_certificate_pass_lets_nobody_in_by_it(site: Site, 
     assert shown(access, ca, ca.issue("ana", usage=CLIENT), lambda *_: True) == [ANA]
 
 
-def test_an_intermediate_ca_vouches_too(site: Site, ca: Authority) -> None:
+def test_certificate_of_intermediate_ca_is_accepted(site: Site, ca: Authority) -> None:
     between = Authority(ca.cert.parent, "Between", ca)
     assert shown(site.open(ROLES), ca, between.issue("ana", usage=CLIENT)) == [ANA]
 
 
 @pytest.mark.parametrize("names", [(), ("ana", "ben"), ("ana", "ana"), ("two words",), ("ana\0",)])
-def test_a_subject_that_is_not_one_name_lets_nobody_in(
+def test_certificate_without_exactly_one_name_is_not_identified(
     site: Site, ca: Authority, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each) for each in names])
@@ -144,5 +144,5 @@ def test_a_subject_that_is_not_one_name_lets_nobody_in(
     assert shown(site.open({**ROLES, "*": Role.READ}), ca, pair) == [None]
 
 
-def test_a_transport_without_tls_has_no_certificate(site: Site) -> None:
+def test_identify_certificate_without_tls_is_none(site: Site) -> None:
     assert site.open(ROLES).identify_certificate(Transport()) is None

@@ -1,4 +1,4 @@
-"""Slow cache: one at a time, once for what many ask, and remembered without the token."""
+"""The hash cache runs one slow hash at a time, shares it between equal checks, and keeps no token."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def a_cache() -> ManualCache:
     return ManualCache()
 
 
-def test_one_at_a_time_in_the_order_asked(cache: ManualCache) -> None:
+def test_hash_cache_checks_one_at_a_time_in_order(cache: ManualCache) -> None:
     asked = [cache.check(ENTRY, text) for text in ("a", "right", "b")]
     asked.append(cache.check(OTHER, "other"))
     assert cache.started == ["a"]
@@ -46,7 +46,7 @@ def test_one_at_a_time_in_the_order_asked(cache: ManualCache) -> None:
     assert [result_of(each) for each in asked] == [False, True, False, True]
 
 
-def test_the_same_question_is_asked_once_and_another_entry_is_another_question(cache: ManualCache) -> None:
+def test_equal_checks_share_one_hash(cache: ManualCache) -> None:
     asked = [cache.check(ENTRY, "right") for _ in range(3)] + [cache.check(OTHER, "right")]
     assert cache.is_cheap(ENTRY, "right")
     cache.threads.run()
@@ -54,7 +54,7 @@ def test_the_same_question_is_asked_once_and_another_entry_is_another_question(c
     assert cache.started == ["right", "right"]
 
 
-def test_only_what_was_right_is_remembered(cache: ManualCache) -> None:
+def test_hash_cache_remembers_only_tokens_that_matched(cache: ManualCache) -> None:
     for text in ("right", "wrong"):
         cache.check(ENTRY, text)
         cache.threads.run()
@@ -68,13 +68,13 @@ def test_only_what_was_right_is_remembered(cache: ManualCache) -> None:
 @pytest.mark.parametrize(
     "change", [{"name": "x"}, {"role": Role.ADMIN}, {"expires_at": 1.0}, {"id": "0123abcf"}]
 )
-def test_it_is_forgotten_as_its_entry_changes(cache: ManualCache, change: dict[str, Any]) -> None:
+def test_hash_cache_forgets_token_of_changed_entry(cache: ManualCache, change: dict[str, Any]) -> None:
     cache.check(ENTRY, "right")
     cache.threads.run()
     assert not cache.is_cheap(ENTRY._replace(**change), "right")
 
 
-def test_it_is_forgotten_with_its_entry(cache: ManualCache) -> None:
+def test_hash_cache_forgets_token_of_removed_entry(cache: ManualCache) -> None:
     for entry, text in ((ENTRY, "right"), (OTHER, "other")):
         cache.check(entry, text)
     cache.threads.run()
@@ -83,7 +83,7 @@ def test_it_is_forgotten_with_its_entry(cache: ManualCache) -> None:
     assert cache.is_cheap(OTHER, "other")
 
 
-def test_no_token_is_kept(cache: ManualCache) -> None:
+def test_hash_cache_does_not_keep_tokens(cache: ManualCache) -> None:
     cache.check(ENTRY, "right")
     cache.threads.run()
     cache.started.clear()
@@ -91,7 +91,7 @@ def test_no_token_is_kept(cache: ManualCache) -> None:
     assert cache.waiting_count == 0
 
 
-def test_what_nobody_waits_for_any_more_is_not_begun(cache: ManualCache) -> None:
+def test_cancelled_check_is_not_started(cache: ManualCache) -> None:
     first, second, third = (cache.check(ENTRY, text) for text in ("a", "b", "right"))
     second.cancel()
     assert isinstance(error_of(second), CancelledError)
@@ -103,7 +103,7 @@ def test_what_nobody_waits_for_any_more_is_not_begun(cache: ManualCache) -> None
     assert cache.waiting_count == 0
 
 
-def test_a_question_that_was_given_up_may_be_asked_again(cache: ManualCache) -> None:
+def test_cancelled_check_can_be_repeated(cache: ManualCache) -> None:
     cache.check(ENTRY, "a")
     given_up = cache.check(ENTRY, "right")
     given_up.cancel()
@@ -114,7 +114,7 @@ def test_a_question_that_was_given_up_may_be_asked_again(cache: ManualCache) -> 
     assert cache.started == ["a", "right"]
 
 
-def test_who_is_answered_may_give_up_for_others(cache: ManualCache) -> None:
+def test_callback_may_cancel_other_waiters(cache: ManualCache) -> None:
     first = cache.check(ENTRY, "right")
     second = cache.check(ENTRY, "right")
     first.addCallback(lambda _: second.cancel())
@@ -122,7 +122,7 @@ def test_who_is_answered_may_give_up_for_others(cache: ManualCache) -> None:
     assert isinstance(error_of(second), CancelledError)
 
 
-def test_so_many_wait_and_no_more(cache: ManualCache) -> None:
+def test_full_queue_of_checks_is_busy(cache: ManualCache) -> None:
     asked = [cache.check(ENTRY, str(number)) for number in range(hash_cache.MAX_QUEUED_CHECKS + 1)]
     assert isinstance(error_of(cache.check(ENTRY, "one more")), Busy)
     joined = cache.check(ENTRY, "7")
@@ -131,7 +131,7 @@ def test_so_many_wait_and_no_more(cache: ManualCache) -> None:
     assert not cache.threads.waiting
 
 
-def test_a_failure_is_told_to_whoever_waits_and_the_next_is_begun(
+def test_failed_check_fails_its_waiters_and_the_next_starts(
     cache: ManualCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(entry: Entry, text: str) -> bool:
@@ -148,7 +148,7 @@ def test_a_failure_is_told_to_whoever_waits_and_the_next_is_begun(
     assert not cache.is_cheap(ENTRY, "a")
 
 
-def test_a_failure_for_which_nobody_waits_is_logged(
+def test_failed_check_without_waiters_is_logged(
     cache: ManualCache, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     def fail(*_: Any) -> bool:

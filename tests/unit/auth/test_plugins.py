@@ -1,4 +1,4 @@
-"""Checkers that an operator adds, by twisted.cred's own plugins."""
+"""Checkers from plugins of twisted.cred."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ def a_file_of_users(tmp_path: Path) -> str:
 
 @pytest.fixture(name="tickets")
 def the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a string for the example, which lies where an operator would put it."""
+    """Return a setting for the example plugin, which is installed as an operator would do it."""
     place = tmp_path / "twisted" / "plugins"
     place.mkdir(parents=True)
     shutil.copy(checker_plugin.__file__, place / "ticket_plugin.py")
@@ -64,7 +64,7 @@ def refused(access: Authenticator, text: str) -> str:
 
 
 class Fixed:
-    """A checker that answers what it is made with."""
+    """A checker that returns the avatar id that it is given."""
 
     def __init__(self, answer: Any, *interfaces: Any) -> None:
         self.credentialInterfaces = interfaces or (IUsernamePassword,)
@@ -85,7 +85,7 @@ def fixed(answer: Any) -> Plugin:
 # Names and passwords.
 
 
-def test_a_name_and_its_password_let_in_with_the_role_of_the_name(site: Site, users: str) -> None:
+def test_password_authenticates_with_the_role_of_the_name(site: Site, users: str) -> None:
     access = site.open(ROLES, make_plugins([users]))
     assert access.methods == ["token", "file"]
     assert access.accepts_remote_clients
@@ -94,14 +94,14 @@ def test_a_name_and_its_password_let_in_with_the_role_of_the_name(site: Site, us
     assert site.hashed == []
 
 
-@pytest.mark.parametrize("text", ["ana:wrong", "ana:", "nobody:sesame", ":", "ben:open:", "ana:sésame"])
-def test_another_password_is_refused(site: Site, users: str, text: str) -> None:
+@pytest.mark.parametrize("text", ["ana:wrong", "ana:", "eva:sesame", ":", "ben:open:", "ana:sésame"])
+def test_wrong_password_is_refused(site: Site, users: str, text: str) -> None:
     access = site.open(ROLES, make_plugins([users]))
     assert "the name or the password is wrong" in refused(access, text)
     assert site.hashed == [text]
 
 
-def test_a_name_without_a_role_is_told_so_by_name(site: Site, users: str) -> None:
+def test_name_without_role_is_refused_by_name(site: Site, users: str) -> None:
     access = site.open(ROLES, make_plugins([users]))
     assert refused(access, "eve:evil").startswith("eve has no role here; ask")
     assert "a name has 1 to 200" in refused(access, "two words:x")
@@ -109,7 +109,7 @@ def test_a_name_without_a_role_is_told_so_by_name(site: Site, users: str) -> Non
     assert result_of(others.authenticate("eve:evil", HERE)).role is Role.SUBMIT
 
 
-def test_tokens_go_on_beside_passwords(site: Site, users: str) -> None:
+def test_tokens_are_valid_besides_passwords(site: Site, users: str) -> None:
     (site.state / "token").write_text("old:token")
     (site.state / "token").chmod(0o600)
     text = site.add()
@@ -120,14 +120,14 @@ def test_tokens_go_on_beside_passwords(site: Site, users: str) -> None:
     assert refused(access, "x") == UNKNOWN
 
 
-def test_what_has_the_form_of_a_token_is_no_password(site: Site) -> None:
+def test_text_in_token_format_is_not_a_password(site: Site) -> None:
     checker = Fixed(b"ana")
     access = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
     assert refused(access, "0123abcd.x:y") == UNKNOWN
     assert checker.asked == []
 
 
-def test_a_password_may_have_colons(site: Site) -> None:
+def test_password_may_contain_colons(site: Site) -> None:
     checker = Fixed(b"ana")
     access = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
     result_of(access.authenticate("ana:open:sésame", HERE))
@@ -135,7 +135,7 @@ def test_a_password_may_have_colons(site: Site) -> None:
     assert (asked.username, asked.password) == (b"ana", "open:sésame".encode())
 
 
-def test_the_first_checker_that_lets_in_counts(site: Site) -> None:
+def test_first_checker_that_accepts_counts(site: Site) -> None:
     plugins = [fixed(UnauthorizedLogin("first")), fixed(b"ben"), fixed(b"ana")]
     assert result_of(site.open(ROLES, plugins).authenticate("x:y", HERE)).name == "ben"
     plugins = [fixed(UnauthorizedLogin("first")), fixed(UnauthorizedLogin("second"))]
@@ -144,14 +144,14 @@ def test_the_first_checker_that_lets_in_counts(site: Site) -> None:
     assert access.methods == ["token", "fixed"]
 
 
-def test_passwords_that_fail_count_as_tokens_do(site: Site, users: str) -> None:
+def test_wrong_passwords_are_throttled(site: Site, users: str) -> None:
     access = site.open(ROLES, make_plugins([users]))
     for number in range(10):
         refused(access, f"ana:{number}")
     assert refused(access, "ana:sesame").startswith("too many failed AUTHs from 10.0.0.5")
 
 
-def test_a_checker_may_answer_later_and_be_given_up(site: Site) -> None:
+def test_checker_may_answer_later_and_be_cancelled(site: Site) -> None:
     cancelled: list[Any] = []
     access = site.open(ROLES, [fixed(Deferred(cancelled.append))])
     asked = access.authenticate("x:y", HERE)
@@ -161,25 +161,25 @@ def test_a_checker_may_answer_later_and_be_given_up(site: Site) -> None:
 
 
 @pytest.mark.parametrize("answer", [ANONYMOUS, b"\xff", None, 7])
-def test_an_answer_that_is_no_name_lets_nobody_in(site: Site, answer: Any) -> None:
+def test_avatar_id_that_is_no_name_is_refused(site: Site, answer: Any) -> None:
     access = site.open({"*": Role.ADMIN}, [fixed(answer)])
     assert refused(access, "x:y") == "the user has no name that is text"
 
 
-def test_a_name_may_be_text(site: Site) -> None:
+def test_avatar_id_may_be_text(site: Site) -> None:
     assert result_of(site.open(ROLES, [fixed("ana")]).authenticate("x:y", HERE)).name == "ana"
 
 
-def test_a_checker_that_fails_lets_nobody_in_and_is_logged(site: Site, logged_errors: LeakWatch) -> None:
+def test_failing_checker_refuses_and_is_logged(site: Site, logged_errors: LeakWatch) -> None:
     access = site.open(ROLES, [fixed(ZeroDivisionError())])
     assert refused(access, "x:y") == "that cannot be checked now; see the daemon's log"
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-# An operator's own.
+# A plugin of the operator.
 
 
-def test_a_plugin_of_one_s_own_is_asked_about_any_text(site: Site, tickets: str) -> None:
+def test_plugin_of_itoken_is_asked_about_any_text(site: Site, tickets: str) -> None:
     text = site.add()
     access = site.open(ROLES, make_plugins([tickets]))
     assert access.methods == ["token", "ticket"]
@@ -190,14 +190,14 @@ def test_a_plugin_of_one_s_own_is_asked_about_any_text(site: Site, tickets: str)
     assert result_of(access.authenticate(text, HERE)).name == "ci"
 
 
-def test_several_may_be_there_together(site: Site, tickets: str, users: str) -> None:
+def test_several_plugins_work_together(site: Site, tickets: str, users: str) -> None:
     access = site.open(ROLES, make_plugins([tickets, users]))
     assert access.methods == ["token", "ticket", "file"]
     assert result_of(access.authenticate("ana:sesame", HERE)).name == "ana"
     assert result_of(access.authenticate(ticket(b"key", "ben"), HERE)).name == "ben"
 
 
-# What is no checker.
+# Invalid settings.
 
 
 @pytest.mark.parametrize(
@@ -216,19 +216,19 @@ def test_several_may_be_there_together(site: Site, tickets: str, users: str) -> 
         ("memory:secret", "auth: the plugin 'memory' does not accept the argument after its name: "),
     ],
 )
-def test_a_string_that_is_no_checker_is_refused_without_telling_the_rest_of_it(string: str, why: str) -> None:
+def test_invalid_auth_setting_is_refused_without_its_argument(string: str, why: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         make_plugins([string])
     assert str(refusal.value).startswith(why)
     assert "secret" not in str(refusal.value)
 
 
-def test_what_there_is_is_told(tickets: str) -> None:
+def test_error_lists_usable_plugins(tickets: str) -> None:
     with pytest.raises(SettingsError, match=r"can be used are file, memory, ticket, unix"):
         make_plugins(["nonesuch"])
 
 
-def test_without_any_that_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_says_that_there_are_no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strcred, "findCheckerFactories", lambda: iter(()))
     with pytest.raises(SettingsError, match="can be used are none"):
         make_plugins(["file:x"])

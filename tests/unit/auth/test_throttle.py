@@ -35,7 +35,7 @@ class Throttled:
             self.throttle.failed(address, "no", counts=counts, token=token)
 
     def is_refused(self, address: str = "10.0.0.5:1", token: str | None = None) -> bool:
-        """Whether an AUTH is refused without being checked; one that is gets into the log."""
+        """Whether an AUTH is refused without a check; a refusal is logged."""
         is_refused = self.throttle.refusal(address) is not None and not self.throttle.may_try(address, token)
         if is_refused:
             self.throttle.refused(address)
@@ -71,11 +71,11 @@ def some_auths() -> Throttled:
         (":17", ":17"),
     ],
 )
-def test_an_address_counts_for_its_host(address: str, host: str) -> None:
+def test_host_of_returns_host_network_or_machine(address: str, host: str) -> None:
     assert host_of(address) == host
 
 
-def test_ten_failures_within_a_minute_are_one_too_many_for_any_port_of_the_host(auths: Throttled) -> None:
+def test_throttle_refuses_host_after_ten_failures(auths: Throttled) -> None:
     auths.fail(times=MAX_FAILURES - 1)
     assert not auths.is_refused()
     auths.fail("10.0.0.5:2")
@@ -87,7 +87,7 @@ def test_ten_failures_within_a_minute_are_one_too_many_for_any_port_of_the_host(
     assert not auths.is_refused()
 
 
-def test_the_time_to_wait_is_that_until_the_oldest_failure_does_not_count(auths: Throttled) -> None:
+def test_throttle_wait_ends_when_the_oldest_failure_expires(auths: Throttled) -> None:
     auths.fail()
     auths.clock.advance(10.5)
     auths.fail(times=MAX_FAILURES - 1)
@@ -98,7 +98,7 @@ def test_the_time_to_wait_is_that_until_the_oldest_failure_does_not_count(auths:
     assert auths.refusal().endswith("; try again in 11 s")
 
 
-def test_refusals_make_nobody_wait_longer(auths: Throttled) -> None:
+def test_throttle_refusals_do_not_extend_the_wait(auths: Throttled) -> None:
     auths.fail(times=MAX_FAILURES)
     for _ in range(59):
         auths.pass_time(1)
@@ -107,7 +107,7 @@ def test_refusals_make_nobody_wait_longer(auths: Throttled) -> None:
     assert not auths.is_refused()
 
 
-def test_what_is_under_way_counts_and_what_lets_in_does_not(auths: Throttled) -> None:
+def test_throttle_counts_auths_in_progress_but_not_successes(auths: Throttled) -> None:
     for _ in range(MAX_FAILURES):
         auths.throttle.started("10.0.0.5:1")
     assert auths.is_refused()
@@ -121,7 +121,7 @@ def test_what_is_under_way_counts_and_what_lets_in_does_not(auths: Throttled) ->
 # Tokens.
 
 
-def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_are_not(
+def test_throttle_lets_known_token_of_refused_host_try(
     auths: Throttled,
 ) -> None:
     auths.fail(times=MAX_FAILURES)
@@ -132,27 +132,27 @@ def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_a
     assert auths.is_refused()
 
 
-def test_a_token_that_failed_three_times_from_such_a_host_is_refused_as_well(auths: Throttled) -> None:
+def test_throttle_refuses_known_token_after_three_failures(auths: Throttled) -> None:
     auths.fail(times=MAX_FAILURES)
     auths.pass_time(30)
     auths.fail(times=MAX_FAILURES_OF_TOKEN, token="aaaaaaaa")
     assert auths.is_refused(token="aaaaaaaa")
-    assert not auths.is_refused(token="bbbbbbbb"), "another token has its own count"
-    assert not auths.is_refused("10.0.0.6:1", token="aaaaaaaa"), "and so has another host"
+    assert not auths.is_refused(token="bbbbbbbb"), "other tokens are counted separately"
+    assert not auths.is_refused("10.0.0.6:1", token="aaaaaaaa"), "and so are other hosts"
     auths.pass_time(59)
     assert not auths.is_refused("10.0.0.5:1", token="bbbbbbbb")
     auths.pass_time(1)
     assert not auths.is_refused(token="aaaaaaaa")
 
 
-def test_checks_of_one_token_that_are_under_way_count(auths: Throttled) -> None:
+def test_throttle_counts_checks_of_a_token_in_progress(auths: Throttled) -> None:
     auths.fail(times=MAX_FAILURES)
     for _ in range(MAX_FAILURES_OF_TOKEN):
         auths.throttle.started("10.0.0.5:1", "aaaaaaaa")
     assert auths.is_refused(token="aaaaaaaa")
 
 
-def test_tokens_of_which_nothing_counts_any_more_are_forgotten(auths: Throttled) -> None:
+def test_throttle_forgets_tokens_without_recent_failures(auths: Throttled) -> None:
     auths.fail(token="aaaaaaaa")
     auths.pass_time(30)
     auths.fail(token="bbbbbbbb")
@@ -164,7 +164,7 @@ def test_tokens_of_which_nothing_counts_any_more_are_forgotten(auths: Throttled)
 # The log.
 
 
-def test_a_host_is_told_of_at_once_and_then_once_a_minute(
+def test_throttle_logs_host_at_once_then_once_per_minute(
     auths: Throttled, caplog: pytest.LogCaptureFixture
 ) -> None:
     auths.fail("10.0.0.5:1", times=3)
@@ -188,7 +188,7 @@ def test_a_host_is_told_of_at_once_and_then_once_a_minute(
     assert caplog.messages[2:] == ["AUTH from 10.0.0.5:4 failed: no"]
 
 
-def test_what_is_due_is_told_before_the_next_failure_where_no_sweep_came_between(
+def test_throttle_logs_due_count_before_the_next_failure(
     auths: Throttled, caplog: pytest.LogCaptureFixture
 ) -> None:
     auths.fail(times=2)
@@ -202,7 +202,7 @@ def test_what_is_due_is_told_before_the_next_failure_where_no_sweep_came_between
     assert caplog.messages[2:] == ["1 more AUTHs from 10.0.0.5 failed"]
 
 
-def test_at_the_end_all_is_told(auths: Throttled, caplog: pytest.LogCaptureFixture) -> None:
+def test_throttle_flush_logs_all_failures(auths: Throttled, caplog: pytest.LogCaptureFixture) -> None:
     auths.fail(times=3)
     auths.fail("10.0.0.6:1")
     caplog.clear()
@@ -210,9 +210,7 @@ def test_at_the_end_all_is_told(auths: Throttled, caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["2 more AUTHs from 10.0.0.5 failed"]
 
 
-def test_however_many_hosts_fail_the_log_gets_so_many_lines_a_minute(
-    auths: Throttled, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_throttle_limits_log_lines_per_minute(auths: Throttled, caplog: pytest.LogCaptureFixture) -> None:
     hosts = [f"10.0.{number // 250}.{number % 250}:1" for number in range(500)]
     for host in hosts:
         auths.fail(host)
@@ -224,37 +222,35 @@ def test_however_many_hosts_fail_the_log_gets_so_many_lines_a_minute(
     for host in hosts:
         auths.fail(host, times=3)
     auths.pass_time(10 * WINDOW)
-    told = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
-    assert told == 1500
+    logged = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
+    assert logged == 1500
     assert len(caplog.messages) <= 3 * (MAX_LOG_LINES + 1)
 
 
-# The table.
+# The table of hosts.
 
 
-def test_the_table_is_bounded_and_forgets_whoever_has_been_quiet_longest(
-    auths: Throttled, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_throttle_forgets_the_least_recent_host(auths: Throttled, caplog: pytest.LogCaptureFixture) -> None:
     auths.throttle.started("10.9.9.9:1")
     auths.fail("10.0.0.5:1", times=MAX_FAILURES)
     for number in range(MAX_HOSTS - 2):
         auths.fail(f"10.1.{number // 250}.{number % 250}:1")
     assert auths.is_refused()
-    auths.fail()  # heard of again
+    auths.fail()  # the most recent host again
     auths.fail("10.2.0.1:1")
     assert auths.is_refused()
     for number in range(MAX_HOSTS):
         auths.fail(f"10.3.{number // 250}.{number % 250}:1")
     assert not auths.is_refused()
     assert len(auths.throttle._hosts) == MAX_HOSTS
-    auths.throttle.succeeded("10.9.9.9:1")  # it was never forgotten
+    auths.throttle.succeeded("10.9.9.9:1")  # it was not forgotten
     auths.pass_time(10 * WINDOW)
     assert auths.throttle._hosts == {}
-    told = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
-    assert told == MAX_FAILURES + 1 + MAX_HOSTS - 2 + 1 + MAX_HOSTS + 2  # two were refused, and noted
+    logged = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
+    assert logged == MAX_FAILURES + 1 + MAX_HOSTS - 2 + 1 + MAX_HOSTS + 2  # two were refused and logged
 
 
-def test_with_all_under_way_none_is_forgotten(auths: Throttled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throttle_keeps_hosts_in_progress(auths: Throttled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskqd.auth.throttle.MAX_HOSTS", 2)
     for number in range(3):
         auths.throttle.started(f"10.0.0.{number}:1")

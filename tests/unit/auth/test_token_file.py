@@ -1,4 +1,4 @@
-"""The file of tokens: changed as a whole, by one at a time, and for its owner alone."""
+"""The token file is replaced as a whole, under a lock, and only its owner can read it."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ def a_file(place: Path) -> TokenFile:
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every hash a fast one: what it costs is not what these tests are about."""
+    """Make all hashes fast."""
     monkeypatch.setattr(tokens, "_digest", lambda text, salt, _: (salt + text.encode())[-32:].rjust(32))
 
 
@@ -42,19 +42,19 @@ def add(file: TokenFile, name: str = "ci", role: Role = Role.SUBMIT) -> tuple[En
 
 
 def plain(place: Path, content: bytes = b"sesame\n", mode: int = 0o600) -> Path:
-    """Write the token of an older version."""
+    """Write the plain token file of an older version."""
     path = place / "token"
     path.write_bytes(content)
     path.chmod(mode)
     return path
 
 
-def test_there_are_no_tokens_before_one_is_made(file: TokenFile) -> None:
+def test_token_file_without_a_file_has_no_entries(file: TokenFile) -> None:
     assert file.read() == []
     assert file.stamp() is None
 
 
-def test_a_token_that_was_made_is_there_for_its_owner_alone(file: TokenFile, place: Path) -> None:
+def test_add_writes_a_file_only_its_owner_can_read(file: TokenFile, place: Path) -> None:
     mask = os.umask(0)
     try:
         entry, text = add(file)
@@ -67,7 +67,7 @@ def test_a_token_that_was_made_is_there_for_its_owner_alone(file: TokenFile, pla
     assert text not in (place / "tokens").read_text()
 
 
-def test_a_mask_does_not_keep_the_owner_out(file: TokenFile, place: Path) -> None:
+def test_add_ignores_the_umask(file: TokenFile, place: Path) -> None:
     mask = os.umask(0o777)
     try:
         add(file)
@@ -76,12 +76,12 @@ def test_a_mask_does_not_keep_the_owner_out(file: TokenFile, place: Path) -> Non
     assert (place / "tokens").stat().st_mode & 0o7777 == 0o600
 
 
-def test_tokens_are_kept_in_the_order_in_which_they_were_made(file: TokenFile) -> None:
+def test_add_keeps_the_order_of_entries(file: TokenFile) -> None:
     made = [add(file, name)[0] for name in ("a", "b", "a")]
     assert file.read() == made
 
 
-def test_what_may_not_be_is_refused_and_changes_nothing(file: TokenFile) -> None:
+def test_add_of_invalid_token_changes_nothing(file: TokenFile) -> None:
     add(file)
     before = file.stamp()
     for refused in (
@@ -94,7 +94,7 @@ def test_what_may_not_be_is_refused_and_changes_nothing(file: TokenFile) -> None
     assert file.stamp() == before
 
 
-def test_an_id_is_never_given_twice(place: Path) -> None:
+def test_add_never_reuses_an_id(place: Path) -> None:
     draws = [bytes([0]), bytes([0]), bytes([0]), bytes([1])]
     file = TokenFile(str(place), lambda count: draws.pop(0) * count)
     assert [add(file)[0].id, add(file)[0].id] == ["00000000", "01010101"]
@@ -105,7 +105,7 @@ def test_an_id_is_never_given_twice(place: Path) -> None:
     assert adopted.id == "02020202"
 
 
-def test_a_token_is_revoked_by_its_id_or_with_all_of_its_name(file: TokenFile) -> None:
+def test_revoke_removes_by_id_or_name(file: TokenFile) -> None:
     one, two, other = (add(file, name)[0] for name in ("ci", "ci", "ana"))
     assert file.revoke(one.id) == [one]
     assert file.read() == [two, other]
@@ -115,7 +115,7 @@ def test_a_token_is_revoked_by_its_id_or_with_all_of_its_name(file: TokenFile) -
 
 
 @pytest.mark.parametrize("act", [add, lambda file: file.revoke("ana")])
-def test_every_change_is_seen_by_the_stamp(file: TokenFile, act: Callable[[TokenFile], object]) -> None:
+def test_stamp_changes_with_every_change(file: TokenFile, act: Callable[[TokenFile], object]) -> None:
     add(file, "ana")
     before = file.stamp()
     assert file.stamp() == before
@@ -123,7 +123,7 @@ def test_every_change_is_seen_by_the_stamp(file: TokenFile, act: Callable[[Token
     assert file.stamp() != before
 
 
-def test_a_change_of_the_mode_is_seen_too(file: TokenFile, place: Path) -> None:
+def test_stamp_changes_with_the_mode(file: TokenFile, place: Path) -> None:
     add(file)
     before = file.stamp()
     (place / "tokens").chmod(0o640)
@@ -131,7 +131,7 @@ def test_a_change_of_the_mode_is_seen_too(file: TokenFile, place: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [TokenFile.read, add, lambda file: file.revoke("ci")])
-def test_a_file_that_others_may_read_or_that_is_damaged_is_neither_read_nor_changed(
+def test_invalid_file_is_neither_read_nor_changed(
     file: TokenFile, place: Path, act: Callable[[TokenFile], object]
 ) -> None:
     add(file)
@@ -146,7 +146,7 @@ def test_a_file_that_others_may_read_or_that_is_damaged_is_neither_read_nor_chan
     assert path.read_bytes().endswith(b"{}\n")
 
 
-def test_whoever_changes_it_waits_for_the_one_who_does(file: TokenFile, place: Path) -> None:
+def test_writers_wait_for_the_lock(file: TokenFile, place: Path) -> None:
     script = (
         "import sys; from taskqd.auth.token_file import TokenFile; from taskqd.model.roles import Role;"
         "print(1, flush=True); TokenFile(sys.argv[1]).add('ci', Role.READ, None, 1.0, None)"
@@ -167,7 +167,7 @@ def test_whoever_changes_it_waits_for_the_one_who_does(file: TokenFile, place: P
     assert len(file.read()) == 1
 
 
-def test_changes_of_many_at_once_are_all_kept(file: TokenFile, place: Path) -> None:
+def test_concurrent_changes_are_all_kept(file: TokenFile, place: Path) -> None:
     script = (
         "import sys; from taskqd.auth.token_file import TokenFile; from taskqd.model.roles import Role;"
         "[TokenFile(sys.argv[1]).add(sys.argv[2], Role.READ, None, 1.0, None) for _ in range(5)]"
@@ -178,7 +178,7 @@ def test_changes_of_many_at_once_are_all_kept(file: TokenFile, place: Path) -> N
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "open", "fchmod"])
-def test_a_change_that_fails_leaves_what_was_there(
+def test_failed_change_leaves_the_old_file(
     file: TokenFile, place: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     entry, _ = add(file)
@@ -198,7 +198,7 @@ def test_a_change_that_fails_leaves_what_was_there(
     assert file.read() == [entry]
 
 
-def test_what_a_change_that_was_cut_off_left_behind_is_replaced(file: TokenFile, place: Path) -> None:
+def test_rest_of_interrupted_change_is_replaced(file: TokenFile, place: Path) -> None:
     outside = place.parent / "outside"
     outside.write_text("precious")
     (place / "tokens.new").symlink_to(outside)
@@ -209,7 +209,7 @@ def test_what_a_change_that_was_cut_off_left_behind_is_replaced(file: TokenFile,
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can write files of others")
-def test_what_root_writes_is_the_owner_s(file: TokenFile, place: Path) -> None:
+def test_file_written_by_root_belongs_to_the_owner_of_the_directory(file: TokenFile, place: Path) -> None:
     os.chown(place, 12345, 23456)
     add(file)
     found = (place / "tokens").stat()
@@ -219,7 +219,7 @@ def test_what_root_writes_is_the_owner_s(file: TokenFile, place: Path) -> None:
     assert (found.st_uid, found.st_gid) == (12345, 23456)
 
 
-def test_what_anybody_else_writes_is_their_own(
+def test_file_written_by_another_user_belongs_to_that_user(
     file: TokenFile, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -229,19 +229,17 @@ def test_what_anybody_else_writes_is_their_own(
     assert (place / "tokens").stat().st_uid == os.getuid()
 
 
-def test_no_directory_is_an_error(tmp_path: Path) -> None:
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     file = TokenFile(str(tmp_path / "none"))
     for act in (file.read, lambda: add(file)):
         with pytest.raises(FileNotFoundError):
             act()
 
 
-# The token of an older version.
+# The plain token of an older version.
 
 
-def test_the_token_of_an_older_version_is_taken_over_once_and_left_where_it_is(
-    file: TokenFile, place: Path
-) -> None:
+def test_plain_token_is_imported_once_and_left_in_place(file: TokenFile, place: Path) -> None:
     path = plain(place, b"  sesame \n")
     other, _ = add(file)
     entry = file.import_plain_token(START)
@@ -255,12 +253,12 @@ def test_the_token_of_an_older_version_is_taken_over_once_and_left_where_it_is(
     assert file.stamp() == before
 
 
-def test_where_there_is_none_nothing_is_made(file: TokenFile, place: Path) -> None:
+def test_import_without_plain_file_makes_nothing(file: TokenFile, place: Path) -> None:
     assert file.import_plain_token(START) is None
     assert list(place.iterdir()) == []
 
 
-def test_another_one_takes_the_place_of_the_one_that_was_taken_over(file: TokenFile, place: Path) -> None:
+def test_changed_plain_token_replaces_the_imported_one(file: TokenFile, place: Path) -> None:
     plain(place)
     first = file.import_plain_token(START)
     plain(place, b"another")
@@ -270,7 +268,7 @@ def test_another_one_takes_the_place_of_the_one_that_was_taken_over(file: TokenF
     assert second != first
 
 
-def test_one_that_was_revoked_does_not_come_back_with_the_next_start(file: TokenFile, place: Path) -> None:
+def test_revoked_plain_token_is_not_imported_again(file: TokenFile, place: Path) -> None:
     path = plain(place)
     file.import_plain_token(START)
     file.revoke("token")
@@ -279,7 +277,7 @@ def test_one_that_was_revoked_does_not_come_back_with_the_next_start(file: Token
     assert file.read() == []
 
 
-def test_one_whose_file_is_gone_may_be_revoked_all_the_same(file: TokenFile, place: Path) -> None:
+def test_imported_token_without_plain_file_can_be_revoked(file: TokenFile, place: Path) -> None:
     path = plain(place)
     file.import_plain_token(START)
     path.unlink()
@@ -287,7 +285,7 @@ def test_one_whose_file_is_gone_may_be_revoked_all_the_same(file: TokenFile, pla
     assert file.read() == []
 
 
-def test_a_revocation_of_another_leaves_it(file: TokenFile, place: Path) -> None:
+def test_revoke_of_another_token_leaves_the_plain_file(file: TokenFile, place: Path) -> None:
     path = plain(place)
     file.import_plain_token(START)
     add(file)
@@ -296,9 +294,7 @@ def test_a_revocation_of_another_leaves_it(file: TokenFile, place: Path) -> None
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
-def test_one_that_others_may_read_is_refused_and_says_what_to_do(
-    file: TokenFile, place: Path, mode: int
-) -> None:
+def test_plain_file_readable_by_others_is_refused(file: TokenFile, place: Path, mode: int) -> None:
     path = plain(place, mode=mode)
     with pytest.raises(StartRefused, match=f"chmod 600 {path}") as refusal:
         file.import_plain_token(START)
@@ -309,7 +305,7 @@ def test_one_that_others_may_read_is_refused_and_says_what_to_do(
 @pytest.mark.parametrize(
     "content, why", [(b"", "is empty; remove it"), (b" \n", "is empty"), (b"\xff", "cannot be read")]
 )
-def test_one_that_is_none_is_refused(file: TokenFile, place: Path, content: bytes, why: str) -> None:
+def test_invalid_plain_file_is_refused(file: TokenFile, place: Path, content: bytes, why: str) -> None:
     plain(place, content)
     with pytest.raises(StartRefused, match=why):
         file.import_plain_token(START)

@@ -1,4 +1,4 @@
-"""Tokens as text, and what the file keeps of them: no file, no clock, no chance."""
+"""Tokens, their entries, and the content of the token file."""
 
 import json
 from typing import Any
@@ -22,15 +22,15 @@ def made(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> tuple[Entry
 
 
 def entry(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> Entry:
-    """Return an entry of which nobody has made a hash."""
+    """Return an entry with a hash that no token has."""
     fields = {"id": "0123abcd", "queue": None, "made_at": START, "expires_at": None}
     return Entry(**{**fields, "hash": Hash(COST, b"s" * 16, b"d" * 32), "name": name, "role": role, **more})
 
 
-# Made and checked.
+# Making and matching.
 
 
-def test_a_token_is_the_id_of_its_entry_and_a_secret() -> None:
+def test_make_token_returns_id_and_secret() -> None:
     found, text = made()
     assert found.id == CHANCE[:4].hex()
     assert text.startswith(f"{found.id}.")
@@ -39,7 +39,7 @@ def test_a_token_is_the_id_of_its_entry_and_a_secret() -> None:
     assert not found.is_bare
 
 
-def test_a_token_is_right_for_its_entry_alone() -> None:
+def test_matches_only_the_entry_of_the_token() -> None:
     found, text = made()
     assert tokens.matches(found, text)
     for wrong in (
@@ -55,7 +55,7 @@ def test_a_token_is_right_for_its_entry_alone() -> None:
         assert not tokens.matches(found, wrong)
 
 
-def test_the_entry_has_neither_the_token_nor_its_secret_and_the_hash_is_salted() -> None:
+def test_entry_contains_no_secret_and_a_salted_hash() -> None:
     found, text = made()
     written = tokens.encode_entries([found])
     assert text.encode() not in written
@@ -65,7 +65,7 @@ def test_the_entry_has_neither_the_token_nor_its_secret_and_the_hash_is_salted()
     assert found.hash.cost == Cost(14, 8, 1)
 
 
-def test_other_randomness_is_another_token() -> None:
+def test_make_token_depends_on_randomness() -> None:
     first, second = (
         tokens.make_token("ci", Role.READ, None, START, None, bytes([n]) * RANDOMNESS) for n in (1, 2)
     )
@@ -89,7 +89,7 @@ def test_other_randomness_is_another_token() -> None:
         ("", None),
     ],
 )
-def test_the_id_that_a_text_names(text: str, found: str | None) -> None:
+def test_parse_token_id_returns_the_id(text: str, found: str | None) -> None:
     assert tokens.parse_token_id(text) == found
 
 
@@ -106,35 +106,35 @@ def test_the_id_that_a_text_names(text: str, found: str | None) -> None:
         ({"expires_at": START - 1}, "choose a later time"),
     ],
 )
-def test_what_cannot_be_is_refused(fields: dict[str, Any], why: str) -> None:
+def test_make_token_refuses_invalid_arguments(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(BadRequest, match=why):
         made(**fields)
 
 
-def test_a_token_has_expired_from_its_end_on() -> None:
+def test_entry_is_expired_from_its_time_on() -> None:
     found, _ = made(expires_at=START + 10)
     assert [found.is_expired(START + seconds) for seconds in (0, 9.999, 10, 11)] == [False, False, True, True]
     assert not made()[0].is_expired(START + 1e9)
 
 
-def test_a_token_of_an_older_version_is_an_admin_s_and_is_taken_as_it_is() -> None:
+def test_bare_entry_is_an_admin_with_the_plain_token() -> None:
     found = tokens.make_bare_entry("sesame", START, CHANCE)
     assert (found.name, found.role, found.is_bare) == ("token", Role.ADMIN, True)
     assert tokens.matches(found, "sesame")
     assert not tokens.matches(found, f"{found.id}.sesame")
 
 
-def test_nobody_s_entry_costs_as_much_as_any_and_is_over() -> None:
-    nobody = tokens.placeholder_entry(CHANCE)
-    assert nobody.hash.cost == made()[0].hash.cost
-    assert nobody.is_expired(0.0)
+def test_placeholder_entry_has_the_default_cost_and_is_expired() -> None:
+    placeholder = tokens.placeholder_entry(CHANCE)
+    assert placeholder.hash.cost == made()[0].hash.cost
+    assert placeholder.is_expired(0.0)
     assert not tokens.matches(tokens.placeholder_entry(CHANCE, CHEAP), "x")
 
 
-# Several of them.
+# Several entries.
 
 
-def test_a_name_may_have_two_tokens_that_are_alike() -> None:
+def test_add_entry_takes_second_token_with_equal_rights() -> None:
     first = entry(queue="q")
     second = first._replace(id="0123abce")
     assert tokens.add_entry([first], second) == [first, second]
@@ -142,7 +142,7 @@ def test_a_name_may_have_two_tokens_that_are_alike() -> None:
 
 
 @pytest.mark.parametrize("other", [{"role": Role.READ, "queue": "q"}, {"queue": None}, {"queue": "r"}])
-def test_but_not_two_that_differ(other: dict[str, Any]) -> None:
+def test_add_entry_refuses_second_token_with_other_rights(other: dict[str, Any]) -> None:
     first = entry(queue="q")
     with pytest.raises(BadRequest, match="ci already has token 0123abcd with the role submit for queue q"):
         tokens.add_entry([first], first._replace(id="0123abce", **other))
@@ -150,7 +150,7 @@ def test_but_not_two_that_differ(other: dict[str, Any]) -> None:
         tokens.add_entry([first._replace(queue=None)], first)
 
 
-def test_a_token_is_taken_away_by_its_id_or_with_all_of_its_name() -> None:
+def test_split_entries_by_id_or_name() -> None:
     one, two, other = entry(), entry(id="0123abce"), entry("ana", id="0123abcf")
     assert tokens.split_entries([one, two, other], "0123abce") == ([two], [one, other])
     assert tokens.split_entries([one, other, two], "ci") == ([one, two], [other])
@@ -181,16 +181,16 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(ENTRIES, unique_by=lambda it: it.id, max_size=5))
-def test_what_is_written_is_read_again(entries: list[Entry]) -> None:
+def test_decode_entries_returns_what_was_encoded(entries: list[Entry]) -> None:
     assert tokens.decode_entries(tokens.encode_entries(entries), "tokens") == entries
 
 
-def test_admins_and_the_bare_one_are_read_again_too() -> None:
+def test_decode_entries_returns_admins_and_bare_entry() -> None:
     entries = [entry(role=Role.ADMIN), entry("token", Role.ADMIN, id="0123abce", is_bare=True)]
     assert tokens.decode_entries(b"\n" + tokens.encode_entries(entries) + b" \n\n", "tokens") == entries
 
 
-def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
+def test_encoded_entry_is_one_json_object_per_line() -> None:
     line = json.loads(tokens.encode_entries([entry(queue="builds", expires_at=START + 0.5)]))
     assert line == {
         "id": "0123abcd",
@@ -206,7 +206,7 @@ def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
 GOOD: dict[str, Any] = json.loads(tokens.encode_entries([entry()]))
 HASH = GOOD["hash"]
 ADVICE = "; correct or remove the line, or add a new token with `taskq token add`"
-"""All that is asserted of a line that msgspec refuses: its words change with its version."""
+"""The asserted part of the error of a line that msgspec refuses; the rest is the text of msgspec."""
 FLAWS: list[tuple[str, Any, str]] = [
     ("is no JSON", b"{", ADVICE),
     ("is no object", b"[]", ADVICE),
@@ -243,7 +243,7 @@ FLAWS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize("line, why", [flaw[1:] for flaw in FLAWS], ids=[flaw[0] for flaw in FLAWS])
-def test_a_line_that_cannot_be_right_is_named_and_its_hash_is_not(line: Any, why: str) -> None:
+def test_decode_entries_names_invalid_line_without_its_hash(line: Any, why: str) -> None:
     text = line if isinstance(line, bytes) else json.dumps(line).encode()
     with pytest.raises(StartRefused) as refusal:
         tokens.decode_entries(tokens.encode_entries([entry(id="0123abce")]) + text + b"\n", "/state/tokens")
@@ -253,7 +253,7 @@ def test_a_line_that_cannot_be_right_is_named_and_its_hash_is_not(line: Any, why
     assert "ZGRk" not in str(refusal.value)
 
 
-def test_an_id_stands_in_one_line_only_and_one_line_is_bare() -> None:
+def test_decode_entries_refuses_duplicate_id_and_second_bare_entry() -> None:
     with pytest.raises(StartRefused, match="line 2 is not a valid token: another line has the same id"):
         tokens.decode_entries(tokens.encode_entries([entry(), entry("ana")]), "tokens")
     bare = [entry(is_bare=True), entry(id="0123abce", is_bare=True)]
@@ -262,7 +262,7 @@ def test_an_id_stands_in_one_line_only_and_one_line_is_bare() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_other_bytes_are_refused_but_for_space(text: bytes) -> None:
+def test_decode_entries_refuses_any_other_bytes(text: bytes) -> None:
     if text.strip():
         with pytest.raises(StartRefused, match="not a valid token"):
             tokens.decode_entries(text, "tokens")

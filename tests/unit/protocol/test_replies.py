@@ -414,7 +414,7 @@ def test_describe_schedule_has_times_and_last_job() -> None:
 
 def test_describe_schedule_has_the_options_that_were_given() -> None:
     spec = Spec(label="l", retries=2, timeout=5.0, cwd="/x", slots=2, array=Array(1, 9), umask=0)
-    told = _scheduled(
+    document = _scheduled(
         spec=spec, cron="* * * * *", overlap=True, is_paused=True, last_run_at=1764000001.0, last_job=9
     )
     expected = {
@@ -427,8 +427,8 @@ def test_describe_schedule_has_the_options_that_were_given() -> None:
         "umask": "000",
     }
     expected |= {"cron": "* * * * *", "overlap": True, "paused": True, "last_job": 9}
-    assert {name: told.get(name) for name in expected} == expected
-    assert told["last_run_at"] == "2025-11-24T16:00:01.000Z"
+    assert {name: document.get(name) for name in expected} == expected
+    assert document["last_run_at"] == "2025-11-24T16:00:01.000Z"
 
 
 # Events.
@@ -485,10 +485,10 @@ def test_event_has_the_fields_of_the_journal_with_other_times_and_output(event: 
     line = replies.event(12, event)
     assert line.startswith(b"EVENT 12 {")
     assert line.endswith(b"}\r\n")
-    told = msgspec.json.decode(line.removeprefix(b"EVENT 12 "))
-    assert told.pop("at") == "2025-11-24T16:00:00.000Z"
-    assert told.pop("id", 7) == 7
-    assert told == msgspec.json.decode(text)
+    document = msgspec.json.decode(line.removeprefix(b"EVENT 12 "))
+    assert document.pop("at") == "2025-11-24T16:00:00.000Z"
+    assert document.pop("id", 7) == 7
+    assert document == msgspec.json.decode(text)
 
 
 def test_event_of_every_class_is_formatted() -> None:

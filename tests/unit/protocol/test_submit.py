@@ -293,7 +293,7 @@ def test_option_has_usage_unless_it_is_a_flag() -> None:
 
 def test_parse_submission_takes_tasks_as_dependencies() -> None:
     spec: Any = parse_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
-    assert spec.after == (7, TaskId(7, 3))  # until the dispatcher has it
+    assert spec.after == (7, TaskId(7, 3))  # the engine resolves it
     assert spec.after_any == (12,)
     assert spec.after_fail == (TaskId(5, 0), 6)
 

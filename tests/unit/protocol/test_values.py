@@ -207,7 +207,7 @@ def test_parse_time_refuses_other_text(text: str) -> None:
 def test_parse_time_returns_what_timestamp_formatted(seconds: float) -> None:
     text = timestamp(seconds)
     assert text is not None
-    assert values.parse_time(text) == pytest.approx(seconds, abs=0.0006)  # such a float is that coarse
+    assert values.parse_time(text) == pytest.approx(seconds, abs=0.0006)  # a float is not more exact
 
 
 @pytest.mark.parametrize("text, size", SIZES)

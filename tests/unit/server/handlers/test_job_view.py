@@ -1,4 +1,4 @@
-"""What is to be seen of a job: progress, sizes and output, from memory, the journal or a file."""
+"""The view of jobs: progress, documents and output, from memory, the journal or a file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def opened() -> Harness:
 
 
 def ended(stdout: Output, stderr: Output = NOTHING, reason: Reason | None = None) -> Harness:
-    """Return a house whose job 1 has ended with these outputs."""
+    """Return a harness whose job 1 has ended with these outputs."""
     harness = opened()
     harness.submit()
     harness.finish(1, Outcome(reason=reason, exit_code=0, stdout=stdout, stderr=stderr))
@@ -46,7 +46,7 @@ def both(harness: Harness) -> "Deferred[tuple[bytes, bytes]]":
 # Progress.
 
 
-def test_progress_is_what_the_running_job_reports_and_all_when_it_has_completed() -> None:
+def test_progress_is_reported_while_running_and_100_when_completed() -> None:
     harness = opened()
     harness.submit()
     job = harness.job(1)
@@ -57,7 +57,7 @@ def test_progress_is_what_the_running_job_reports_and_all_when_it_has_completed(
     assert harness.job_view.progress(job) == 100
 
 
-def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
+def test_progress_of_failed_job_is_the_last_report() -> None:
     harness = opened()
     harness.submit()
     harness.spool.percentages[1] = 42
@@ -65,7 +65,7 @@ def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
     assert harness.job_view.progress(harness.job(1)) == 42
 
 
-def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> None:
+def test_progress_of_pending_job_is_0() -> None:
     harness = opened()
     harness.submit(retries=1)
     harness.spool.percentages[1] = 42
@@ -80,7 +80,7 @@ def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> Non
 # Output.
 
 
-def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
+def test_read_of_running_job_returns_what_there_is() -> None:
     harness = opened()
     harness.submit()
     harness.spool.writers[1].write(1, b"so far")
@@ -100,7 +100,7 @@ def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
 
 
 @pytest.mark.parametrize("data", [b"hello\n", b"\xff\0\xfe"])
-def test_short_output_is_read_from_the_journal(data: bytes) -> None:
+def test_read_of_short_output_uses_the_journal(data: bytes) -> None:
     harness = ended(Output.inline(data), Output.inline(b"oh"))
     assert (read(harness, "stdout"), read(harness, "stderr"), read(harness, "stdout", 1, 1)) == (
         data,
@@ -110,14 +110,14 @@ def test_short_output_is_read_from_the_journal(data: bytes) -> None:
     assert result_of(both(harness)) == (data, b"oh")
 
 
-def test_long_output_is_read_from_its_file() -> None:
+def test_read_of_long_output_uses_the_file() -> None:
     harness = ended(Output(10_000), Output.inline(b"short"))
     harness.spool.leftovers[1, 1] = (b"x" * 10_000, b"")
     assert read(harness, "stdout", 9990, 100) == b"x" * 10
     assert result_of(both(harness)) == (b"x" * 10_000, b"short")
 
 
-def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
+def test_read_of_limited_output_returns_what_was_kept() -> None:
     harness = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
     job = harness.job_view.describe(harness.job(1))
     assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (
@@ -130,17 +130,17 @@ def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
 
 
 @pytest.mark.parametrize("offset, length", [(6, 1), (7, 10), (10**17, 10), (0, 0)])
-def test_beyond_the_end_there_is_nothing(offset: int, length: int) -> None:
+def test_read_beyond_the_end_is_empty(offset: int, length: int) -> None:
     harness = ended(Output.inline(b"hello\n"))
     assert read(harness, "stdout", offset, length) == b""
 
 
 @pytest.mark.parametrize("offset", [5000, 5001, 10**17])
-def test_beyond_the_end_of_a_file_nobody_looks_for_it(offset: int) -> None:
+def test_read_beyond_the_end_does_not_open_the_file(offset: int) -> None:
     assert read(ended(Output(5000)), "stdout", offset, 10) == b""
 
 
-def test_a_job_that_never_ran_has_printed_nothing() -> None:
+def test_read_of_job_that_never_ran_is_empty() -> None:
     harness = Harness(0)
     harness.submit()
     assert read(harness, "stdout") == b""
@@ -149,7 +149,7 @@ def test_a_job_that_never_ran_has_printed_nothing() -> None:
     assert result_of(both(harness)) == (b"", b"")
 
 
-def test_output_is_that_of_the_latest_attempt() -> None:
+def test_read_returns_output_of_the_latest_attempt() -> None:
     harness = ended(Output.inline(b"first"))
     harness.retry(1)
     harness.settle()
@@ -160,7 +160,7 @@ def test_output_is_that_of_the_latest_attempt() -> None:
     assert read(harness, "stdout") == b"second!"
 
 
-def test_output_of_the_last_attempt_can_be_read_while_the_next_one_waits() -> None:
+def test_read_returns_output_of_the_last_attempt_while_pending() -> None:
     harness = opened()
     harness.submit(retries=1)
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"first")))
@@ -172,7 +172,7 @@ def test_output_of_the_last_attempt_can_be_read_while_the_next_one_waits() -> No
 
 
 @pytest.mark.parametrize("slots", [0, 1])
-def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
+def test_result_of_unfinished_job_is_refused(slots: int) -> None:
     harness = Harness(slots)
     harness.engine.start()
     harness.submit()
@@ -182,14 +182,14 @@ def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(replies.MAX_RESULT_STREAM + 1, 0), (0, replies.MAX_RESULT_STREAM + 1)])
-def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> None:
+def test_result_that_is_too_large_is_refused_with_its_size(sizes: tuple[int, int]) -> None:
     harness = ended(Output(sizes[0]), Output(sizes[1]))
     error = error_of(both(harness))
     assert isinstance(error, TooLarge)
     assert all(str(part) in str(error) for part in (*sizes, "OUTPUT 1"))
 
 
-def test_a_result_may_be_as_large_as_the_contract_says() -> None:
+def test_result_of_the_maximum_size_is_returned() -> None:
     harness = ended(Output(replies.MAX_RESULT_STREAM), Output(replies.MAX_RESULT_STREAM))
     harness.spool.leftovers[1, 1] = (b"x" * replies.MAX_RESULT_STREAM, b"y" * replies.MAX_RESULT_STREAM)
     assert [len(data) for data in result_of(both(harness))] == [replies.MAX_RESULT_STREAM] * 2
@@ -198,12 +198,12 @@ def test_a_result_may_be_as_large_as_the_contract_says() -> None:
 @pytest.mark.parametrize(
     "outputs", [(Output(5000), Output()), (Output(), Output(5000)), (Output(5000), Output(5000))]
 )
-def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tuple[Output, Output]) -> None:
+def test_read_of_missing_file_is_store_failed(outputs: tuple[Output, Output]) -> None:
     harness = ended(*outputs)
     assert isinstance(error_of(both(harness)), StoreFailed)
 
 
-def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
+def test_read_of_interrupted_attempt_without_output_is_empty() -> None:
     journal: list[Event] = [
         Submitted(id=1, at=START, owner="ada", command="true"),
         Started(id=1, at=START, attempt=1),
@@ -217,7 +217,7 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
 
 
 def retried() -> Harness:
-    """Return a house whose job 1 has had two attempts and is in its third."""
+    """Return a harness whose job 1 has had two attempts and is in its third."""
     harness = opened()
     harness.submit(retries=2)
     for output in (b"one", b"three"):
@@ -233,7 +233,7 @@ def replace(outcome: Outcome, **values: Any) -> Outcome:
 
 
 @pytest.mark.parametrize("attempt, output", [(1, b"one"), (2, b"three"), (3, b"fifth"), (None, b"fifth")])
-def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: bytes) -> None:
+def test_read_takes_the_number_of_an_attempt(attempt: int | None, output: bytes) -> None:
     harness = retried()
     job = harness.job(1)
     assert harness.job_view.stream_size(job, "stdout", attempt) == len(output)
@@ -241,7 +241,7 @@ def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: byt
     assert result_of(harness.job_view.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
 
 
-def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> None:
+def test_read_of_earlier_attempt_uses_its_file() -> None:
     harness = opened()
     harness.submit(retries=1)
     harness.finish(1, replace(FAILED, stdout=Output(6000)))
@@ -252,7 +252,7 @@ def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> No
 
 
 @pytest.mark.parametrize("attempt", [0, 4])
-def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: int) -> None:
+def test_read_of_unknown_attempt_is_refused_with_the_known_ones(attempt: int) -> None:
     harness = retried()
     with pytest.raises(WrongState, match="known attempts: 1 to 3"):
         harness.job_view.read(harness.job(1), "stdout", 0, 10, attempt)
@@ -261,7 +261,7 @@ def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: in
         harness.job_view.stream_size(harness.job(1), "stdout", 1)
 
 
-def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
+def test_read_of_attempt_before_the_first_is_refused() -> None:
     harness = opened()
     harness.submit(hold=True)
     assert read(harness, "stdout") == b""
@@ -273,7 +273,7 @@ def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
 # SHOW.
 
 
-def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
+def test_show_has_all_attempts_and_current_sizes() -> None:
     harness = retried()
     shown = harness.job_view.show(harness.job(1))
     assert [(run["attempt"], run["stdout_bytes"]) for run in shown["runs"]] == [(1, 3), (2, 5), (3, 5)]
@@ -284,7 +284,7 @@ def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
     )
 
 
-def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
+def test_show_of_job_that_never_started_has_no_attempts() -> None:
     harness = opened()
     harness.submit(hold=True)
     shown = harness.job_view.show(harness.job(1))
@@ -294,7 +294,7 @@ def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
 # Arrays.
 
 
-def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
+def test_progress_of_array_is_the_share_of_ended_tasks() -> None:
     harness = Harness(slots=3)
     harness.engine.start()
     harness.submit(array=Array(1, 3))
@@ -308,7 +308,7 @@ def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
     assert harness.job_view.progress(harness.job(5)) == 100
 
 
-# Whether it is stopped.
+# Stopped processes.
 
 
 def test_show_says_that_the_process_of_a_running_job_is_stopped() -> None:
@@ -327,7 +327,7 @@ def test_show_says_that_the_process_of_a_running_job_is_stopped() -> None:
 @pytest.mark.parametrize(
     "look", [both, lambda harness: harness.job_view.read(harness.job(1), "stdout", 10, 90)]
 )
-def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_it(
+def test_read_of_truncated_file_is_store_failed(
     look: Callable[[Harness], "Deferred[object]"],
 ) -> None:
     harness = ended(Output(100))

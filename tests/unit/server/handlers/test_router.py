@@ -1,4 +1,4 @@
-"""What each verb does and answers, and for whom."""
+"""The reply to each verb, through the router."""
 
 import json
 from typing import Any
@@ -47,55 +47,55 @@ def opened(slots: int = 2) -> Harness:
 
 
 def ask(
-    harness: Harness, line: str, caller: FakeClient | None = None, blocks: list[bytes] | None = None
+    harness: Harness, line: str, client: FakeClient | None = None, blocks: list[bytes] | None = None
 ) -> Any:
     """Return the Deferred of the reply to a request."""
     request = parser.parse_line(line.encode())
-    return maybeDeferred(harness.router.handle, caller or FakeClient(), request, blocks or [])
+    return maybeDeferred(harness.router.handle, client or FakeClient(), request, blocks or [])
 
 
 def answer(harness: Harness, line: str) -> str:
-    """Return the reply to a request, once all is durable."""
+    """Return the reply to a request once everything is durable."""
     replied = ask(harness, line)
     harness.settle()
     return bytes(result_of(replied)).decode()
 
 
-def answer_of(harness: Harness, line: str, caller: FakeClient) -> str:
-    """Return the reply that somebody gets at once."""
-    return bytes(result_of(ask(harness, line, caller))).decode()
+def answer_of(harness: Harness, line: str, client: FakeClient) -> str:
+    """Return the reply to a client that is answered at once."""
+    return bytes(result_of(ask(harness, line, client))).decode()
 
 
-def refusal(harness: Harness, line: str, caller: FakeClient | None = None) -> BaseException:
-    return error_of(ask(harness, line, caller))
+def refusal(harness: Harness, line: str, client: FakeClient | None = None) -> BaseException:
+    return error_of(ask(harness, line, client))
 
 
 def shown(harness: Harness, line: str) -> Any:
-    """Return the JSON of a reply of one word and one value."""
+    """Return the JSON document of a reply."""
     return json.loads(answer(harness, line).split(" ", 1)[1])
 
 
-def whole_answer(harness: Harness, line: str, caller: FakeClient | None = None) -> list[str]:
-    """Return the lines of a reply that is sent in portions."""
-    caller = caller or FakeClient()
-    end = result_of(ask(harness, line, caller))
-    return (caller.sent + bytes(end)).decode().splitlines(keepends=True)
+def whole_answer(harness: Harness, line: str, client: FakeClient | None = None) -> list[str]:
+    """Return the lines of a reply that is sent in parts."""
+    client = client or FakeClient()
+    end = result_of(ask(harness, line, client))
+    return (client.sent + bytes(end)).decode().splitlines(keepends=True)
 
 
 def listed(harness: Harness, line: str) -> tuple[list[int], str]:
-    """Return the ids that a LIST gives, and its last line."""
+    """Return the ids that LIST returns, and its last line."""
     *lines, end = whole_answer(harness, line)
     return [json.loads(text.removeprefix("JOB "))["id"] for text in lines], end
 
 
-def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
+def test_router_has_a_handler_for_every_verb() -> None:
     assert opened().router.verbs == set(verbs.VERBS)
 
 
-# The three that were asked for.
+# SUBMIT, STATUS and RESULT.
 
 
-def test_submit_status_and_result_have_the_form_that_they_keep_for_ever() -> None:
+def test_submit_status_and_result_have_their_stable_format() -> None:
     harness = opened()
     assert answer(harness, "SUBMIT echo hello") == "JOB_ID 1\r\n"
     assert answer(harness, "STATUS 1") == "STATUS RUNNING 0\r\n"
@@ -117,107 +117,105 @@ def test_submit_status_and_result_have_the_form_that_they_keep_for_ever() -> Non
         (Outcome(reason=Reason.SPAWN, detail="no"), "-"),
     ],
 )
-def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code: str) -> None:
+def test_result_has_exit_code_or_signal_or_none(outcome: Outcome, code: str) -> None:
     harness = opened()
     harness.submit()
     harness.finish(1, outcome)
     assert answer(harness, "RESULT 1") == f'RESULT "" "" {code}\r\n'
 
 
-def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_has_the_exit_code_at_the_time_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "RESULT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
-    caller.can_send = False
-    replied = ask(harness, "RESULT 1", caller)
+    client.can_send = False
+    replied = ask(harness, "RESULT 1", client)
     harness.retry(1)
     harness.settle()
-    caller.can_send = True
-    caller.writable_waiters.pop().callback(None)
-    assert caller.sent + result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
+    client.can_send = True
+    client.writable_waiters.pop().callback(None)
+    assert client.sent + result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
 
 
-def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_result_is_sent_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "RESULT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     stdout, stderr = Output.inline(b'"\xff' * 15), Output.inline(b"e" * 12)
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=stdout, stderr=stderr))
-    caller.can_send = False
-    replied, sizes = ask(harness, "RESULT 1", caller), [len(caller.sent)]
-    while caller.writable_waiters:
-        caller.writable_waiters.pop().callback(None)
-        sizes.append(len(caller.sent))
+    client.can_send = False
+    replied, sizes = ask(harness, "RESULT 1", client), [len(client.sent)]
+    while client.writable_waiters:
+        client.writable_waiters.pop().callback(None)
+        sizes.append(len(client.sent))
     assert sizes == [38, 68, 111, 111]
-    whole = caller.sent + result_of(replied)
+    whole = client.sent + result_of(replied)
     assert whole == b'RESULT "%b" "%b" 0\r\n' % (b'\\"\\xFF' * 15, b"e" * 12)
 
 
 @pytest.mark.parametrize("line", ["RESULT 1", "OUTPUT 1 stdout"])
-def test_a_reply_that_cannot_be_finished_ends_the_connection(
+def test_reply_that_cannot_be_finished_aborts_the_connection(
     monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.setattr(output, "RESULT_CHUNK", 10)
     monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     harness.spool.leftovers[1, 1] = (b"x" * 10_000, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
-    caller.can_send = False
-    replied = ask(harness, line, caller)
-    assert b"xxxxx" in caller.sent
+    client.can_send = False
+    replied = ask(harness, line, client)
+    assert b"xxxxx" in client.sent
     del harness.spool.leftovers[1, 1]
-    caller.writable_waiters.pop().callback(None)
+    client.writable_waiters.pop().callback(None)
     assert result_of(replied) == b""
-    (why,) = caller.aborts
+    (why,) = client.aborts
     assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be finished" in why
 
 
 @pytest.mark.parametrize("missing", [1, 2])
-def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
-    monkeypatch: pytest.MonkeyPatch, missing: int
-) -> None:
+def test_long_result_with_missing_file_is_an_error(monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
     monkeypatch.setattr(output, "RESULT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     streams = [b"x" * 100, b"y" * 100]
     streams[missing - 1] = b""
     harness.spool.leftovers[1, 1] = (streams[0], streams[1])
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
-    assert isinstance(error_of(ask(harness, "RESULT 1", caller)), OSError | TaskqError)
-    assert caller.sent == b""
-    assert caller.aborts == []
+    assert isinstance(error_of(ask(harness, "RESULT 1", client)), OSError | TaskqError)
+    assert client.sent == b""
+    assert client.aborts == []
 
 
-def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
+def test_truncated_output_aborts_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     harness.spool.leftovers[1, 1] = (b"x" * 15, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
-    assert result_of(ask(harness, "OUTPUT 1 stdout", caller)) == b""
-    (why,) = caller.aborts
+    assert result_of(ask(harness, "OUTPUT 1 stdout", client)) == b""
+    (why,) = client.aborts
     assert "stdout of attempt 1 of job 1 is truncated: it had 20 bytes" in why
 
 
-def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_output_is_sent_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     harness.submit()
     harness.spool.writers[1].write(1, b"0123456789" * 3)
-    caller.can_send = False
-    replied = ask(harness, "OUTPUT 1 stdout --offset=1", caller)
-    assert caller.sent == b"DATA stdout 1 29\r\n1234567890"
+    client.can_send = False
+    replied = ask(harness, "OUTPUT 1 stdout --offset=1", client)
+    assert client.sent == b"DATA stdout 1 29\r\n1234567890"
     harness.finish(1, Outcome(reason=None, exit_code=1, stdout=Output.inline(b"0123456789" * 3)))
-    while caller.writable_waiters:
-        caller.writable_waiters.pop().callback(None)
-    assert caller.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
+    while client.writable_waiters:
+        client.writable_waiters.pop().callback(None)
+    assert client.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
 
 
-def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
+def test_result_of_running_job_is_not_finished() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -228,7 +226,7 @@ def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
 @pytest.mark.parametrize(
     "line", [f"{verb} 9" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY")]
 )
-def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
+def test_unknown_id_is_no_such_job(line: str) -> None:
     harness = opened()
     harness.submit()
     assert isinstance(refusal(harness, line), NoSuchJob)
@@ -244,11 +242,11 @@ def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
         ("\xff", UnknownCommand),
     ],
 )
-def test_a_request_that_could_not_be_read_is_refused_for_that(line: str, error: type[TaskqError]) -> None:
+def test_request_with_parse_error_raises_it(line: str, error: type[TaskqError]) -> None:
     assert isinstance(refusal(opened(), line), error)
 
 
-def test_a_submission_s_blocks_go_by_their_names() -> None:
+def test_submit_passes_blocks_by_name() -> None:
     harness = opened()
     result = ask(harness, "SUBMIT --stdin=2 --script=6", blocks=[b"echo 1", b"in"])
     harness.settle()
@@ -258,7 +256,7 @@ def test_a_submission_s_blocks_go_by_their_names() -> None:
     assert harness.spool.blocks[2] == {"stdin": b""}
 
 
-def test_a_submission_belongs_to_whoever_asked() -> None:
+def test_submitted_job_belongs_to_the_client() -> None:
     harness = opened()
     ask(harness, "SUBMIT true", FakeClient(Principal("grace", Role.ADMIN)))
     harness.settle()
@@ -268,7 +266,7 @@ def test_a_submission_belongs_to_whoever_asked() -> None:
 # SHOW and LIST.
 
 
-def test_show_tells_all_that_is_known() -> None:
+def test_show_has_all_fields() -> None:
     harness = opened()
     answer(harness, "SUBMIT --label=x --retries=2 --env=A=1 echo hello")
     harness.spool.percentages[1] = 30
@@ -323,7 +321,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize("line, ids", LISTS)
-def test_a_list_has_the_jobs_that_were_asked_for_and_says_how_many(line: str, ids: list[int]) -> None:
+def test_list_has_matching_jobs_and_their_number(line: str, ids: list[int]) -> None:
     harness = opened(1)
     harness.submit()
     harness.finish(1)
@@ -368,7 +366,7 @@ ARRAY_LISTS = [
 
 
 @pytest.mark.parametrize("line, ids", ARRAY_LISTS)
-def test_a_list_has_an_array_as_one_and_its_tasks_if_they_are_asked_for(line: str, ids: list[int]) -> None:
+def test_list_has_tasks_only_on_request(line: str, ids: list[int]) -> None:
     harness = opened(0)
     for words in ("", "--array=1-3 --queue=q", "--queue=q", "--array=0-1 --key=k", ""):
         answer(harness, f"SUBMIT {words} true")
@@ -376,19 +374,19 @@ def test_a_list_has_an_array_as_one_and_its_tasks_if_they_are_asked_for(line: st
     assert listed(harness, line) == (ids, f"END {len(ids)}\r\n")
 
 
-def test_only_an_array_has_tasks_to_list() -> None:
+def test_list_of_tasks_needs_an_array() -> None:
     harness = opened()
     harness.submit()
     assert isinstance(refusal(harness, "LIST --array=1"), WrongState)
     assert isinstance(refusal(harness, "LIST --array=2"), NoSuchJob)
 
 
-def test_a_list_of_nothing_ends_at_once() -> None:
+def test_list_without_matches_is_empty() -> None:
     assert listed(opened(), "LIST") == ([], "END 0\r\n")
     assert listed(opened(), "LIST --reverse") == ([], "END 0\r\n")
 
 
-def test_a_list_has_100_jobs_unless_told() -> None:
+def test_list_has_100_jobs_by_default() -> None:
     harness = opened(0)
     for _ in range(130):
         harness.submit()
@@ -396,48 +394,48 @@ def test_a_list_has_100_jobs_unless_told() -> None:
     assert listed(harness, "LIST --limit=1000")[1] == "END 130\r\n"
 
 
-def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
-    harness, caller = opened(0), FakeClient()
+def test_list_without_matches_yields_to_the_reactor() -> None:
+    harness, client = opened(0), FakeClient()
     for _ in range(10):
         harness.submit()
-    caller.can_send = False
-    replied = ask(harness, "LIST --queue=other", caller)
+    client.can_send = False
+    replied = ask(harness, "LIST --queue=other", client)
     waited = 0
-    while caller.writable_waiters:
+    while client.writable_waiters:
         waited += 1
-        caller.writable_waiters.pop().callback(None)
-    assert (waited, caller.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
+        client.writable_waiters.pop().callback(None)
+    assert (waited, client.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
 
 
-def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_yields_after_a_thousand_unused_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "IDS_PER_STEP", 3)
-    harness, caller = opened(20), FakeClient()
+    harness, client = opened(20), FakeClient()
     for number in range(1, 11):
         harness.submit()
         harness.finish(number)
     for number in range(1, 10):
         harness.remove(number)
     harness.settle()
-    caller.can_send = False
-    replied = ask(harness, "LIST", caller)
+    client.can_send = False
+    replied = ask(harness, "LIST", client)
     waited = 0
-    while caller.writable_waiters:
+    while client.writable_waiters:
         waited += 1
-        caller.writable_waiters.pop().callback(None)
-    assert (waited, (caller.sent + result_of(replied)).count(b"JOB")) == (5, 1)
+        client.writable_waiters.pop().callback(None)
+    assert (waited, (client.sent + result_of(replied)).count(b"JOB")) == (5, 1)
 
 
-def test_a_list_waits_for_its_caller_to_read() -> None:
+def test_list_waits_for_the_client_to_read() -> None:
     harness = opened(0)
     for _ in range(3):
         harness.submit()
-    caller = FakeClient()
-    caller.can_send = False
-    replied = ask(harness, "LIST", caller)
-    assert caller.sent.count(b"JOB") == 1
-    caller.can_send = True
-    caller.writable_waiters.pop().callback(None)
-    assert (caller.sent + result_of(replied)).count(b"JOB") == 3
+    client = FakeClient()
+    client.can_send = False
+    replied = ask(harness, "LIST", client)
+    assert client.sent.count(b"JOB") == 1
+    client.can_send = True
+    client.writable_waiters.pop().callback(None)
+    assert (client.sent + result_of(replied)).count(b"JOB") == 3
 
 
 # OUTPUT.
@@ -458,7 +456,7 @@ def test_a_list_waits_for_its_caller_to_read() -> None:
         ("--tail=0", "DATA stdout 10 0\r\n\r\n"),
     ],
 )
-def test_output_is_a_piece_of_a_stream_with_its_place(words: str, reply: str) -> None:
+def test_output_has_the_part_and_its_offset(words: str, reply: str) -> None:
     harness = opened()
     harness.submit()
     harness.spool.writers[1].write(1, b"0123456789")
@@ -468,7 +466,7 @@ def test_output_is_a_piece_of_a_stream_with_its_place(words: str, reply: str) ->
     assert answer(harness, "OUTPUT 1 stderr") == "DATA stderr 0 0\r\n\r\n"
 
 
-def test_output_that_cannot_be_read_is_refused() -> None:
+def test_output_that_cannot_be_read_is_an_error() -> None:
     harness = opened()
     harness.submit()
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(5000)))
@@ -477,7 +475,7 @@ def test_output_that_cannot_be_read_is_refused() -> None:
 
 
 @pytest.mark.parametrize("number, text", [(1, "one"), (2, "two!")])
-def test_output_of_an_earlier_attempt_is_asked_for_by_its_number(number: int, text: str) -> None:
+def test_output_takes_the_number_of_an_attempt(number: int, text: str) -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=0.0)
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
@@ -492,7 +490,7 @@ def test_output_of_an_earlier_attempt_is_asked_for_by_its_number(number: int, te
     assert isinstance(refusal(harness, "OUTPUT 1 stdout --attempt=3"), WrongState)
 
 
-def test_an_array_has_no_output_of_its_own_and_says_whose_to_ask_for() -> None:
+def test_output_of_array_is_refused_with_its_tasks() -> None:
     harness = opened(1)
     answer(harness, "SUBMIT --array=5-7 true")
     for line in ("RESULT 1", "OUTPUT 1 stdout"):
@@ -520,7 +518,7 @@ def test_wait_answers_when_the_job_has_ended() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 2.5])
-def test_wait_is_timed_out_and_leaves_no_waiter(timeout: float) -> None:
+def test_wait_that_times_out_leaves_no_waiter(timeout: float) -> None:
     harness = opened()
     harness.submit()
     waiting = ask(harness, f"WAIT 1 --timeout={timeout}")
@@ -532,12 +530,12 @@ def test_wait_is_timed_out_and_leaves_no_waiter(timeout: float) -> None:
     harness.finish(1)
 
 
-def test_a_wait_is_let_go_with_its_caller() -> None:
+def test_wait_ends_when_the_client_disconnects() -> None:
     harness = opened()
     harness.submit()
-    caller = FakeClient()
-    waiting = ask(harness, "WAIT 1", caller)
-    caller.held[0].cancel()
+    client = FakeClient()
+    waiting = ask(harness, "WAIT 1", client)
+    client.held[0].cancel()
     assert not isinstance(error_of(waiting), TaskqError)
     assert not harness.engine.waiter_count
 
@@ -545,7 +543,7 @@ def test_a_wait_is_let_go_with_its_caller() -> None:
 # CANCEL and RETRY.
 
 
-def test_cancel_is_answered_when_it_is_decided() -> None:
+def test_cancel_answers_with_the_status() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -558,14 +556,14 @@ def test_cancel_is_answered_when_it_is_decided() -> None:
 
 
 @pytest.mark.parametrize("name, number", [("", 15), (" --signal=INT", 2), (" --signal=SIGKILL", 9)])
-def test_cancel_sends_the_signal_that_was_asked_for(name: str, number: int) -> None:
+def test_cancel_sends_the_requested_signal(name: str, number: int) -> None:
     harness = opened()
     harness.submit()
     answer(harness, f"CANCEL 1{name}")
     assert harness.executor.signals == [(1, Reason.CANCELLED, number)]
 
 
-def test_retry_answers_with_the_id_and_a_job_that_has_not_ended_is_refused() -> None:
+def test_retry_answers_with_the_id_or_refuses_unfinished_job() -> None:
     harness = opened()
     harness.submit()
     assert isinstance(refusal(harness, "RETRY 1"), WrongState)
@@ -575,7 +573,7 @@ def test_retry_answers_with_the_id_and_a_job_that_has_not_ended_is_refused() -> 
     assert harness.job(1).status is Status.RUNNING
 
 
-def test_cancel_with_cascade_also_ends_what_would_come_after() -> None:
+def test_cancel_with_cascade_also_cancels_dependents() -> None:
     harness = opened(1)
     harness.submit()
     answer(harness, "SUBMIT --after=1 true")
@@ -584,7 +582,7 @@ def test_cancel_with_cascade_also_ends_what_would_come_after() -> None:
     assert harness.statuses() == [Status.RUNNING, Status.CANCELLED, Status.CANCELLED]
 
 
-def test_a_task_is_named_by_its_array_and_index_wherever_an_id_is_taken() -> None:
+def test_task_reference_is_accepted_in_place_of_an_id() -> None:
     harness = opened(1)
     answer(harness, "SUBMIT --array=5-7 true")
     assert answer(harness, "STATUS 1.5") == "STATUS RUNNING 0\r\n"
@@ -608,7 +606,7 @@ def test_a_task_is_named_by_its_array_and_index_wherever_an_id_is_taken() -> Non
 # HOLD, RELEASE, SET and WHY.
 
 
-def test_a_held_job_starts_once_it_is_released() -> None:
+def test_held_job_starts_after_release() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -621,11 +619,11 @@ def test_a_held_job_starts_once_it_is_released() -> None:
     assert answer(harness, "STATUS 2") == "STATUS RUNNING 0\r\n"
     for verb in ("HOLD", "RELEASE"):
         assert isinstance(refusal(harness, f"{verb} 2"), WrongState)
-    told = [event for event in harness.journal.events if isinstance(event, Held | Released)]
-    assert [event.by for event in told] == ["ada", "ada"]
+    found = [event for event in harness.journal.events if isinstance(event, Held | Released)]
+    assert [event.by for event in found] == ["ada", "ada"]
 
 
-def test_set_answers_with_the_job_as_it_is_then() -> None:
+def test_set_answers_with_the_changed_job() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit(label="x", timeout=5.0)
@@ -637,7 +635,7 @@ def test_set_answers_with_the_job_as_it_is_then() -> None:
     assert isinstance(refusal(harness, "SET 2 --slots=2"), BadRequest)
 
 
-def test_why_says_what_a_job_waits_for_in_one_line() -> None:
+def test_why_explains_a_pending_job_in_one_line() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -657,7 +655,7 @@ def queues(harness: Harness) -> dict[str, Any]:
     return {queue["name"]: queue for queue in found}
 
 
-def test_queues_has_each_queue_with_its_slots_and_counts() -> None:
+def test_queues_lists_slots_and_counts() -> None:
     harness = Harness(3, queues={"gpu": 1})
     harness.engine.start()
     for queue in ("gpu", "gpu", "mail"):
@@ -671,7 +669,7 @@ def test_queues_has_each_queue_with_its_slots_and_counts() -> None:
     }
 
 
-def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
+def test_set_queue_changes_slots_while_running() -> None:
     harness = Harness(3, queues={"gpu": 1})
     harness.engine.start()
     for _ in range(3):
@@ -685,7 +683,7 @@ def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])
-def test_nothing_starts_while_it_is_paused(words: str) -> None:
+def test_paused_queue_starts_nothing(words: str) -> None:
     harness = opened(1)
     assert answer(harness, f"PAUSE{words}") == "OK\r\n"
     answer(harness, "SUBMIT --queue=gpu true")
@@ -703,7 +701,7 @@ def schedules(harness: Harness) -> list[Any]:
     return found
 
 
-def test_a_schedule_is_made_shown_paused_and_ended() -> None:
+def test_schedule_is_added_listed_paused_and_deleted() -> None:
     harness = opened()
     assert schedules(harness) == []
     assert answer(harness, "SCHEDULE --every=1h --queue=q echo hello") == "OK 1\r\n"
@@ -730,21 +728,21 @@ def test_a_schedule_is_made_shown_paused_and_ended() -> None:
         assert isinstance(refusal(harness, line), NoSuchJob), line
 
 
-def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
+def test_queues_waits_for_the_client_to_read() -> None:
     harness = Harness(queues={"a": 1, "b": 1})
-    caller = FakeClient()
-    caller.can_send = False
-    replied = ask(harness, "QUEUES", caller)
-    assert caller.sent.count(b"QUEUE") == 1
-    caller.can_send = True
-    caller.writable_waiters.pop().callback(None)
-    assert (caller.sent + result_of(replied)).count(b"QUEUE") == 3
+    client = FakeClient()
+    client.can_send = False
+    replied = ask(harness, "QUEUES", client)
+    assert client.sent.count(b"QUEUE") == 1
+    client.can_send = True
+    client.writable_waiters.pop().callback(None)
+    assert (client.sent + result_of(replied)).count(b"QUEUE") == 3
 
 
-# Who and what the server is.
+# The server and its clients.
 
 
-def test_stats_has_the_resources_and_how_much_of_them_is_taken() -> None:
+def test_stats_has_resources_and_their_use() -> None:
     harness = Harness(resources={"gpu": 2, "disk": 5})
     harness.engine.start()
     answer(harness, "SUBMIT --need=gpu:2 true")
@@ -754,7 +752,7 @@ def test_stats_has_the_resources_and_how_much_of_them_is_taken() -> None:
     }
 
 
-def test_stats_has_the_counters_and_gauges() -> None:
+def test_stats_has_counters_and_gauges() -> None:
     harness = opened(1)
     for _ in range(3):
         harness.submit()
@@ -772,7 +770,7 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert shown(harness, "STATS")["store"]["failure"] == "no space left"
 
 
-def test_hello_says_who_both_are() -> None:
+def test_hello_describes_server_and_client() -> None:
     harness = opened()
     word, version, text = answer(harness, "HELLO").split(" ", 2)
     hello = json.loads(text)
@@ -785,17 +783,17 @@ def test_hello_says_who_both_are() -> None:
     assert json.loads(stranger.split(b" ", 2)[2])["you"] is None
 
 
-def test_auth_makes_whoever_has_the_token_an_admin() -> None:
+def test_auth_with_admin_token_makes_the_client_an_admin() -> None:
     harness = opened()
-    caller = FakeClient(None)
-    assert isinstance(refusal(harness, "AUTH wrong", caller), AuthFailed)
-    assert (caller.principal, caller.failures) == (None, 1)
-    assert result_of(ask(harness, "AUTH sesame", caller)) == b"OK token admin\r\n"
-    assert caller.principal == Principal("token", Role.ADMIN)
+    client = FakeClient(None)
+    assert isinstance(refusal(harness, "AUTH wrong", client), AuthFailed)
+    assert (client.principal, client.failures) == (None, 1)
+    assert result_of(ask(harness, "AUTH sesame", client)) == b"OK token admin\r\n"
+    assert client.principal == Principal("token", Role.ADMIN)
 
 
 @pytest.mark.parametrize(
-    "who, told",
+    "principal, found",
     [
         (Principal("ann", Role.SUBMIT, "pid 1", uid=7), {"name": "ann", "role": "submit", "from": "pid 1"}),
         (
@@ -804,9 +802,9 @@ def test_auth_makes_whoever_has_the_token_an_admin() -> None:
         ),
     ],
 )
-def test_hello_says_what_one_is_taken_for(who: Principal, told: dict[str, str]) -> None:
-    reply = result_of(ask(opened(), "HELLO", FakeClient(who)))
-    assert json.loads(reply.split(b" ", 2)[2])["you"] == told
+def test_hello_has_the_fields_of_the_principal(principal: Principal, found: dict[str, str]) -> None:
+    reply = result_of(ask(opened(), "HELLO", FakeClient(principal)))
+    assert json.loads(reply.split(b" ", 2)[2])["you"] == found
 
 
 def test_hello_and_stats_have_every_limit() -> None:
@@ -820,18 +818,18 @@ def test_hello_and_stats_have_every_limit() -> None:
     assert (stats["max_output"], stats["line"]) == (1000, 2048)
 
 
-def test_auth_says_who_one_is_then() -> None:
-    harness, caller = opened(), FakeClient(None)
+def test_auth_answers_with_name_and_role() -> None:
+    harness, client = opened(), FakeClient(None)
     harness.authenticator.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
-    assert result_of(ask(harness, "AUTH t", caller)) == b"OK ann submit\r\n"
-    assert caller.principal == harness.authenticator.tokens["t"]
+    assert result_of(ask(harness, "AUTH t", client)) == b"OK ann submit\r\n"
+    assert client.principal == harness.authenticator.tokens["t"]
 
 
-def expected(harness: Harness, caller: FakeClient, line: str) -> TaskqError | None:
-    return harness.router.check_before_blocks(caller, parser.parse_line(line.encode())).error
+def expected(harness: Harness, client: FakeClient, line: str) -> TaskqError | None:
+    return harness.router.check_before_blocks(client, parser.parse_line(line.encode())).error
 
 
-def test_blocks_are_expected_of_those_who_may_send_them() -> None:
+def test_check_before_blocks_refuses_forbidden_submissions() -> None:
     harness = Harness(limits=Limits(block=10))
     line = "SUBMIT --stdin=10 cat"
     reader, user = (FakeClient(Principal("ann", role)) for role in (Role.READ, Role.SUBMIT))
@@ -844,36 +842,36 @@ def test_blocks_are_expected_of_those_who_may_send_them() -> None:
     assert isinstance(expected(harness, user, "SCHEDULE --every=1h --stdin=1 cat"), BadRequest)
 
 
-def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() -> None:
+def test_invalid_token_is_auth_required_for_every_request() -> None:
     harness = opened()
-    caller = FakeClient(Principal("ann", Role.ADMIN, token="1"))
-    assert answer_of(harness, "STATS", caller).startswith("STATS ")
+    client = FakeClient(Principal("ann", Role.ADMIN, token="1"))
+    assert answer_of(harness, "STATS", client).startswith("STATS ")
     harness.authenticator.revoked.add("1")
-    assert isinstance(expected(harness, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
+    assert isinstance(expected(harness, client, "SUBMIT --stdin=1 cat"), AuthRequired)
     for line in ("STATS", "SUBMIT true", "STATUS x"):
-        why = refusal(harness, line, caller)
+        why = refusal(harness, line, client)
         assert str(why) == "the token of ann was revoked or changed, or has expired; AUTH with another"
     for line in ("PING", "HELLO", "AUTH sesame"):
-        assert not answer_of(harness, line, caller).startswith("ERROR")
-    assert caller.principal == Principal("token", Role.ADMIN)
+        assert not answer_of(harness, line, client).startswith("ERROR")
+    assert client.principal == Principal("token", Role.ADMIN)
 
 
-def test_a_peer_is_who_its_socket_says() -> None:
+def test_identify_peer_returns_the_user_of_the_socket() -> None:
     assert opened().router.identify_peer(FakeTransport(FakeSocket(uid=0))) == Principal(
         "root", Role.ADMIN, "pid 4711", uid=0
     )
 
 
-def test_ping_and_quit_are_ok_and_quit_ends_the_connection() -> None:
+def test_ping_and_quit_answer_ok_and_quit_closes() -> None:
     harness = opened()
-    caller = FakeClient()
-    assert result_of(ask(harness, "PING", caller)) == b"OK\r\n"
-    assert not caller.is_finished
-    assert result_of(ask(harness, "QUIT", caller)) == b"OK\r\n"
-    assert caller.is_finished
+    client = FakeClient()
+    assert result_of(ask(harness, "PING", client)) == b"OK\r\n"
+    assert not client.is_finished
+    assert result_of(ask(harness, "QUIT", client)) == b"OK\r\n"
+    assert client.is_finished
 
 
-def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
+def test_help_has_a_line_for_every_verb() -> None:
     harness = opened()
     lines = answer(harness, "HELP").split("\r\n")
     assert [line.split()[1] for line in lines[:-2]] == list(verbs.VERBS)
@@ -885,7 +883,7 @@ def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
 
 
 @pytest.mark.parametrize("verb", ["SUBMIT", "SET", "SCHEDULE"])
-def test_help_for_a_verb_of_many_options_has_the_form_of_each(verb: str) -> None:
+def test_help_of_verb_lists_its_options(verb: str) -> None:
     lines = answer(opened(), f"HELP {verb}").split("\r\n")[1:-2]
     assert all(line.startswith("OK ") and len(line) <= 103 for line in lines)
     forms = " ".join(line.removeprefix("OK ") for line in lines).removeprefix("Options: ").split(" ")
@@ -896,7 +894,7 @@ def test_help_for_a_verb_of_many_options_has_the_form_of_each(verb: str) -> None
 
 
 @pytest.mark.parametrize("verb", verbs.VERBS)
-def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
+def test_unauthenticated_client_may_use_only_open_verbs(verb: str) -> None:
     harness = opened()
     line = {"AUTH": "AUTH sesame"}.get(verb, f"{verb} 1")
     replied: Deferred[Any] = ask(harness, line, FakeClient(None))
@@ -905,10 +903,10 @@ def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
     assert (verb in router.OPEN_VERBS) is not any(isinstance(error, AuthRequired) for error in errors)
 
 
-# Looking back, and tidying up.
+# HISTORY, REMOVE and DRAIN.
 
 
-def test_remove_forgets_a_finished_job() -> None:
+def test_remove_deletes_a_finished_job() -> None:
     harness = opened()
     harness.submit()
     assert isinstance(refusal(harness, "REMOVE 1"), WrongState)
@@ -924,7 +922,7 @@ def test_remove_forgets_a_finished_job() -> None:
     assert harness.journal.events[-1].by == "ada"
 
 
-def test_history_tells_all_that_happened_to_a_job() -> None:
+def test_history_has_all_events_of_a_job() -> None:
     harness = opened()
     harness.submit("echo 1")
     harness.submit("echo 2")
@@ -945,22 +943,22 @@ def test_history_tells_all_that_happened_to_a_job() -> None:
     assert isinstance(refusal(harness, "HISTORY 1"), StoreFailed)
 
 
-def test_history_of_a_task_has_what_happened_to_its_array_too() -> None:
+def test_history_of_task_has_events_of_its_array() -> None:
     harness = opened(1)
     answer(harness, "SUBMIT --array=1-2 true")
     answer(harness, "CANCEL 1")
 
-    def told(line: str) -> list[Any]:
+    def found(line: str) -> list[Any]:
         events = [json.loads(line.split(" ", 2)[2]) for line in answer(harness, line).split("\r\n")[:-2]]
         return [(event["type"], event["id"]) for event in events]
 
     started = [("started", 2), ("spawned", 2)]
-    assert told("HISTORY 1") == [("submitted", 1), ("cancelled", 1)]
-    assert told("HISTORY 1.1") == [("submitted", 1), *started, ("cancelled", 1)]
-    assert told("HISTORY 3") == [("submitted", 1), ("cancelled", 1)]
+    assert found("HISTORY 1") == [("submitted", 1), ("cancelled", 1)]
+    assert found("HISTORY 1.1") == [("submitted", 1), *started, ("cancelled", 1)]
+    assert found("HISTORY 3") == [("submitted", 1), ("cancelled", 1)]
 
 
-def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far() -> None:
+def test_show_has_all_attempts_with_current_sizes() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=0.0)
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
@@ -975,12 +973,12 @@ def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far(
     assert '"runs"' not in "".join(whole_answer(harness, "LIST"))
 
 
-def test_drain_takes_nothing_new_and_starts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_drain_refuses_and_starts_no_jobs(caplog: pytest.LogCaptureFixture) -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
-    who = FakeClient(Principal("ann", Role.ADMIN, "pid 7"))
-    assert result_of(ask(harness, "DRAIN", who)) == b"OK\r\n"
+    client = FakeClient(Principal("ann", Role.ADMIN, "pid 7"))
+    assert result_of(ask(harness, "DRAIN", client)) == b"OK\r\n"
     assert caplog.messages == ["ann (pid 7) drained the daemon"]
     assert isinstance(refusal(harness, "SUBMIT true"), Draining)
     assert shown(harness, "STATS")["draining"] is True

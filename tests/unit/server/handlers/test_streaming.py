@@ -1,4 +1,4 @@
-"""WAIT for several, FOLLOW and WATCH: what is answered when it happens, and what is left behind: nothing."""
+"""WAIT, FOLLOW and WATCH: their replies, and that they leave nothing behind."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def submitted(harness: Harness, count: int) -> None:
 
 
 def gone(harness: Harness) -> None:
-    """See that nobody waits or watches any more."""
+    """Check that no waiter and no subscriber is left."""
     assert not harness.engine.waiter_count
     assert not any(harness.spool.observers.values())
     assert watchers(harness.event_stream) == 0
@@ -47,7 +47,7 @@ def gone(harness: Harness) -> None:
 # WAIT.
 
 
-def test_each_of_several_jobs_is_told_of_as_it_ends_and_then_their_number() -> None:
+def test_wait_for_several_sends_each_end_then_the_number() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 3)
     harness.finish(2)
@@ -63,7 +63,7 @@ def test_each_of_several_jobs_is_told_of_as_it_ends_and_then_their_number() -> N
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
-def test_with_any_the_first_that_has_ended_is_enough(is_ended: bool) -> None:
+def test_wait_any_ends_with_the_first_job(is_ended: bool) -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 3)
     if is_ended:
@@ -77,7 +77,7 @@ def test_with_any_the_first_that_has_ended_is_enough(is_ended: bool) -> None:
     gone(harness)
 
 
-def test_one_job_with_any_is_answered_like_several() -> None:
+def test_wait_any_for_one_job_is_answered_like_several() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 1)
     waiting = ask(harness, "WAIT 1 --any", caller)
@@ -85,7 +85,7 @@ def test_one_job_with_any_is_answered_like_several() -> None:
     assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
-def test_a_job_that_is_named_twice_is_told_of_once() -> None:
+def test_wait_sends_a_job_named_twice_once() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 1)
     waiting = ask(harness, "WAIT 1 1", caller)
@@ -93,7 +93,7 @@ def test_a_job_that_is_named_twice_is_told_of_once() -> None:
     assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
-def test_a_task_is_told_of_by_the_name_under_which_it_was_asked_for() -> None:
+def test_wait_sends_task_under_the_name_of_the_request() -> None:
     harness, caller = opened(), FakeClient()
     result = ask(harness, "SUBMIT --array=7-8 true", caller)
     harness.settle()
@@ -106,7 +106,7 @@ def test_a_task_is_told_of_by_the_name_under_which_it_was_asked_for() -> None:
     assert result_of(waiting) == b"END 3\r\n"
 
 
-def test_what_has_not_ended_in_time_is_said_at_the_end() -> None:
+def test_wait_that_times_out_says_how_many_have_not_ended() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 3)
     waiting = ask(harness, "WAIT 1 2 3 --timeout=10", caller)
@@ -122,7 +122,7 @@ def test_what_has_not_ended_in_time_is_said_at_the_end() -> None:
 @pytest.mark.parametrize(
     "line, text", [("WAIT 1", "job 1 is still RUNNING"), ("WAIT 1 --any", "job 1 is still")]
 )
-def test_one_job_that_has_not_ended_in_time_is_named(line: str, text: str) -> None:
+def test_wait_for_one_job_that_times_out_names_it(line: str, text: str) -> None:
     harness = opened()
     submitted(harness, 1)
     waiting = ask(harness, f"{line} --timeout=10", FakeClient())
@@ -130,14 +130,14 @@ def test_one_job_that_has_not_ended_in_time_is_named(line: str, text: str) -> No
     assert text in str(error_of(waiting))
 
 
-def test_a_wait_for_a_job_that_is_not_there_waits_for_none() -> None:
+def test_wait_for_unknown_job_waits_for_none() -> None:
     harness = opened()
     submitted(harness, 1)
     assert isinstance(refusal(harness, "WAIT 1 9"), NoSuchJob)
     gone(harness)
 
 
-def test_who_waits_for_several_and_goes_away_leaves_nothing_behind() -> None:
+def test_disconnect_during_wait_leaves_no_waiter() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 2)
     waiting = ask(harness, "WAIT 1 2", caller)
@@ -150,7 +150,7 @@ def test_who_waits_for_several_and_goes_away_leaves_nothing_behind() -> None:
 # FOLLOW.
 
 
-def test_a_follower_gets_the_output_and_then_the_status() -> None:
+def test_follow_answers_with_output_then_status() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 1)
     following = ask(harness, "FOLLOW 1 --stdout=2", caller)
@@ -162,7 +162,7 @@ def test_a_follower_gets_the_output_and_then_the_status() -> None:
     gone(harness)
 
 
-def test_what_cannot_be_followed_is_refused_for_its_reason() -> None:
+def test_follow_of_array_or_unknown_job_is_refused() -> None:
     harness = opened()
     submitted(harness, 1)
     harness.finish(1)
@@ -176,7 +176,7 @@ def test_what_cannot_be_followed_is_refused_for_its_reason() -> None:
     assert "2.1" in str(refused)
 
 
-def test_who_follows_and_goes_away_leaves_nothing_behind() -> None:
+def test_disconnect_during_follow_leaves_nothing_behind() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 1)
     following = ask(harness, "FOLLOW 1", caller)
@@ -199,7 +199,7 @@ def events(lines: list[str]) -> list[tuple[int, str]]:
     return found
 
 
-def test_a_watch_tells_from_which_number_on_and_ends_with_the_next_line() -> None:
+def test_watch_answers_with_first_number_and_ends_with_next_line() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\n")
@@ -219,7 +219,7 @@ def test_a_watch_tells_from_which_number_on_and_ends_with_the_next_line() -> Non
 
 
 @pytest.mark.parametrize("line", [b"\n", b"\r\n", b"  \r\n"])
-def test_an_empty_line_ends_a_watch_and_asks_for_nothing(line: bytes) -> None:
+def test_watch_ends_with_an_empty_line(line: bytes) -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"WATCH\r\n")
@@ -228,7 +228,7 @@ def test_an_empty_line_ends_a_watch_and_asks_for_nothing(line: bytes) -> None:
     gone(harness)
 
 
-def test_a_watch_can_follow_another() -> None:
+def test_watch_can_follow_a_watch() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"WATCH\n")
@@ -238,7 +238,7 @@ def test_a_watch_can_follow_another() -> None:
     gone(harness)
 
 
-def test_a_watch_has_what_happened_since_a_number_and_what_comes() -> None:
+def test_watch_since_a_number_has_old_and_new_events() -> None:
     harness = opened()
     submitted(harness, 2)
     client = Client(harness)
@@ -252,7 +252,7 @@ def test_a_watch_has_what_happened_since_a_number_and_what_comes() -> None:
     assert client.lines() == ["END"]
 
 
-def test_a_watch_of_a_job_has_nothing_of_another_and_of_an_array_it_has_its_tasks() -> None:
+def test_watch_of_job_has_only_its_events_and_those_of_its_tasks() -> None:
     harness, caller = opened(), FakeClient()
     ask(harness, "SUBMIT --array=1-2 true", caller)
     harness.settle()
@@ -261,18 +261,18 @@ def test_a_watch_of_a_job_has_nothing_of_another_and_of_an_array_it_has_its_task
         client = Client(harness)
         client.send(f"WATCH --since=1 {line}\n".encode())
         client.read()
-        _, *told = client.lines()
-        assert {json.loads(each.split(" ", 2)[2])["id"] for each in told} == numbers
+        _, *events = client.lines()
+        assert {json.loads(each.split(" ", 2)[2])["id"] for each in events} == numbers
 
 
-def test_what_cannot_be_watched_is_refused() -> None:
+def test_watch_of_unknown_job_or_future_number_is_refused() -> None:
     harness = opened()
     assert isinstance(refusal(harness, "WATCH --job=9"), NoSuchJob)
     assert isinstance(refusal(harness, "WATCH --since=2"), BadRequest)
     gone(harness)
 
 
-def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
+def test_watch_of_own_jobs_skips_those_of_others() -> None:
     harness = opened()
     ann, bob = (FakeClient(Principal(name, Role.SUBMIT)) for name in ("ann", "bob"))
     watching = ask(harness, "WATCH", ann)
@@ -282,16 +282,16 @@ def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
     ask(harness, "CANCEL 2", FakeClient())
     harness.settle()
     harness.clock.advance(event_stream.FLUSH_INTERVAL)
-    told = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
-    assert [(event["type"], event["id"]) for event in told] == [("submitted", 2), ("cancelled", 2)]
-    assert [told[0]["owner"], told[1]["by"]] == ["ann", "ada"]
+    events = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
+    assert [(event["type"], event["id"]) for event in events] == [("submitted", 2), ("cancelled", 2)]
+    assert [events[0]["owner"], events[1]["by"]] == ["ann", "ada"]
     ann.listening.pop().callback(None)
     assert result_of(watching) == b"END\r\n"
     gone(harness)
 
 
 @pytest.mark.parametrize("line", ["WAIT 2 1 --any", "WAIT 1", "FOLLOW 1", "WATCH --job=1"])
-def test_what_is_another_s_is_neither_waited_for_nor_watched(line: str) -> None:
+def test_wait_and_watch_of_another_users_job_are_refused(line: str) -> None:
     harness, bob = opened(), FakeClient(Principal("bob", Role.SUBMIT))
     submitted(harness, 1)
     ask(harness, "SUBMIT true", bob)
@@ -301,7 +301,7 @@ def test_what_is_another_s_is_neither_waited_for_nor_watched(line: str) -> None:
     gone(harness)
 
 
-def test_a_watch_from_a_number_that_is_gone_says_where_to_go_on() -> None:
+def test_watch_since_compacted_number_lags() -> None:
     harness = opened()
     submitted(harness, 2)
     harness.journal.oldest = 4
@@ -312,7 +312,7 @@ def test_a_watch_from_a_number_that_is_gone_says_where_to_go_on() -> None:
     gone(harness)
 
 
-def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
+def test_watch_of_client_that_does_not_read_lags(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(event_stream, "MAX_GROUP_EVENTS", 5)
@@ -324,15 +324,15 @@ def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     submitted(harness, 3)
     assert watchers(harness.event_stream) == 0
     client.read()
-    _, *told, last = client.lines()
-    got = [int(line.split()[1]) for line in told]
+    _, *events, last = client.lines()
+    got = [int(line.split()[1]) for line in events]
     assert last == f"ERROR LAGGED {got[-1] + 1}"
     assert got == list(range(1, got[-1] + 1))
     gone(harness)
 
 
 @pytest.mark.parametrize("is_choked", [False, True])
-def test_a_watcher_that_is_lost_leaves_nothing_behind(is_choked: bool) -> None:
+def test_disconnect_during_watch_leaves_nothing_behind(is_choked: bool) -> None:
     harness = opened()
     client = Client(harness)
     client.transport.bufferSize = 1 if is_choked else 65_536
@@ -344,7 +344,7 @@ def test_a_watcher_that_is_lost_leaves_nothing_behind(is_choked: bool) -> None:
     harness.finish(1)
 
 
-def test_a_watcher_that_has_said_its_last_goes_on_watching() -> None:
+def test_half_closed_client_continues_to_watch() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"WATCH\n")
