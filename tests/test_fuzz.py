@@ -1,7 +1,7 @@
-"""Any bytes in any pieces: one reply to each request that a second reader finds in them, and no word more.
+"""Any bytes in any pieces: one reply to each request that a second parser finds in them, and nothing else.
 
-And the fuzzers themselves: that they leave no verb and no option out, that nothing they make lets a job run,
-and that what listens to the answers hears what is wrong.
+Also the fuzzers themselves: they use every verb and option, no session lets a job run, and wrong replies
+are detected.
 """
 
 import random
@@ -23,10 +23,10 @@ from tests.fakes.connections import FakeSocket
 from tests.fakes.engine import Harness, opened, running
 from tests.fuzz import oddities
 from tests.fuzz.grammar import Grammar
-from tests.fuzz.hearing import CLOSED_LIST, REPLIES, Broken, Ear
-from tests.fuzz.makers import KINDS, Maker, recorded
-from tests.fuzz.reading import Asked, read
-from tests.fuzz.session import Cut, Session, fit, load, save
+from tests.fuzz.reply_checker import ALL_CODES, REPLIES, ReplyChecker, RuleBroken
+from tests.fuzz.session import Cut, Session, load, make_playable, save
+from tests.fuzz.session_maker import KINDS, Maker, recorded
+from tests.fuzz.stream_parser import ParsedRequest, parse_stream
 
 VERBS = frozenset(verb.encode() for verb in verbs.VERBS)
 MAKER = Maker(recorded())
@@ -46,76 +46,78 @@ SCRAPS = st.sampled_from(
 BYTES = SESSIONS | st.lists(SCRAPS | st.binary(max_size=4), max_size=30).map(b"".join)
 
 
-def tidy(harness: Harness) -> None:
-    """Let what runs end and nothing start: a house that is thrown away lives on as long as jobs can start."""
+def stop_jobs(harness: Harness) -> None:
+    """Finish running jobs and let none start: a harness is not garbage-collected while jobs can start."""
     harness.pause()
     harness.settle()
     for job_id in running(harness):
         harness.finish(job_id)
 
 
-def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
-    """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
+def check_replies(data: bytes, cuts: Sequence[int], is_tcp: bool) -> None:
+    """Send input to a harness with an ended job and an array, where no job starts, and check the replies."""
     harness = opened()
     harness.submit()
     harness.submit(array=parser.parse_line(b"SUBMIT --array=0-2 true").argument.spec.array)
     harness.finish(1)
-    tidy(harness)
-    ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
-    talker = Client(harness, FakeSocket(socket.AF_INET) if is_stranger else None)
+    stop_jobs(harness)
+    checker = ReplyChecker(parse_stream(data, VERBS), {"AUTH_REQUIRED"} if is_tcp else set())
+    client = Client(harness, FakeSocket(socket.AF_INET) if is_tcp else None)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in pairwise(places):
-        talker.send(data[start:end])
+        client.send(data[start:end])
     is_open = True
     for _ in range(TURNS):
-        talker.deliver()
-        if is_open and not talker._unsent:  # an end comes behind what was sent, also where that had to wait
+        client.deliver()
+        if (
+            is_open and not client._unsent
+        ):  # an end arrives behind everything that was sent, even if that had to wait
             is_open = False
-            talker.half_close()
+            client.half_close()
         harness.settle()
         harness.clock.advance(0.01)
-        talker.read()
-        heard, talker.transport.received = talker.transport.received, b""
-        ear.feed(heard)
-        if talker.transport.is_closed:
-            ear.end()
+        client.read()
+        received_bytes, client.transport.received = client.transport.received, b""
+        checker.feed(received_bytes)
+        if client.transport.is_closed:
+            checker.end()
             break
     else:
-        waits_for = ear.awaited
-        assert waits_for is not None, "not closed, and nothing is left to be said"
+        waits_for = checker.awaited
+        assert waits_for is not None, "not closed, though all requests are answered"
         assert waits_for.may_wait, f"not closed, and waits for {waits_for}"
-        talker.transport.lose()
-    tidy(harness)
+        client.transport.lose()
+    stop_jobs(harness)
 
 
 @settings(max_examples=600, deadline=None)
 @given(BYTES, st.lists(st.integers(0, 20_000), max_size=6), st.booleans())
 @example(b"SUBMIT --stdin=3 --script=2 \nab\r\nabc\r\nPING\n", [3, 30, 35], False)
-def test_each_request_that_a_second_reader_finds_has_one_reply(
-    data: bytes, cuts: list[int], is_stranger: bool
+def test_each_request_that_the_second_parser_finds_has_one_reply(
+    data: bytes, cuts: list[int], is_tcp: bool
 ) -> None:
-    talked(data, cuts, is_stranger)
+    check_replies(data, cuts, is_tcp)
 
 
-# What the fuzzers have found, each with its rule.
+# Inputs that fuzzers have found.
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"SUBMIT --key=a true\n" * 600, id="one key, again and again"),
-        pytest.param(b"SUBMIT --key=a true\nCANCEL 1\n" * 600, id="a key and a cancel by turns"),
+        pytest.param(b"SUBMIT --key=a true\n" * 600, id="one key many times"),
+        pytest.param(b"SUBMIT --key=a true\nCANCEL 1\n" * 600, id="a key and a cancel in turn"),
         pytest.param(b"STATUS 2.1\nSTATUS 3.1\nSTATUS 5.2\nSTATUS 1.1\n", id="a task of a task"),
         pytest.param(b"SUBMIT --after=5.2 true\n", id="after a task of a task"),
-        pytest.param(b"WAIT 2\n" + b"PING\n" * 3000, id="more than may wait"),
-        pytest.param(b"SUBMIT --stdin=0 cat\n\n" * 50, id="blocks of nothing"),
+        pytest.param(b"WAIT 2\n" + b"PING\n" * 3000, id="more than may be queued"),
+        pytest.param(b"SUBMIT --stdin=0 cat\n\n" * 50, id="empty blocks"),
     ],
 )
-def test_what_was_found_once_is_answered(data: bytes) -> None:
-    talked(data, [], is_stranger=False)
+def test_input_that_once_failed_is_answered(data: bytes) -> None:
+    check_replies(data, [], is_tcp=False)
 
 
-def test_blocks_of_nothing_beside_others_of_one_user_are_answered() -> None:
+def test_empty_blocks_beside_other_blocks_of_one_user_are_answered() -> None:
     harness = opened()
     one, other = Client(harness), Client(harness)
     one.send(b"SUBMIT --stdin=0 cat\n\n")
@@ -124,22 +126,22 @@ def test_blocks_of_nothing_beside_others_of_one_user_are_answered() -> None:
     assert (one.lines(), other.lines()) == (["JOB_ID 1"], ["JOB_ID 2"])
 
 
-# What makes the input.
+# Making input.
 
 
-def test_the_fuzzers_leave_out_no_verb_and_no_option() -> None:
+def test_fuzzers_use_every_verb_and_option() -> None:
     grammar = Grammar(random.Random(1), [1], 9)
     assert set(verbs.VERBS) == grammar.verbs | {"DRAIN"}
-    said = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
+    output = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
     for verb in grammar.verbs:
-        assert b"%b" % verb.encode() in said
+        assert b"%b" % verb.encode() in output
     for option in (*SUBMIT_OPTIONS, *SET_OPTIONS, *SCHEDULE_OPTIONS):
-        assert b" --%b" % option.encode() in said, option
+        assert b" --%b" % option.encode() in output, option
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_session_is_made_again_from_its_name(kind: str) -> None:
-    one, again, other = (MAKER.make(name, kind, "tcp", "read", [1], 9) for name in ("a", "a", "b"))
+def test_session_is_the_same_for_the_same_name(kind: str) -> None:
+    one, again, other = (MAKER.make(name, kind, "tcp", "parse_stream", [1], 9) for name in ("a", "a", "b"))
     assert one == again != other
 
 
@@ -160,10 +162,10 @@ RESUMING = st.lists(st.sampled_from(WORDS), max_size=12).map(b"".join)
 
 
 @given(RESUMING | SESSIONS)
-def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
-    session = Session("bytes", "unix", "", fit(data))
-    assert session.is_fit
-    # Wherever a line may begin, be it behind a telnet sequence or within what was meant for a block.
+def test_playable_session_does_not_let_paused_jobs_run(data: bytes) -> None:
+    session = Session("bytes", "unix", "", make_playable(data))
+    assert session.is_playable
+    # A line may begin behind a telnet sequence or within the bytes of a block.
     for line in session.data.split(b"\n"):
         for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
             request = parser.parse_line(line[start:].removesuffix(b"\r"))
@@ -172,25 +174,25 @@ def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
                 assert (request.argument.queue, request.argument.schedule) != (None, None)
 
 
-def test_a_failed_session_is_kept_in_a_file_and_read_back(tmp_path: Path) -> None:
+def test_failed_session_is_saved_to_a_file_and_loaded(tmp_path: Path) -> None:
     sessions = [
-        Session("bytes", "tcp", "read", bytes(range(256)), (Cut(3, 0.5), Cut(200, 0.0)), "abort"),
+        Session("bytes", "tcp", "parse_stream", bytes(range(256)), (Cut(3, 0.5), Cut(200, 0.0)), "abort"),
         Session("grammar", "unix", "", b"PING\n"),
     ]
     save(tmp_path / "kept", sessions, "why")
     assert load(tmp_path / "kept") == sessions
 
 
-def test_a_session_is_sent_in_its_pieces_behind_a_login() -> None:
-    session = Session("bytes", "tcp", "read", b"PING\nAUTH {{token}}\n", (Cut(2, 0.5),))
+def test_session_is_sent_in_its_pieces_behind_an_auth() -> None:
+    session = Session("bytes", "tcp", "parse_stream", b"PING\nAUTH {{token}}\n", (Cut(2, 0.5),))
     pieces = [(0.0, b"AUTH r\r\n"), (0.0, b"PI"), (0.5, b"NG\nAUTH r\n")]
-    assert session.pieces({"read": "r", "admin": "a"}) == pieces
+    assert session.pieces({"parse_stream": "r", "admin": "a"}) == pieces
     assert session._replace(login="").pieces({"admin": "a"})[-1] == (0.5, b"NG\nAUTH a\n")
 
 
-# The second reading.
+# The second parser.
 
-READINGS = [
+STREAMS = [
     (b"", []),
     (b"PING", []),
     (b"PING\n\n \t\r\nping\r\n", ["PING", "PING"]),
@@ -221,19 +223,24 @@ READINGS = [
 ]
 
 
-def shown(asked: Asked) -> str:
-    marks = ("!" * bool(asked.codes), "?" * asked.is_optional, "~" * asked.may_wait, "." * asked.is_last)
-    return asked.verb.decode("ascii", "backslashreplace") + "".join(marks)
+def shown(request: ParsedRequest) -> str:
+    telnet_answers = (
+        "!" * bool(request.codes),
+        "?" * request.is_optional,
+        "~" * request.may_wait,
+        "." * request.is_last,
+    )
+    return request.verb.decode("ascii", "backslashreplace") + "".join(telnet_answers)
 
 
-@pytest.mark.parametrize("stream, expected", READINGS)
-def test_the_second_reader_finds_the_requests_in_a_stream(stream: bytes, expected: list[str]) -> None:
-    assert [shown(asked) for asked in read(stream, VERBS).asked] == expected
+@pytest.mark.parametrize("stream, expected", STREAMS)
+def test_second_parser_finds_the_requests_in_a_stream(stream: bytes, expected: list[str]) -> None:
+    assert [shown(request) for request in parse_stream(stream, VERBS).requests] == expected
 
 
-# Listening.
+# Checking replies.
 
-WELL = [
+VALID_REPLIES = [
     (b"PING\n", b"OK\r\n"),
     (b"STATUS 1\n", b"STATUS RUNNING 50\r\n"),
     (b"STATUS 1\n", b"ERROR GONE it was removed\r\n"),
@@ -252,13 +259,13 @@ WELL = [
     (b"SUBMIT --bad --stdin=4 cat\nPINGS\n", b"ERROR BAD_REQUEST bad\r\nERROR BAD_REQUEST expected CRLF\r\n"),
 ]
 
-ILL = [
+INVALID_REPLIES = [
     (b"PING\n", b"", "unanswered"),
     (b"PING\nPING\n", b"OK\r\n", "unanswered"),
     (b"PING\n", b"OK\n", "CRLF"),
     (b"PING\n", b"OK", "within a reply"),
-    (b"PING\n", b"OK\r\nOK\r\n", "nobody asked"),
-    (b"", b"OK\r\n", "nobody asked"),
+    (b"PING\n", b"OK\r\nOK\r\n", "no reply to a request"),
+    (b"", b"OK\r\n", "no reply to a request"),
     (b"PING\n", b"STATUS PENDING 0\r\n", "OK was due"),
     (b"PING\n", b"OK more\r\n", "OK was due"),
     (b"STATUS 1\nPING\n", b"OK\r\nSTATUS PENDING 0\r\n", "STATUS was due"),
@@ -275,36 +282,36 @@ ILL = [
     (b"FROB\n", b"OK\r\n", "should be refused"),
     (b"FROB\n", b"ERROR BAD_REQUEST what\r\n", "would do"),
     (b"PING \xff\n", b"OK\r\n", "should be refused"),
-    (b"PING x\n", b"ERROR BAD_REQUEST \xc2\x9b\r\n", "none for a person"),
+    (b"PING x\n", b"ERROR BAD_REQUEST \xc2\x9b\r\n", "not printable"),
     (b"PING x\n", b"ERROR BAD_REQUEST \xff\r\n", "UTF-8"),
-    (b"\xff\xfd\x01PING\n", b"\xff\xfb\x01OK\r\n", "telnet is owed"),
-    (b"PING\n", b"\xff\xfb\x01OK\r\n", "telnet is owed"),
+    (b"\xff\xfd\x01PING\n", b"\xff\xfb\x01OK\r\n", "expected the telnet answers"),
+    (b"PING\n", b"\xff\xfb\x01OK\r\n", "expected the telnet answers"),
 ]
 
 
-def hear(ear: Ear, said: bytes, size: int) -> None:
-    for at in range(0, len(said), size):
-        ear.feed(said[at : at + size])
-    ear.end()
+def check(checker: ReplyChecker, received: bytes, size: int) -> None:
+    for at in range(0, len(received), size):
+        checker.feed(received[at : at + size])
+    checker.end()
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-@pytest.mark.parametrize("sent, said", WELL)
-def test_what_is_well_is_heard_as_well_in_any_pieces(sent: bytes, said: bytes, size: int) -> None:
-    ear = Ear(read(sent, VERBS))
-    hear(ear, said, size)
-    assert ear.is_satisfied or ear.awaited is None or ear.awaited.is_last
+@pytest.mark.parametrize("sent, received", VALID_REPLIES)
+def test_valid_replies_are_accepted_in_any_pieces(sent: bytes, received: bytes, size: int) -> None:
+    checker = ReplyChecker(parse_stream(sent, VERBS))
+    check(checker, received, size)
+    assert checker.is_satisfied or checker.awaited is None or checker.awaited.is_last
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-@pytest.mark.parametrize("sent, said, complaint", ILL)
-def test_what_is_wrong_is_heard(sent: bytes, said: bytes, complaint: str, size: int) -> None:
-    ear = Ear(read(sent, VERBS))
-    with pytest.raises(Broken, match=complaint):
-        hear(ear, said, size)
+@pytest.mark.parametrize("sent, received, complaint", INVALID_REPLIES)
+def test_invalid_replies_are_detected(sent: bytes, received: bytes, complaint: str, size: int) -> None:
+    checker = ReplyChecker(parse_stream(sent, VERBS))
+    with pytest.raises(RuleBroken, match=complaint):
+        check(checker, received, size)
 
 
-def test_what_is_listened_for_is_all_verbs_and_codes_of_the_closed_list() -> None:
+def test_checker_knows_all_verbs_and_error_codes() -> None:
     assert set(REPLIES) == VERBS
     known = {code for reply in REPLIES.values() for code in reply.codes}
     elsewhere = {
@@ -315,15 +322,15 @@ def test_what_is_listened_for_is_all_verbs_and_codes_of_the_closed_list() -> Non
         "FORBIDDEN",
         "STORE_FAILED",
     }
-    assert known | elsewhere | {"INTERNAL"} == CLOSED_LIST
-    assert {each.code for each in _all_errors(TaskqError)} == CLOSED_LIST
+    assert known | elsewhere | {"INTERNAL"} == ALL_CODES
+    assert {each.code for each in _all_errors(TaskqError)} == ALL_CODES
 
 
 def _all_errors(kind: type[TaskqError]) -> list[type[TaskqError]]:
     return [kind, *(each for below in kind.__subclasses__() for each in _all_errors(below))]
 
 
-# What the client writes, the server reads.
+# The client's encoder and the server's parser.
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
 VARIABLES = st.dictionaries(
@@ -351,10 +358,10 @@ ASKED = st.fixed_dictionaries(
 
 
 @given(ASKED, TEXT.filter(lambda text: not set(text) & set("\r\n") and text.strip(" \t")))
-def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, command: str) -> None:
-    line, *blocks = client.submit(command, client.submit_options(asked)).split(b"\r\n")
+def test_server_parses_what_the_client_encodes(options: client.Options, command: str) -> None:
+    line, *blocks = client.submit(command, client.submit_options(options)).split(b"\r\n")
     request = parser.parse_line(line)
     assert (request.error, blocks) == (None, [b""])
     assert request.argument.command == command.lstrip(" \t")
-    for name, value in asked.items():
+    for name, value in options.items():
         assert getattr(request.argument.spec, name) == value

@@ -15,8 +15,8 @@ import pytest
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote, until
+from tests.fuzz.fuzzed_daemon import FuzzedDaemon
 from tests.fuzz.player import RESET, connected
-from tests.fuzz.victim import Victim
 
 MAX_MEDIAN = 0.25
 """Seconds of the median reply to another client: far above the usual, far below that of a blocked daemon.
@@ -258,9 +258,9 @@ def test_vanished_client_leaves_nothing(running: Daemon, busy: int, wire: Wire, 
 def test_reset_connection_leaves_nothing(tmp_path: Path, transport: str) -> None:
     if transport == "tls":
         pytest.importorskip("OpenSSL")
-    one = Victim(tmp_path, {transport})
+    one = FuzzedDaemon(tmp_path, {transport})
     try:
-        place = one.begin()
+        place = one.set_up()
         wire = one.connect()
         before = connections(wire)
         for _ in range(3):

@@ -1,7 +1,7 @@
-"""Requests made from the grammar: every verb and every option, with values right and wrong.
+"""Makes requests from the grammar: every verb and every option, with valid and invalid values.
 
-``Grammar`` makes whole inputs for one connection. What it makes is often wrong on purpose, but it is always
-made of requests; makers.py damages what it makes beyond that.
+``Grammar`` makes the whole input of one connection. Requests are often wrong on purpose, but the input always
+consists of requests; session_maker.py damages it further.
 """
 
 import random
@@ -16,7 +16,7 @@ COMMANDS = (
     *(b"true", b"echo hello", b": a  b", b"test 1 = 2", b'echo "a b"', b"false", b"echo $TASKQ_JOB_ID"),
     b"true ;",
 )
-"""Harmless ones. None is ever started, but who knows."""
+"""Harmless commands, in case one is started nevertheless."""
 
 _ODD_COMMANDS = (
     b"",
@@ -62,7 +62,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
         *(b'"*/0 * * * *"', b'"@reboot"'),
     ),
     "every": (b"1h", b"1d", b"1s", b"0", b"999ms", b"36525d"),
-    "owner": (b"root", b"token", b"nobody", b'"a b"', b""),
+    "owner": (b"root", b"token", b"daemon", b'"a b"', b""),
     "limit": (b"1", b"10", b"0", b"100", b"100000", b"100001"),
     "stdout": _OFFSETS,
     "stderr": _OFFSETS,
@@ -71,7 +71,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
     "signal": (b"TERM", b"KILL", b"SIGINT", b"usr1", b"0", b"9", b"STOP", b"RTMIN", b"SIGSIG", b""),
     "since": (b"0", b"1", b"100", b"5000", b"999999999"),
 }
-"""Values of options, as they should be and as they should not."""
+"""Valid and invalid values of options."""
 
 _FLAGS = ("hold", "notify-fail", "overlap", "tasks", "reverse", "cascade", "any")
 _BLOCKS = (
@@ -83,13 +83,14 @@ _ODD_SIZES = (*(b"67108865", b"16777217", b"", b"-1", b"1k", b'"5"', b"\xd9\xa1"
 _BLOCK_ENDS = (*[b"\r\n"] * 12, *[b"\n"] * 6, b"", b"\r", b"\r\r\n", b"x\r\n")
 _HTTP = (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /x HTTP/1.0\n", b"PRI * HTTP/2.0\r\n\r\n")
 _LONG = (65_520, 65_524, 65_525, 65_600, 200_000)
-"""Around the longest line, and far beyond."""
+"""Lengths around the maximum of a line, and far beyond."""
 
 
 class Grammar:
-    """Makes inputs of requests by ``chance``; ``kept`` are the ids of jobs that are only looked at.
+    """Makes requests with random numbers from ``chance``.
 
-    ``newest`` is the highest id that is known; what is changed are jobs behind the kept ones.
+    ``kept`` are the ids of jobs that are only queried, ``newest`` is the highest known id; jobs behind the
+    kept ones are also changed.
     """
 
     def __init__(self, chance: random.Random, kept: Sequence[int], newest: int) -> None:
@@ -103,7 +104,7 @@ class Grammar:
         self._likely += ["SUBMIT"] * 5 + ["CANCEL", "REMOVE", "STATUS", "SHOW"]
 
     def _make_values(self) -> dict[str, Callable[[], bytes]]:
-        """Return what makes the value of each option; those of all others are durations."""
+        """Return a function for the values of each option; all others are durations."""
         return {
             **{name: self._of(choices) for name, choices in _VALUES.items()},
             **dict.fromkeys(("after", "after-any", "after-fail"), self._ids),
@@ -120,7 +121,7 @@ class Grammar:
         }
 
     def _make_verbs(self) -> dict[str, Callable[[], bytes]]:
-        """Return what makes the rest of the line of each verb."""
+        """Return a function for the rest of the line of each verb."""
         listing = ("status", "queue", "owner", "label", "key", "array", "tasks", "from", "limit", "reverse")
         part = ("attempt", "offset", "limit", "tail")
         slots = (b"--slots=1", b"--slots=none", b"--slots=default", b"--slots=0", b"--slots=10001")
@@ -133,7 +134,7 @@ class Grammar:
             "LIST": lambda: self._options(listing),
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
             "WAIT": self._wait,
-            "FOLLOW": lambda: self._words(self._ended(), self._options(("stdout", "stderr"))),
+            "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
             "CANCEL": lambda: self._words(self._changeable(), self._options(("signal", "cascade"))),
             "SET": lambda: self._words(self._changeable(), self._options(tuple(SET_OPTIONS), 1)),
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
@@ -150,15 +151,15 @@ class Grammar:
 
     @property
     def verbs(self) -> set[str]:
-        """The verbs of which there are requests."""
+        """The verbs of which requests are made."""
         return set(self._verbs)
 
     @property
     def options(self) -> set[str]:
-        """The options for which there are values: the others are made up."""
+        """The options that have values; all others are invented."""
         return set(self._values)
 
-    # whole inputs
+    # Whole inputs.
 
     def session(self) -> bytes:
         """Return the input of one connection."""
@@ -208,7 +209,7 @@ class Grammar:
         return gap.join(part for part in (verb, announced, rest) if part)
 
     def _spoilt(self, line: bytes, has_blocks: bool) -> bytes:
-        """Damage a line, but leave it one line; what announces blocks stays at its head."""
+        """Damage a line, but keep it one line; options that announce blocks stay at its start."""
         head = 0
         if has_blocks:
             head = max(line.rfind(b"--script="), line.rfind(b"--stdin="))
@@ -218,7 +219,7 @@ class Grammar:
         return (line[:head] + tail).replace(b"\n", b"")
 
     def _blocks(self) -> list[tuple[str, bytes, bytes]]:
-        """Return options that announce blocks, what they say, and the blocks; a script comes before stdin."""
+        """Return options that announce blocks, their values, and the blocks; a script comes before stdin."""
         blocks = []
         for option in sorted(self._some(("script", "stdin"), 2)):
             data = self._one(*_BLOCKS, self._chance.randbytes(self._number(300)))
@@ -226,7 +227,7 @@ class Grammar:
             blocks.append((option, self._one(*_ODD_SIZES) if self._maybe(0.06) else size, data))
         return blocks
 
-    # what follows the verbs
+    # Arguments of verbs.
 
     def _scheduling(self) -> bytes:
         timing = self._options(("every", "cron", "overlap"), 1)
@@ -259,7 +260,7 @@ class Grammar:
     def _odd(self) -> bytes:
         return self._one(*oddities.WORDS, *oddities.HUGE)
 
-    # words
+    # Words.
 
     def _id(self) -> bytes:
         if self._maybe(0.05):
@@ -267,8 +268,8 @@ class Grammar:
         number = self._chance.choice((*self._kept, self._newest)) if self._maybe(0.4) else self._some_id()
         return b"%d" % number if self._maybe(0.92) else b"%d.%d" % (number, self._number(5))
 
-    def _ended(self) -> bytes:
-        """A job that will not keep one who follows it waiting, mostly."""
+    def _finish_reply(self) -> bytes:
+        """Return a job that has mostly ended, so that a FOLLOW does not wait."""
         return b"%d" % self._chance.choice(self._kept) if self._kept and self._maybe(0.9) else self._id()
 
     def _changeable(self) -> bytes:
@@ -277,7 +278,7 @@ class Grammar:
         return b"%d" % max(self._some_id(), max(self._kept, default=0) + 1)
 
     def _some_id(self) -> int:
-        """Mostly one of the newest."""
+        """Return a number, mostly that of a new job."""
         back = int(self._chance.expovariate(1 / 30))
         return max(1, self._newest + 2 - back)
 
@@ -288,10 +289,10 @@ class Grammar:
     def _conditions(self) -> bytes:
         return b",".join(self._some(_CONDITIONS, 3) or [b"exit"])
 
-    # chance
+    # Random choices.
 
     def _of(self, choices: Sequence[bytes]) -> Callable[[], bytes]:
-        """Return what makes one of these."""
+        """Return a function that returns one of these."""
         return lambda: self._chance.choice(choices)
 
     def _one(self, *choices: bytes) -> bytes:
@@ -300,14 +301,14 @@ class Grammar:
     def _one_of(self, *choices: Any) -> Any:
         return self._chance.choice(choices)
 
-    def _some(self, choices: Sequence[Any], most: int) -> list[Any]:
-        return self._chance.sample(choices, self._chance.randint(1, min(most, len(choices))))
+    def _some(self, choices: Sequence[Any], maximum: int) -> list[Any]:
+        return self._chance.sample(choices, self._chance.randint(1, min(maximum, len(choices))))
 
     def _words(self, *words: bytes) -> bytes:
         return b" ".join(word for word in words if word)
 
-    def _number(self, most: int) -> int:
-        return self._chance.randint(0, most)
+    def _number(self, maximum: int) -> int:
+        return self._chance.randint(0, maximum)
 
     def _maybe(self, likelihood: float) -> bool:
         return self._chance.random() < likelihood

@@ -1,4 +1,4 @@
-"""Values, words and bytes on which parsers trip, and ways to damage bytes."""
+"""Values, words and bytes that parsers often handle wrongly, and ways to damage bytes."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -114,15 +114,15 @@ def _noise(chance: random.Random, data: bytes, others: Sequence[bytes]) -> bytes
 
 
 DAMAGES: tuple[Damage, ...] = (_flip, _overwrite, _insert, _delete, _repeat, _cut, _behead, _splice, _noise)
-"""Each changes bytes, of which there is at least one, in its way; ``others`` are whole sessions."""
+"""Each changes bytes, which must not be empty; ``others`` are whole sessions."""
 
-MOST = 400_000
-"""What is damaged grows to at most so many bytes."""
+MAX_SIZE = 400_000
+"""Bytes to which damaged input may grow."""
 
 
 def damaged(chance: random.Random, data: bytes, others: Sequence[bytes], times: int) -> bytes:
-    """Return bytes after so many damages."""
+    """Return bytes after some damages."""
     for _ in range(times):
         if data:
-            data = chance.choice(DAMAGES)(chance, data, others)[:MOST]
+            data = chance.choice(DAMAGES)(chance, data, others)[:MAX_SIZE]
     return data

@@ -1,4 +1,4 @@
-"""Plays a session against a daemon and listens to the answers, at its own pace and not at the daemon's."""
+"""Plays a session against a daemon and checks the replies, without waiting for the daemon to read."""
 
 import select
 import socket
@@ -9,27 +9,27 @@ from contextlib import suppress
 from typing import NamedTuple
 from zlib import crc32
 
-from tests.fuzz.hearing import Broken, Deaf, Ear
-from tests.fuzz.reading import Asked, Reading, read
+from tests.fuzz.reply_checker import AnyReplies, ReplyChecker, RuleBroken
 from tests.fuzz.session import Session
+from tests.fuzz.stream_parser import ParsedRequest, ParsedStream, parse_stream
 
-PATIENCE = 30.0
-"""A request that has had no answer for so many seconds has none."""
-FOR_LIVE = 0.05
-"""A WAIT, a FOLLOW or a WATCH may be silent, or never end; after so many seconds of it the client goes."""
-LONGEST = 10.0
-"""A client that is answered all the while, but has so much to be answered, goes after so many seconds."""
-NOTHING = Reading([Asked(b"", b"(no TLS)", is_optional=True, may_wait=True)], b"", is_ended=True)
-"""What is asked for by bytes that are not understood."""
-_AT_ONCE = 1 << 18
+REPLY_TIMEOUT = 30.0
+"""Seconds after which a missing reply is an error."""
+MAX_SILENCE = 0.05
+"""Seconds after which the client leaves a silent WAIT, FOLLOW or WATCH, which may never end."""
+MAX_DURATION = 10.0
+"""Seconds after which a client leaves though replies to its many requests still arrive."""
+NOTHING = ParsedStream([ParsedRequest(b"", b"(no TLS)", is_optional=True, may_wait=True)], b"", is_ended=True)
+"""The requests of input that is not TLS."""
+_RECEIVE_SIZE = 1 << 18
 RESET = struct.pack("ii", 1, 0)
-"""What SO_LINGER takes so that a close is a reset (socket(7))."""
+"""The value of SO_LINGER that makes a close a reset (socket(7))."""
 
 
-class Place(NamedTuple):
-    """Where a daemon is: its addresses by transport, its tokens by role, and the verbs that it has.
+class Target(NamedTuple):
+    """A daemon: its addresses by transport, its tokens by role, and its verbs.
 
-    The transport ``raw`` is its TLS port, for bytes that are no TLS.
+    The transport ``raw`` is its TLS port, for bytes that are not TLS.
     """
 
     addresses: dict[str, str | int]
@@ -37,11 +37,11 @@ class Place(NamedTuple):
     verbs: frozenset[bytes]
 
 
-class Played(NamedTuple):
-    """What came of a session."""
+class PlayedSession(NamedTuple):
+    """The result of a session."""
 
-    ear: Ear
-    reading: Reading
+    checker: ReplyChecker
+    reading: ParsedStream
     sent: int
 
 
@@ -55,15 +55,15 @@ def _trusting() -> ssl.SSLContext:
 _TRUSTING = _trusting()
 
 
-def connected(place: Place, transport: str, source: str = "127.0.0.1") -> socket.socket:
+def connected(place: Target, transport: str, source: str = "127.0.0.1") -> socket.socket:
     """Return a connection to a daemon, from an address of this machine; raises OSError."""
     address = place.addresses[transport]
     if transport != "unix":
-        made = socket.create_connection(("127.0.0.1", int(address)), PATIENCE, (source, 0))
+        made = socket.create_connection(("127.0.0.1", int(address)), REPLY_TIMEOUT, (source, 0))
     else:
         made = socket.socket(socket.AF_UNIX)
     try:
-        made.settimeout(PATIENCE)
+        made.settimeout(REPLY_TIMEOUT)
         if transport == "unix":
             made.connect(str(address))
         return _TRUSTING.wrap_socket(made) if transport == "tls" else made
@@ -73,32 +73,32 @@ def connected(place: Place, transport: str, source: str = "127.0.0.1") -> socket
 
 
 class _Peer:
-    """A connection on which neither reading nor writing waits."""
+    """A non-blocking connection."""
 
-    def __init__(self, place: Place, transport: str, source: str) -> None:
+    def __init__(self, place: Target, transport: str, source: str) -> None:
         self._socket = connected(place, transport, source)
         self._socket.setblocking(False)
         self._is_tls = transport == "tls"
         self._poll = select.poll()
 
     def wait(self, is_writing: bool, seconds: float) -> None:
-        """Wait until there is something to read, or room to write where that is wanted."""
+        """Wait until bytes can be read, or written if ``is_writing``."""
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if is_writing else 0))
         self._poll.poll(seconds * 1000)
 
     def receive(self) -> bytes | None:
-        """Return what has come, None if nothing has; no bytes are the end."""
+        """Return the bytes received, None if there are none yet; empty at the end."""
         try:
-            return self._socket.recv(_AT_ONCE)
+            return self._socket.recv(_RECEIVE_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
             return b""
 
     def send(self, data: bytes) -> int:
-        """Return how many bytes could be sent; -1 where nobody takes them any more."""
+        """Return how many bytes could be sent; -1 if the connection is closed."""
         try:
             return self._socket.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -107,7 +107,7 @@ class _Peer:
             return -1
 
     def half_close(self) -> None:
-        with suppress(OSError):  # closed meanwhile
+        with suppress(OSError):  # closed in the meantime
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self, is_abrupt: bool) -> None:
@@ -117,53 +117,58 @@ class _Peer:
 
 
 def _also(session: Session) -> set[str]:
-    """Return the codes with which everything may be refused, for whom it is who asks."""
+    """Return the errors with which every request of a session may be refused."""
     if session.transport == "unix" or session.login == "admin":
         return set()
     return {"FORBIDDEN"} if session.login else {"AUTH_REQUIRED"}
 
 
 def _source(stream: bytes) -> str:
-    """Return an address of this machine for a stream: after ten wrong AUTHs of one, it has to wait."""
+    """Return a local source address for a stream: after ten failed AUTHs an address has to wait."""
     return f"127.{'.'.join(map(str, crc32(stream).to_bytes(4, 'big')[1:]))}"
 
 
-def play(session: Session, place: Place, patience: float = PATIENCE) -> Played:
+def play(session: Session, place: Target, timeout: float = REPLY_TIMEOUT) -> PlayedSession:
     """Play a session; raises Broken where the daemon does not keep to the protocol.
 
-    Raises OSError where there is no daemon to connect to.
+    Raises OSError if it cannot connect.
     """
-    assert session.is_fit, session.data
+    assert session.is_playable, session.data
     pieces = session.pieces(place.tokens)
     stream = b"".join(data for _, data in pieces)
     is_raw = session.transport == "raw"
-    reading = NOTHING if is_raw else read(stream, place.verbs)
-    ear = Deaf(reading) if is_raw else Ear(reading, _also(session))
+    reading = NOTHING if is_raw else parse_stream(stream, place.verbs)
+    checker = AnyReplies(reading) if is_raw else ReplyChecker(reading, _also(session))
     peer = _Peer(place, session.transport, _source(stream))
     try:
-        sent = _Exchange(peer, ear, pieces, session, patience).run()
+        sent = _SessionRun(peer, checker, pieces, session, timeout).run()
     finally:
-        # On TCP a plain end looks like a half-closed client that still waits, until the daemon's probes fail.
-        peer.close(is_abrupt=session.end == "abort" or ear.awaited is not None)
-    return Played(ear, reading, sent)
+        # On TCP a close looks like a half-close of a client that still waits, until the daemon's probes fail.
+        peer.close(is_abrupt=session.end == "abort" or checker.awaited is not None)
+    return PlayedSession(checker, reading, sent)
 
 
-class _Exchange:
-    """Sends the pieces in their time while it listens, and ends the connection as the session says."""
+class _SessionRun:
+    """Sends the pieces at their times, checks the replies, and ends the connection as the session says."""
 
     def __init__(
-        self, peer: _Peer, ear: Ear, pieces: list[tuple[float, bytes]], session: Session, patience: float
+        self,
+        peer: _Peer,
+        checker: ReplyChecker,
+        pieces: list[tuple[float, bytes]],
+        session: Session,
+        timeout: float,
     ) -> None:
         self._peer = peer
-        self._ear = ear
+        self._ear = checker
         self._pieces = [(pause, memoryview(data)) for pause, data in pieces if data or pause]
         self._session = session
         self._is_half_closing = session.end == "half-close" and session.transport != "tls"
-        self._patience = patience
+        self._patience = timeout
         self._sent = 0
         self._due = 0.0
         self._is_last_sent = False
-        self._awaited: Asked | None = None
+        self._awaited: ParsedRequest | None = None
         self._since = 0.0
 
     def run(self) -> int:
@@ -172,7 +177,7 @@ class _Exchange:
         self._due = began + (self._pieces[0][0] if self._pieces else 0.0)
         while True:
             now = time.monotonic()
-            is_much = now - began > LONGEST and now - moved < LONGEST / 2
+            is_much = now - began > MAX_DURATION and now - moved < MAX_DURATION / 2
             if is_much or self._is_done(now - moved):
                 return self._sent
             is_due = bool(self._pieces) and now >= self._due
@@ -192,13 +197,13 @@ class _Exchange:
     def _pause(self, now: float, is_due: bool) -> float:
         if self._pieces and not is_due:
             return self._due - now
-        return FOR_LIVE if not self._pieces else 1.0
+        return MAX_SILENCE if not self._pieces else 1.0
 
     def _send(self) -> None:
         _, data = self._pieces[0]
         count = self._peer.send(bytes(data)) if data else 0
         if count < 0:
-            self._pieces.clear()  # who has closed may have said why, which is still to be read
+            self._pieces.clear()  # the daemon has closed; its reason can still be read
         else:
             self._sent += count
             if count == len(data):
@@ -209,7 +214,7 @@ class _Exchange:
                 self._pieces[0] = (0.0, data[count:])
 
     def _is_done(self, silence: float) -> bool:
-        """Whether the client goes; says that nothing more comes when all is sent."""
+        """Whether the client leaves; half-closes once everything is sent."""
         if not self._pieces:
             if self._session.end == "abort":
                 return True
@@ -223,17 +228,17 @@ class _Exchange:
         return False
 
     def _may_go(self, silence: float) -> bool:
-        """Whether nothing more has to come; of a client that has said its last, the end has to."""
+        """Whether no reply is missing; after a half-close, the daemon must also close."""
         awaited = self._ear.awaited
         if awaited is None:
             return self._ear.is_satisfied and not self._ear.may_end and not self._is_half_closing
         if awaited.may_wait:
-            return self._waits_for(awaited) > FOR_LIVE
-        # What is optional belongs to a block whose end is not sent.
-        return awaited.is_optional and silence > FOR_LIVE and not self._is_half_closing
+            return self._waits_for(awaited) > MAX_SILENCE
+        # An optional request has a block whose end is not sent.
+        return awaited.is_optional and silence > MAX_SILENCE and not self._is_half_closing
 
-    def _waits_for(self, awaited: Asked) -> float:
-        """Return how long it has been its turn, in seconds."""
+    def _waits_for(self, awaited: ParsedRequest) -> float:
+        """Return for how many seconds the reply to a request has been due."""
         now = time.monotonic()
         if self._awaited is not awaited:
             self._awaited, self._since = awaited, now
@@ -244,17 +249,23 @@ class _Exchange:
             return
         awaited = self._ear.awaited
         if awaited is not None:
-            raise Broken(f"{awaited.line!r} has had no answer for {silence:.0f} s")
-        raise Broken(f"the connection has not ended for {silence:.0f} s, with nothing left to be said")
+            raise RuleBroken(f"{awaited.line!r} has had no reply for {silence:.0f} s")
+        raise RuleBroken(
+            f"the connection has not ended for {silence:.0f} s, though all requests are answered"
+        )
 
     def _closed(self) -> None:
-        """The daemon has closed; see whether it might."""
-        ear = self._ear
+        """Check that the daemon was allowed to close."""
+        checker = self._ear
         has_said_all = self._is_last_sent and self._is_half_closing
-        if not ear.may_end and not has_said_all:
-            raise Broken(f"the daemon closed the connection; {_awaited(ear)}")
-        ear.end()
+        if not checker.may_end and not has_said_all:
+            raise RuleBroken(f"the daemon closed the connection; {_awaited(checker)}")
+        checker.end()
 
 
-def _awaited(ear: Ear) -> str:
-    return "nothing was left to be answered" if ear.awaited is None else f"{ear.awaited.line!r} was left"
+def _awaited(checker: ReplyChecker) -> str:
+    return (
+        "all requests were answered"
+        if checker.awaited is None
+        else f"{checker.awaited.line!r} was unanswered"
+    )

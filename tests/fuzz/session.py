@@ -1,4 +1,4 @@
-"""What a fuzzer sends over one connection: as a value, in a file, and what must never be in it."""
+"""The input that a fuzzer sends over one connection, and files of such sessions."""
 
 import base64
 import json
@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 TOKEN = b"{{token}}"
-"""Stands in a session for a token that is right: that of who plays it, an admin's if it has none."""
+"""Stands in a session for a valid token: that of its login, or an admin's if it has none."""
 
-# Fuzzed jobs never start, since everything is paused: so nothing may end that pause, and nothing may end the
-# campaign before its time. RESUME of one queue or one schedule leaves the pause of all as it is.
+# Fuzzed jobs never start, since everything is paused. So no session may end that pause or the
+# campaign. RESUME of one queue or one schedule does not affect the pause of everything.
 _UNFIT = re.compile(rb"resume|drain", re.IGNORECASE)
 _HARMLESS = re.compile(rb"RESUME (?:q[0-9]|--schedule=[0-9]{1,9})\r?")
 
 
 class Cut(NamedTuple):
-    """A place where the bytes are sent apart, with a pause of so many seconds."""
+    """A place where the bytes are sent in two pieces, with a pause in seconds between them."""
 
     at: int
     pause: float
 
 
 class Session(NamedTuple):
-    """One connection's input: bytes, where they are cut, and how the client ends.
+    """The input of one connection: bytes, where they are cut, and how the client ends.
 
-    It is played over a ``transport``, by whoever has the token of the role ``login``, or by a stranger where
-    that is empty (on a UNIX socket nobody is one). The ``end`` is ``half-close``: say that nothing more
-    comes, ``close``: once everything is answered, or ``abort``: at once, whatever is on its way.
+    It is played over a ``transport``, with the token of the role ``login``, or without a token if that is
+    empty. The ``end`` is ``half-close`` (once all is sent), ``close`` (once everything is answered), or
+    ``abort`` (at once).
     """
 
     kind: str
@@ -39,12 +39,12 @@ class Session(NamedTuple):
     end: str = "half-close"
 
     @property
-    def is_fit(self) -> bool:
-        """Whether it can be played: not if it could let fuzzed jobs run, or end the campaign."""
-        return fit(self.data) == self.data
+    def is_playable(self) -> bool:
+        """Whether it can be played: it must not let fuzzed jobs run, or end the campaign."""
+        return make_playable(self.data) == self.data
 
     def pieces(self, tokens: Mapping[str, str]) -> list[tuple[float, bytes]]:
-        """Return what is sent, each piece after a pause of so many seconds; ``tokens`` are by role."""
+        """Return the (pause in seconds, bytes) of each piece; ``tokens`` are by role."""
         token = tokens[self.login or "admin"]
         edges = [0, *(cut.at for cut in self.cuts), len(self.data)]
         pauses = [0.0, *(cut.pause for cut in self.cuts)]
@@ -56,14 +56,14 @@ class Session(NamedTuple):
         return [(0.0, hello), *sent] if hello else sent
 
 
-def fit(data: bytes) -> bytes:
-    """Return bytes that can be played: without the words that must not be in them."""
+def make_playable(data: bytes) -> bytes:
+    """Replace the words that a session must not contain."""
     lines = data.split(b"\n")
     return b"\n".join(line if _HARMLESS.fullmatch(line) else _UNFIT.sub(b"??", line) for line in lines)
 
 
 def save(path: Path, sessions: list[Session], why: str) -> None:
-    """Write sessions to a file that ``bin/fuzz --replay`` plays; the last one is what broke something."""
+    """Write sessions to a file for ``bin/fuzz --replay``; the last one broke a rule."""
     kept = {
         "why": why,
         "sessions": [
@@ -74,7 +74,7 @@ def save(path: Path, sessions: list[Session], why: str) -> None:
 
 
 def load(path: Path) -> list[Session]:
-    """Return the sessions of a file."""
+    """Read the sessions of a file."""
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return [
         Session(

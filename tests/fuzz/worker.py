@@ -1,4 +1,4 @@
-"""A process that plays sessions, several at a time, for as long as it is told, and tells what it tried."""
+"""A process that plays sessions in several threads, and reports what it played."""
 
 import threading
 import time
@@ -10,23 +10,23 @@ from itertools import count
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from tests.fuzz.hearing import Broken
-from tests.fuzz.makers import Maker, recorded
-from tests.fuzz.player import PATIENCE, Place, play
+from tests.fuzz.player import REPLY_TIMEOUT, Target, play
+from tests.fuzz.reply_checker import RuleBroken
 from tests.fuzz.session import Session
+from tests.fuzz.session_maker import Maker, recorded
 
 THREADS = 3
-REMEMBERED = 30
-"""With a failing session so many before it are kept: it may be they that matter."""
-MAX_AUTH_FAILURES = 3
-"""A worker that has met so many in one round stops it."""
+SAVED_SESSIONS = 30
+"""Sessions that are saved with a failing one, since they may have caused the failure."""
+MAX_FAILURES = 3
+"""Failures after which a worker stops a round."""
 
 Way = tuple[str, str]
-"""A transport, and the role of who comes over it; empty for a stranger."""
+"""A transport, and the role of the client; empty for a client that does not authenticate."""
 
 
-class Orders(NamedTuple):
-    """What a worker is to do in one round: for so many seconds, or until so many jobs have got in."""
+class RoundOrders(NamedTuple):
+    """The task of a worker for one round, which ends after some seconds or some accepted jobs."""
 
     seconds: float
     jobs: int
@@ -34,14 +34,14 @@ class Orders(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A rule that did not hold, and the sessions that led there."""
+    """A broken rule, and the sessions that led to it."""
 
     why: str
     sessions: list[Session]
 
 
 class Tally(NamedTuple):
-    """What a round tried, by kind, transport and role, and what came of it; and its ``last`` sessions."""
+    """The sums of a round by kind, transport and role; the failures; and the ``last`` sessions."""
 
     sessions: Counter[tuple[str, str, str]]
     requests: Counter[tuple[str, str, str]]
@@ -53,9 +53,9 @@ class Tally(NamedTuple):
 
 
 class Worker:
-    """Plays sessions in threads; their names come from the seed, and count on from round to round."""
+    """Plays sessions in threads; their names are the seed and a number that continues from round to round."""
 
-    def __init__(self, place: Place, name: str, kinds: Sequence[str], ways: Sequence[Way]) -> None:
+    def __init__(self, place: Target, name: str, kinds: Sequence[str], ways: Sequence[Way]) -> None:
         self._place = place
         self._name = name
         self._inputs = [(kind, *way) for way in ways for kind in kinds]
@@ -63,8 +63,8 @@ class Worker:
         self._numbers: Iterator[int] = count()
         self._lock = threading.Lock()
 
-    def round(self, orders: Orders) -> Tally:
-        """Play for a round, and tell what was played."""
+    def round(self, orders: RoundOrders) -> Tally:
+        """Play for a round, and return its tally."""
         tally = Tally(Counter(), Counter(), Counter(), Counter(), [], [], [])
         until = time.monotonic() + orders.seconds
         with ThreadPoolExecutor(THREADS) as pool:
@@ -72,19 +72,17 @@ class Worker:
                 thread.result()
         return tally
 
-    def _play(self, orders: Orders, tally: Tally, until: float) -> None:
-        before: deque[Session] = deque(maxlen=REMEMBERED)
+    def _play(self, orders: RoundOrders, tally: Tally, until: float) -> None:
+        before: deque[Session] = deque(maxlen=SAVED_SESSIONS)
         try:
             self._play_some(orders, tally, until, before)
         finally:
             tally.last.extend(before)
 
-    def _play_some(self, orders: Orders, tally: Tally, until: float, before: deque[Session]) -> None:
+    def _play_some(self, orders: RoundOrders, tally: Tally, until: float, before: deque[Session]) -> None:
         newest = max(orders.kept, default=0)
         while (
-            time.monotonic() < until
-            and len(tally.jobs) < orders.jobs
-            and len(tally.failures) < MAX_AUTH_FAILURES
+            time.monotonic() < until and len(tally.jobs) < orders.jobs and len(tally.failures) < MAX_FAILURES
         ):
             with self._lock:
                 number = next(self._numbers)
@@ -92,8 +90,8 @@ class Worker:
             session = self._maker.make(f"{self._name} {number}", kind, transport, login, orders.kept, newest)
             before.append(session)
             try:
-                played = play(session, self._place, PATIENCE)
-            except Broken as why:
+                played = play(session, self._place, REPLY_TIMEOUT)
+            except RuleBroken as why:
                 tally.failures.append(Failure(str(why), list(before)))
                 continue
             except OSError as why:
@@ -101,15 +99,15 @@ class Worker:
                 return
             with self._lock:
                 tally.sessions[where] += 1
-                tally.requests[where] += len(played.reading.asked)
+                tally.requests[where] += len(played.reading.requests)
                 tally.sent[where] += played.sent
-                tally.replies.update(played.ear.replies)
-                tally.jobs.extend(played.ear.jobs)
-            newest = max(newest, *played.ear.jobs, 0)
+                tally.replies.update(played.checker.replies)
+                tally.jobs.extend(played.checker.jobs)
+            newest = max(newest, *played.checker.jobs, 0)
 
 
-def work(pipe: Connection, place: Place, name: str, kinds: Sequence[str], ways: Sequence[Way]) -> None:
-    """Do the rounds that the pipe asks for, until it asks for none, or whoever asks is gone."""
+def work(pipe: Connection, place: Target, name: str, kinds: Sequence[str], ways: Sequence[Way]) -> None:
+    """Play the rounds that arrive through the pipe, until it is closed or sends None."""
     worker = Worker(place, name, kinds, ways)
     with suppress(EOFError):
         while (orders := pipe.recv()) is not None:

@@ -1,4 +1,4 @@
-"""What can be seen of a process from outside: memory, descriptors, threads, the CPU time that it takes."""
+"""Statistics of a process from /proc: memory, descriptors, threads and CPU time."""
 
 import os
 import time
@@ -10,28 +10,28 @@ from tests.end_to_end.daemon import memory
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Seen(NamedTuple):
-    """A look at a process: bytes of memory, open descriptors, threads."""
+class ProcessStats(NamedTuple):
+    """Bytes of memory, open descriptors and threads of a process."""
 
     rss: int
     descriptors: int
     threads: int
 
 
-def look(pid: int) -> Seen:
-    """Return what a process has at this moment."""
+def read_process_stats(pid: int) -> ProcessStats:
+    """Read the statistics of a process."""
     place = Path(f"/proc/{pid}")
-    return Seen(memory(pid)["VmRSS"], len(os.listdir(place / "fd")), len(os.listdir(place / "task")))
+    return ProcessStats(memory(pid)["VmRSS"], len(os.listdir(place / "fd")), len(os.listdir(place / "task")))
 
 
 def cpu(pid: int) -> float:
-    """Return the CPU time that a process has taken so far, in seconds."""
+    """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def idle_cpu(pid: int, seconds: float) -> float:
-    """Return which part of a processor a process takes, looked at for so many seconds."""
+    """Measure for some seconds which part of a processor a process uses."""
     before = cpu(pid)
     time.sleep(seconds)
     return (cpu(pid) - before) / seconds

@@ -1,7 +1,7 @@
-"""The daemon that is fuzzed: how it is started, what there is to look at, how it is cleaned between rounds.
+"""The daemon that is fuzzed: its start, the jobs in it, and the cleaning between rounds.
 
-Fuzzed jobs never run: everything is paused, but while the jobs to be looked at are made, and then there are
-no others. That nothing which is sent can end the pause is session.py's.
+Fuzzed jobs never run: everything is paused, except while the kept jobs are made, when there are
+no others. session.py ensures that no session ends the pause.
 """
 
 import importlib.util
@@ -11,23 +11,23 @@ from pathlib import Path
 
 from tests.end_to_end.daemon import Daemon, free_port
 from tests.end_to_end.wire import Wire, until
-from tests.fuzz.hearing import Broken
-from tests.fuzz.player import Place
+from tests.fuzz.player import Target
+from tests.fuzz.reply_checker import RuleBroken
 
 WAYS: dict[str, tuple[str, ...]] = {
     "unix": ("",),
-    "tcp": ("admin", "submit", "read", ""),
+    "tcp": ("admin", "submit", "parse_stream", ""),
     "tls": ("admin", "submit", ""),
     "raw": ("",),
 }
-"""By transport, the roles of those who come over it; empty is who says nothing of themselves.
+"""For each transport the roles of its clients; empty for clients that do not authenticate.
 
-``raw`` is the TLS port, spoken to without TLS.
+``raw`` is the TLS port, without TLS.
 """
-ROLES = ("admin", "submit", "read")
+ROLES = ("admin", "submit", "parse_stream")
 OVER_TLS = frozenset({"tls", "raw"})
 
-KEPT = [
+KEPT_JOBS = [
     "echo hello",
     "echo out; echo err >&2; exit 3",
     "head -c 300000 /dev/zero",
@@ -41,10 +41,10 @@ KEPT = [
     "sleep 100000",
     "sleep 100000",
 ]
-"""Jobs for the fuzzers to look at: they run before everything is paused, the last two all the while."""
+"""Jobs that the fuzzers may query: they run before everything is paused, the last two during the campaign."""
 _RUNNING = 2
-GONE_WITHIN = 120.0
-"""A client that is gone while it waits is found out by keep-alive probes, in half a minute or so."""
+HANGUP_TIMEOUT = 120.0
+"""Seconds after which vanished clients must be noticed; keep-alive probes take about half a minute."""
 PAGE = 1000
 
 
@@ -53,10 +53,10 @@ def has_tls() -> bool:
     return importlib.util.find_spec("OpenSSL") is not None
 
 
-class Victim(Daemon):
-    """A daemon that listens to these transports, and has a token of each role.
+class FuzzedDaemon(Daemon):
+    """A daemon that listens on some transports, and has a token for each role.
 
-    ``kept`` are the ids of the jobs to look at.
+    ``kept`` are the ids of the kept jobs.
     """
 
     def __init__(self, place: Path, transports: set[str]) -> None:
@@ -74,16 +74,16 @@ class Victim(Daemon):
             options = ["--listen", listen]
         super().__init__(place, *options, slots=4, tcp="tcp" in transports)
 
-    def begin(self) -> Place:
-        """Start it, pause everything but the kept jobs, and return where it is and how to get in."""
+    def set_up(self) -> Target:
+        """Start it, make the kept jobs, pause everything, and return how to connect."""
         self.start()
         tokens = {role: self.make_token(f"fuzz-{role}", "--role", role) for role in ROLES}
-        self.restart()  # so that it knows them now, and not only soon
+        self.restart()  # so that it has read the tokens
         wire = self.connect()
         word, _, hello = wire.ask("HELLO").partition(" 1 ")
         wire.close()
         if word != "TASKQ":
-            raise Broken(f"HELLO is answered TASKQ 1, not {word}")
+            raise RuleBroken(f"HELLO is answered TASKQ 1, not {word}")
         self._make_kept()
         addresses: dict[str, str | int] = {
             "unix": str(self.socket),
@@ -91,43 +91,47 @@ class Victim(Daemon):
             "tls": self._tls_port,
             "raw": self._tls_port,
         }
-        return Place(addresses, tokens, frozenset(verb.encode() for verb in json.loads(hello)["verbs"]))
+        return Target(addresses, tokens, frozenset(verb.encode() for verb in json.loads(hello)["verbs"]))
 
-    def sweep(self) -> None:
-        """Remove all jobs, schedules and pauses of queues, once nobody is left; then make the kept jobs anew.
+    def clean_up(self) -> None:
+        """Remove all jobs, schedules and pauses of queues once all clients are gone, and make new kept jobs.
 
-        Raises Broken where something started, or is not removed.
+        Raises RuleBroken if a job was started, or something cannot be removed.
         """
         wire = self.connect()
-        most = self._connections or 0
-        until(lambda: wire.stats()["connections"] <= most, "connections without a client to end", GONE_WITHIN)
+        expected = self._connections or 0
+        until(
+            lambda: wire.stats()["connections"] <= expected,
+            "connections without a client to end",
+            HANGUP_TIMEOUT,
+        )
         if wire.stats()["counters"]["started"] != self._started:
-            raise Broken("a job was started while everything is paused")
+            raise RuleBroken("a job was started while everything is paused")
         for number in wire.schedules():
-            _ask(wire, f"UNSCHEDULE {number}")
+            _add(wire, f"UNSCHEDULE {number}")
         for name, queue in wire.queues().items():
             if queue["paused"] or queue["slots"] is not None:
-                _ask(wire, f"SET-QUEUE --slots=default -- {name}")
-                _ask(wire, f"RESUME -- {name}")
-        _ask_of_all(wire, "--status=PENDING,RUNNING", ("CANCEL", "WAIT"))
-        _ask_of_all(wire, "", ("REMOVE",))
+                _add(wire, f"SET-QUEUE --slots=default -- {name}")
+                _add(wire, f"RESUME -- {name}")
+        _request_for_all(wire, "--status=PENDING,RUNNING", ("CANCEL", "WAIT"))
+        _request_for_all(wire, "", ("REMOVE",))
         if left := wire.list():
-            raise Broken(f"jobs were removed and are there: {left[:3]}")
+            raise RuleBroken(f"jobs are still there after their removal: {left[:3]}")
         wire.close()
         self._make_kept()
 
     def _make_kept(self) -> None:
         wire = self.connect()
         if (jobs := wire.stats()["jobs"])["pending"] or wire.schedules():
-            raise Broken(f"nothing is pending or scheduled before the pause ends, but there are {jobs}")
-        _ask(wire, "RESUME")
-        self.kept = [wire.submit(text) for text in KEPT]
+            raise RuleBroken(f"nothing is pending or scheduled before the pause ends, but there are {jobs}")
+        _add(wire, "RESUME")
+        self.kept = [wire.submit(text) for text in KEPT_JOBS]
         for job in self.kept[:-_RUNNING]:
             wire.wait(job)
         running = self.kept[-_RUNNING:]
         wire.wait_running(*running)
         until(lambda: all(wire.show(job)["pid"] for job in running), "what runs to be counted as started")
-        _ask(wire, "PAUSE")
+        _add(wire, "PAUSE")
         stats = wire.stats()
         self._started = stats["counters"]["started"]
         if self._connections is None:
@@ -135,15 +139,15 @@ class Victim(Daemon):
         wire.close()
 
 
-def _ask(wire: Wire, request: str) -> None:
+def _add(wire: Wire, request: str) -> None:
     if (reply := wire.ask(request)).startswith("ERROR "):
-        raise Broken(f"{request} was answered {reply}")
+        raise RuleBroken(f"{request} was answered {reply}")
 
 
-def _ask_of_all(wire: Wire, which: str, verbs: Sequence[str]) -> None:
-    """Do something to all jobs of a list, of an array as a whole, page by page.
+def _request_for_all(wire: Wire, which: str, verbs: Sequence[str]) -> None:
+    """Send requests for all jobs of a list, page by page; for an array only as a whole.
 
-    What comes after a job that is cancelled may have failed before it can be cancelled itself.
+    The dependents of a cancelled job may have failed before they can be cancelled.
     """
     first = 1
     while jobs := wire.list(f"{which} --from={first} --limit={PAGE}"):
@@ -153,4 +157,4 @@ def _ask_of_all(wire: Wire, which: str, verbs: Sequence[str]) -> None:
             for job in jobs:
                 reply = wire.line()
                 if reply.startswith("ERROR ") and (verb, reply.split(" ")[1]) != ("CANCEL", "WRONG_STATE"):
-                    raise Broken(f"{verb} {job['id']} was answered {reply}")
+                    raise RuleBroken(f"{verb} {job['id']} was answered {reply}")

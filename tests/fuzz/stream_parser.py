@@ -1,30 +1,30 @@
-"""A second reading of docs/protocol.md §1 to §3: what a stream asks for, with nothing taken from taskqd.
+"""A second parser for docs/protocol.md §1 to §3, which shares no code with taskqd.
 
-Where this file and the daemon understand a stream differently, one of them is wrong. It tells how many
-requests there are, in which order, and where the daemon has to end the connection; whether each is answered
-as it must be is in hearing.py.
+If this parser and the daemon interpret a stream differently, one of them is wrong. It finds the
+requests and where the daemon has to end the connection; whether each request is answered
+correctly is checked by reply_checker.py.
 """
 
 import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-LONGEST_LINE = 65_536
-LARGEST_SKIP = 64 * 1024**2
-LONGEST_SUBNEGOTIATION = 1024
-SHOWN = 200
-"""So many bytes of a line are kept, to be shown."""
+MAX_LINE = 65_536
+MAX_SKIPPED = 64 * 1024**2
+MAX_SUBNEGOTIATION = 1024
+MAX_SHOWN = 200
+"""Bytes of a line that are kept for messages."""
 
 IAC, SE, SB, WILL, WONT, DO, DONT = 0xFF, 0xF0, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE
 AYT = 0xF6
-HERE = b"[yes]\r\n"
-MARKS = (IAC, HERE[0])
-"""Each answer to a telnet program begins with one of these bytes, and no reply does."""
+AYT_ANSWER = b"[yes]\r\n"
+TELNET_ANSWER_STARTS = (IAC, AYT_ANSWER[0])
+"""Each answer to a telnet sequence begins with one of these bytes, and no reply does."""
 TIMING_MARK = 6
 
 WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE"})
 WAITING = frozenset({b"WAIT", b"FOLLOW"})
-"""Verbs whose replies may be long in coming."""
+"""Verbs whose replies may take long."""
 
 _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) ")
 _WORDS = re.compile(rb"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
@@ -41,12 +41,12 @@ _LETTERS = {b"\\": b"\\", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _SUBNEGOTIATION = re.compile(rb"\xff\xfa(?:[^\xff]|\xff[^\xf0])*?\xff\xf0", re.DOTALL)
 
 
-class Asked(NamedTuple):
-    """One request of a stream, or what is no request and is answered all the same.
+class ParsedRequest(NamedTuple):
+    """One request of a stream, or other input that is answered.
 
-    ``codes``, if there are any, are those with which it has to be refused; what ``is_optional`` may be left
-    without a reply; what ``may_wait`` may be without one for long. The connection ends after what
-    ``is_last``; after a QUIT too, but whether it is one is for the daemon to say.
+    If there are ``codes``, it must be refused with one of them. If it ``is_optional``, it may have no
+    reply; if it ``may_wait``, the reply may take long. The connection ends after it if it
+    ``is_last``; also after a QUIT, but only the daemon decides whether that is accepted.
     """
 
     verb: bytes
@@ -57,19 +57,19 @@ class Asked(NamedTuple):
     is_last: bool = False
 
 
-class Reading(NamedTuple):
-    """What a stream asks for, and the ``marks`` that telnet is owed.
+class ParsedStream(NamedTuple):
+    """The requests of a stream, and the expected answers to its telnet sequences.
 
-    It ``is_ended`` where the daemon ends the connection by itself, in silence too.
+    It ``is_ended`` if the daemon ends the connection, with or without an error.
     """
 
-    asked: list[Asked]
-    marks: bytes
+    requests: list[ParsedRequest]
+    telnet_answers: bytes
     is_ended: bool
 
 
-class _Misplaced(Exception):
-    """The lengths of the blocks cannot be told, and the connection is lost; the argument has the codes."""
+class _UnknownSizes(Exception):
+    """The sizes of the blocks are unknown, so the connection must end; the argument has the codes."""
 
 
 BAD = frozenset({"BAD_REQUEST"})
@@ -77,12 +77,12 @@ UNKNOWN = frozenset({"UNKNOWN_COMMAND"})
 TOO_LONG = frozenset({"LINE_TOO_LONG"})
 TOO_LARGE = frozenset({"TOO_LARGE"})
 FIRST = frozenset({"AUTH_REQUIRED", "FORBIDDEN"})
-"""What may be said before anything else is looked at."""
+"""Errors that may come before any other check."""
 
 
-def read(stream: bytes, verbs: Collection[bytes]) -> Reading:
-    """Return what a whole stream, from the connection's first byte on, asks a server that has these verbs."""
-    return _Reader(stream, verbs).read()
+def parse_stream(stream: bytes, verbs: Collection[bytes]) -> ParsedStream:
+    """Parse a whole stream, from the first byte of the connection, for a server that has these verbs."""
+    return _Reader(stream, verbs).parse_stream()
 
 
 class _Reader:
@@ -90,28 +90,28 @@ class _Reader:
         self._stream = stream
         self._verbs = verbs
         self._at = 0
-        self._asked: list[Asked] = []
-        self._marks = b""
+        self._requests: list[ParsedRequest] = []
+        self._telnet_answers = b""
         self._is_ended = False
 
-    def read(self) -> Reading:
+    def parse_stream(self) -> ParsedStream:
         is_first, is_watching = True, False
         for whole in self._lines():
-            line, before = whole.removesuffix(b"\r"), len(self._asked)
-            if len(line) > LONGEST_LINE:
-                self._ask(Asked(b"", line[:SHOWN], TOO_LONG, is_last=True))
+            line, before = whole.removesuffix(b"\r"), len(self._requests)
+            if len(line) > MAX_LINE:
+                self._add(ParsedRequest(b"", line[:MAX_SHOWN], TOO_LONG, is_last=True))
             elif is_first and _HTTP.match(line):
                 self._is_ended = True
             elif line.strip():
                 self._request(line)
             is_first = False
-            is_watching = len(self._asked) > before and self._asked[-1].verb == b"WATCH"
-        if is_watching:  # every other line, an empty one too, would have ended it
-            self._asked[-1] = self._asked[-1]._replace(may_wait=True)
-        return Reading(self._asked, self._marks, self._is_ended)
+            is_watching = len(self._requests) > before and self._requests[-1].verb == b"WATCH"
+        if is_watching:  # any line behind it, even an empty one, would have ended it
+            self._requests[-1] = self._requests[-1]._replace(may_wait=True)
+        return ParsedStream(self._requests, self._telnet_answers, self._is_ended)
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield the lines without their LF; blocks and telnet's sequences between them are passed over."""
+        """Yield the lines without their LF; skip blocks and telnet sequences between them."""
         stream = self._stream
         while self._at < len(stream) and not self._is_ended:
             if stream[self._at] == IAC:
@@ -120,7 +120,7 @@ class _Reader:
             end = stream.find(b"\n", self._at)
             line = stream[self._at : end if end >= 0 else len(stream)]
             self._at += len(line) + 1
-            if end >= 0 or len(line) > LONGEST_LINE + 1:  # what has no end may be a CR longer
+            if end >= 0 or len(line) > MAX_LINE + 1:  # a line without an end may have a CR
                 yield line
 
     def _telnet(self) -> None:
@@ -129,39 +129,39 @@ class _Reader:
         if not command:
             self._at = len(data)
         elif command[0] == SB:
-            whole = _SUBNEGOTIATION.match(data, at, at + LONGEST_SUBNEGOTIATION)
-            self._at = whole.end() if whole else min(at + LONGEST_SUBNEGOTIATION, len(data))
+            whole = _SUBNEGOTIATION.match(data, at, at + MAX_SUBNEGOTIATION)
+            self._at = whole.end() if whole else min(at + MAX_SUBNEGOTIATION, len(data))
         elif command[0] not in (WILL, WONT, DO, DONT):
             self._at += 2
-            self._marks += HERE if command[0] == AYT else b""
+            self._telnet_answers += AYT_ANSWER if command[0] == AYT else b""
         elif not option:
             self._at = len(data)
         else:
             self._at += 3
             if command[0] == DO:
-                self._marks += bytes((IAC, WILL if option[0] == TIMING_MARK else WONT)) + option
+                self._telnet_answers += bytes((IAC, WILL if option[0] == TIMING_MARK else WONT)) + option
             if command[0] == WILL:
-                self._marks += bytes((IAC, DONT)) + option
+                self._telnet_answers += bytes((IAC, DONT)) + option
 
     def _request(self, line: bytes) -> None:
         form = _WORDS.fullmatch(line)
         assert form
         word, rest = form.groups()
         verb = word.upper() if word.isascii() else word
-        shown = line[:SHOWN]
+        shown = line[:MAX_SHOWN]
         codes = _refusal(line, verb, self._verbs)
         if verb not in WITH_BLOCKS:
-            self._ask(Asked(verb, shown, codes, may_wait=verb in WAITING))
+            self._add(ParsedRequest(verb, shown, codes, may_wait=verb in WAITING))
             return
         try:
             sizes = _block_sizes(rest)
-        except _Misplaced as why:
-            self._ask(Asked(verb, shown, why.args[0], is_last=True))
+        except _UnknownSizes as why:
+            self._add(ParsedRequest(verb, shown, why.args[0], is_last=True))
         else:
-            self._blocks(Asked(verb, shown, codes), sizes)
+            self._blocks(ParsedRequest(verb, shown, codes), sizes)
 
-    def _blocks(self, asked: Asked, sizes: list[int]) -> None:
-        """Pass over the blocks of a line; it may be answered before they are there, if it is refused."""
+    def _blocks(self, request: ParsedRequest, sizes: list[int]) -> None:
+        """Skip the blocks of a line; if it is refused, it may be answered before they have arrived."""
         for size in sizes:
             self._at += size
             if self._stream.startswith(b"\r\n", self._at):
@@ -169,20 +169,20 @@ class _Reader:
             elif self._stream.startswith(b"\n", self._at):
                 self._at += 1
             else:
-                self._ask(asked._replace(is_optional=True))
+                self._add(request._replace(is_optional=True))
                 if self._stream[self._at : self._at + 2] not in (b"", b"\r"):
-                    self._ask(Asked(b"", b"(the end of a block)", BAD, is_last=True))
+                    self._add(ParsedRequest(b"", b"(the end of a block)", BAD, is_last=True))
                 self._at = len(self._stream)
                 return
-        self._ask(asked)
+        self._add(request)
 
-    def _ask(self, asked: Asked) -> None:
-        self._asked.append(asked)
-        self._is_ended = self._is_ended or asked.is_last
+    def _add(self, request: ParsedRequest) -> None:
+        self._requests.append(request)
+        self._is_ended = self._is_ended or request.is_last
 
 
 def _refusal(line: bytes, verb: bytes, verbs: Collection[bytes]) -> frozenset[str]:
-    """Return the codes of which a line must be refused with one, none where that depends on more."""
+    """Return the codes with one of which a line must be refused; none if that depends on more."""
     if b"\0" in line or not _is_utf8(line):
         return BAD | FIRST if verb in verbs else BAD
     return frozenset() if verb in verbs else UNKNOWN
@@ -197,7 +197,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _block_sizes(rest: bytes) -> list[int]:
-    """Return the sizes of the blocks behind a SUBMIT line, in their order; raises _Misplaced."""
+    """Return the sizes of the blocks behind a SUBMIT line in order; raises _UnknownSizes."""
     found: dict[bytes, list[bytes]] = {b"script": [], b"stdin": []}
     try:
         for name, value in _options(rest):
@@ -205,7 +205,7 @@ def _block_sizes(rest: bytes) -> list[int]:
                 found[name].append(value)
     except ValueError:
         if b"--script" in rest or b"--stdin" in rest:
-            raise _Misplaced(BAD) from None
+            raise _UnknownSizes(BAD) from None
         return []
     return [_size(values) for values in found.values() if values]
 
@@ -213,14 +213,14 @@ def _block_sizes(rest: bytes) -> list[int]:
 def _size(values: list[bytes]) -> int:
     (value, *others) = values
     if others or not value.isdigit():
-        raise _Misplaced(BAD)
-    if len(value) > 18 or int(value) > LARGEST_SKIP:
-        raise _Misplaced(TOO_LARGE)
+        raise _UnknownSizes(BAD)
+    if len(value) > 18 or int(value) > MAX_SKIPPED:
+        raise _UnknownSizes(TOO_LARGE)
     return int(value)
 
 
 def _options(text: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the options that begin a text; raises ValueError where one has no proper form."""
+    """Yield the options at the start of a text; raises ValueError if one is malformed."""
     at = _blanks(text, 0)
     while text.startswith(b"--", at) and text[at + 2 : at + 3] not in (b"", b" ", b"\t"):
         head = _OPTION.match(text, at)

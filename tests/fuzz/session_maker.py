@@ -1,4 +1,4 @@
-"""The two fuzzers: one makes sessions from the grammar, the other of bytes, damaged or by chance."""
+"""The two fuzzers: one makes sessions from the grammar, the other from damaged or random bytes."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.fuzz import oddities
 from tests.fuzz.grammar import Grammar
-from tests.fuzz.session import Cut, Session, fit
+from tests.fuzz.session import Cut, Session, make_playable
 
 GRAMMAR, BYTES = "grammar", "bytes"
 KINDS = (GRAMMAR, BYTES)
@@ -19,14 +19,14 @@ _RECORDED = re.compile(rb"^ {4}C: (.*)$", re.MULTILINE)
 
 
 def recorded() -> list[bytes]:
-    """Return sessions that were recorded: what the clients say in the examples of docs/protocol.md."""
+    """Return the requests of the examples in docs/protocol.md as sessions."""
     parts = _PROTOCOL.read_bytes().split(b"\n\n")
     found = (_RECORDED.findall(part) for part in parts)
     return [b"".join(line + b"\r\n" for line in lines) for lines in found if lines]
 
 
 class Maker:
-    """Makes sessions: the same one for the same name, kept jobs and newest job."""
+    """Makes sessions; the same name, kept jobs and newest job give the same session."""
 
     def __init__(self, recordings: Sequence[bytes]) -> None:
         self._recordings = recordings
@@ -35,10 +35,10 @@ class Maker:
     def make(
         self, name: str, kind: str, transport: str, login: str, kept: Sequence[int], newest: int
     ) -> Session:
-        """Return the session of this name for a kind of fuzzer and a way to the daemon."""
+        """Return the session of a name for a kind of fuzzer, a transport and a login."""
         chance = random.Random(f"{name} {kind} {transport} {login}")
         grammar = Grammar(chance, kept, newest)
-        data = fit(self._data(chance, grammar, kind, transport))
+        data = make_playable(self._data(chance, grammar, kind, transport))
         end = chance.choices(("half-close", "close", "abort"), (50, 35, 15))[0]
         return Session(kind, transport, login, data, _cuts(chance, len(data)), end)
 
@@ -73,22 +73,22 @@ class Maker:
 
 
 def _client_hello() -> bytes:
-    """Return what a client of TLS says first."""
-    said = ssl.MemoryBIO()
-    with suppress(ssl.SSLWantReadError):  # it waits for the server, of which there is none
+    """Return the first bytes of a TLS client."""
+    output = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):  # it waits for a reply that does not come
         ssl.create_default_context().wrap_bio(
-            ssl.MemoryBIO(), said, server_hostname="localhost"
+            ssl.MemoryBIO(), output, server_hostname="localhost"
         ).do_handshake()
-    return said.read()
+    return output.read()
 
 
 def _cuts(chance: random.Random, length: int) -> tuple[Cut, ...]:
-    """Return where the bytes are sent apart: mostly nowhere, seldom everywhere, sometimes with pauses."""
+    """Return where to cut the bytes: mostly nowhere, seldom everywhere, sometimes with pauses."""
     kind = chance.random()
     if kind < 0.6 or length < 2:
         return ()
     if kind < 0.65 and length < 400:
         return tuple(Cut(at, 0.0) for at in range(1, length))
     places = sorted({chance.randrange(1, length) for _ in range(chance.choice((1, 2, 3, 8)))})
-    longest = MAX_PAUSE if kind > 0.8 else 0.0
-    return tuple(Cut(at, chance.uniform(0, longest)) for at in places)
+    max_pause = MAX_PAUSE if kind > 0.8 else 0.0
+    return tuple(Cut(at, chance.uniform(0, max_pause)) for at in places)
