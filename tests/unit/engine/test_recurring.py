@@ -23,24 +23,24 @@ OPENED = Opened(at=START, format=FORMAT, store="s", boot="the last boot", next_i
 
 
 class RecurringHarness:
-    """A harness with a recurring submitter; ``journal`` are events recorded before."""
+    """A harness with a recurring submitter; ``events`` are those recorded before."""
 
     def __init__(
         self,
-        journal: list[Event] | None = None,
+        events: list[Event] | None = None,
         now: float = START,
         slots: int = 4,
-        most_pending: PendingLimit = UNBOUNDED,
+        max_pending: PendingLimit = UNBOUNDED,
     ) -> None:
         clocks = FakeClocks(now)
-        if journal:
-            last = journal[-1].at
+        if events:
+            last = events[-1].at
             clocks.resume(OPENED, "this boot", last, last)
-            journal = [*journal, *([make_record(clocks)] if clocks.ahead else [])]
-        self.harness = Harness(slots, events=journal, clocks=clocks)
-        self.scheduler = RecurringSubmitter(self.harness.engine, self.harness.clock, most_pending)
+            events = [*events, *([make_record(clocks)] if clocks.ahead else [])]
+        self.harness = Harness(slots, events=events, clocks=clocks)
+        self.submitter = RecurringSubmitter(self.harness.engine, self.harness.clock, max_pending)
         self.harness.engine.start()
-        self.scheduler.start()
+        self.submitter.start()
         self.harness.settle()
 
     def make(
@@ -85,7 +85,7 @@ class RecurringHarness:
 
 
 @pytest.fixture(name="recurring")
-def a_clockwork() -> RecurringHarness:
+def a_recurring_harness() -> RecurringHarness:
     return RecurringHarness()
 
 
@@ -139,7 +139,7 @@ def test_many_due_schedules_are_submitted_over_several_turns(recurring: Recurrin
     for _ in range(MAX_SUBMISSIONS_PER_TURN + 1):
         recurring.make()
     recurring.harness.clock.suspend(60.0)
-    recurring.scheduler.start()
+    recurring.submitter.start()
     assert len(recurring.harness.journal.pending) == MAX_SUBMISSIONS_PER_TURN
     recurring.advance(0)
     assert [recurring.ran(number) for number in range(1, MAX_SUBMISSIONS_PER_TURN + 2)] == [[60.0]] * (
@@ -163,7 +163,7 @@ def made_and_ran(recurring: RecurringHarness) -> list[Event]:
     """Return the journal of a schedule that ran after 60 s."""
     recurring.make()
     recurring.run(1)
-    recurring.scheduler.stop()
+    recurring.submitter.stop()
     return recurring.harness.journal.events
 
 
@@ -360,7 +360,7 @@ def test_refused_run_is_left_out(
 def test_owner_at_the_limit_of_pending_jobs_gets_no_more(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    recurring = RecurringHarness(slots=1, most_pending=PendingLimit(2))
+    recurring = RecurringHarness(slots=1, max_pending=PendingLimit(2))
     recurring.make(overlap=True)
     recurring.advance(60.0, 60.0, 60.0, 60.0, 60.0)
     assert recurring.ran() == [60.0, 120.0, 180.0]
@@ -373,7 +373,7 @@ def test_owner_at_the_limit_of_pending_jobs_gets_no_more(
 
 
 def test_array_of_a_schedule_counts_with_all_its_tasks() -> None:
-    recurring = RecurringHarness(slots=1, most_pending=PendingLimit(3))
+    recurring = RecurringHarness(slots=1, max_pending=PendingLimit(3))
     recurring.make(array=Array(1, 4))
     recurring.make(array=Array(1, 3))
     recurring.advance(60.0)
@@ -411,7 +411,7 @@ def test_stop_leaves_no_timer(recurring: RecurringHarness) -> None:
     recurring.make(overlap=True)
     recurring.advance(60.0)
     recurring.harness.clock.advance(60.0)
-    recurring.scheduler.stop()
+    recurring.submitter.stop()
     recurring.harness.journal.sync()
     recurring.harness.journal.fail("no space")
     assert recurring.harness.clock.getDelayedCalls() == []
@@ -423,7 +423,7 @@ def test_stop_leaves_no_timer(recurring: RecurringHarness) -> None:
 
 
 def test_stop_without_a_schedule_is_accepted(recurring: RecurringHarness) -> None:
-    recurring.scheduler.stop()
+    recurring.submitter.stop()
     assert recurring.harness.clock.getDelayedCalls() == []
 
 
