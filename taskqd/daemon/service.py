@@ -87,7 +87,7 @@ class TaskqService(Service):
         self._reactor = reactor
         self._pid_file = pid_file
         self._log_output = log_output
-        self._ports: list[Any] = []
+        self._ports: list[Any] = []  # ports of Twisted, with more methods than IListeningPort has
         self._checks: list[LoopingCall] = []
         self._running: Running | None = None
 
