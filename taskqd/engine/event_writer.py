@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
-from taskqd.model.events import Clocked, Ended, JobEvent, Position, QueueEvent
+from taskqd.model.events import Clocked, Ended, JobEvent, QueueEvent, RecordPosition
 from taskqd.model.job import Job
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal
@@ -90,14 +90,14 @@ class EventWriter:
         finally:
             self._waiting.remove(waiting)
 
-    def _apply(self, position: Position, event: JobEvent) -> Job:
+    def _apply(self, position: RecordPosition, event: JobEvent) -> Job:
         return cast("Job", self.queue_state.apply(event, position))
 
-    def _apply_all(self, _: Position, events: Sequence[JobEvent]) -> None:
+    def _apply_all(self, _: RecordPosition, events: Sequence[JobEvent]) -> None:
         for event in events:
             self.queue_state.apply(event)
 
-    def _apply_other(self, _: Position, event: QueueEvent | Clocked) -> None:
+    def _apply_other(self, _: RecordPosition, event: QueueEvent | Clocked) -> None:
         self.queue_state.apply(event)
 
 

@@ -378,5 +378,5 @@ EVENTS: tuple[type[Event], ...] = (*JOB_EVENTS, *QUEUE_EVENTS, Clocked)
 RECORDS: tuple[type[Record], ...] = (Opened, Snapshot, *EVENTS)
 """The types that may be in a journal, for its decoder."""
 
-Position = tuple[int, int, int]
+RecordPosition = tuple[int, int, int]
 """The place of a record in the journal: (segment, offset, length), the latter two in bytes."""

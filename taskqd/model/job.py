@@ -101,7 +101,7 @@ class Tasks(Struct, kw_only=True, gc=False):
 class Job(Struct, kw_only=True, gc=False):
     """A job, an array of jobs, or a task of an array; only the queue state changes it, by events.
 
-    ``waiting`` is the number of its dependencies that are not satisfied. ``attempts`` counts all attempts;
+    ``unmet_dependencies`` counts those that are not satisfied yet. ``attempts`` counts all attempts;
     ``failures`` those that failed since the submission or the last RETRY, against ``spec.retries``.
     ``not_before`` is the earliest start of a pending job: a time of day if it ``is_dated``, else a time on
     the monotonic clock. ``ahead`` is how far the time of day was ahead of that clock at the latest start or
@@ -122,7 +122,7 @@ class Job(Struct, kw_only=True, gc=False):
     status: Status = Status.PENDING
     reason: Reason | None = Reason.QUEUED
     is_held: bool = False
-    waiting: int = 0
+    unmet_dependencies: int = 0
     attempts: int = 0
     failures: int = 0
     not_before: float | None = None

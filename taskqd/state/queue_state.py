@@ -20,8 +20,8 @@ from taskqd.model.events import (
     Ended,
     Event,
     JobEvent,
-    Position,
     QueueEvent,
+    RecordPosition,
     Removed,
     Retried,
     Skipped,
@@ -174,7 +174,7 @@ class QueueState:
             return job.reason
         if job.is_held:
             return Reason.HELD
-        if self.array_of(job).waiting:
+        if self.array_of(job).unmet_dependencies:
             return Reason.AFTER
         if self.remaining_delay(job, now) > 0:
             return Reason.RETRYING if job.reason is Reason.RETRYING else Reason.DELAYED
@@ -253,7 +253,7 @@ class QueueState:
         times = (self.ready_queue.next_wakeup(now), self._delays.next_due(self.ahead))
         return min((time for time in times if time is not None), default=None)
 
-    def relocate(self, job_id: int, attempt: int, upto: int, position: Position) -> None:
+    def relocate(self, job_id: int, attempt: int, upto: int, position: RecordPosition) -> None:
         """Set the position of an attempt's Ended that a snapshot of the segments up to ``upto`` has moved."""
         job = self.jobs.get(job_id)
         for one in () if job is None or job.attempt is None else (job.attempt, *job.past):
@@ -262,7 +262,7 @@ class QueueState:
 
     # Applying events.
 
-    def apply(self, event: Event, position: Position | None = None) -> Job | None:
+    def apply(self, event: Event, position: RecordPosition | None = None) -> Job | None:
         """Apply a durable event, and return its job, if it is about a job.
 
         ``position`` is where the journal has it. Raises InvalidTransition, having changed nothing, if the
@@ -351,7 +351,7 @@ class QueueState:
                 self.jobs[task.id] = task
                 self._count_new(task)
         if spec.after or spec.after_any or spec.after_fail:
-            job.waiting = self.dependencies.add(job, self.jobs)
+            job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         if self._is_open:
             self._enqueue_all(job)
         return job
@@ -385,7 +385,7 @@ class QueueState:
         if type(event) is Ended:
             self._record_duration(job, event, queue)
         elif type(event) is Retried and job.array is None:
-            job.waiting = self.dependencies.add(job, self.jobs)
+            job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
         if after is _PENDING:
             self._enqueue(job)
@@ -431,14 +431,14 @@ class QueueState:
         if job.status.is_final and not before.is_final:
             job.ahead = self.ahead
             self.retention_index.add(job)
-            if job.waiting:
-                job.waiting = 0
+            if job.unmet_dependencies:
+                job.unmet_dependencies = 0
                 no_longer_cause = self.dependencies.discard(job)
                 if no_longer_cause is not None:
                     self.retention_index.reconsider(no_longer_cause)
             for job_id in list(self.dependencies.resolve(job)):
                 dependent = self.jobs[job_id]
-                dependent.waiting -= 1
+                dependent.unmet_dependencies -= 1
                 self._enqueue_all(dependent)
         elif before.is_final and not job.status.is_final:
             self.retention_index.discard(job)
@@ -452,7 +452,7 @@ class QueueState:
                 f"{event.name} is not possible for array {array.id}, which is {array.status.value}"
             )
         if isinstance(event, Retried):
-            array.waiting = self.dependencies.add(array, self.jobs)
+            array.unmet_dependencies = self.dependencies.add(array, self.jobs)
         for task in affected:
             self._move(task, event)
         if isinstance(event, Removed):
@@ -481,7 +481,7 @@ class QueueState:
         """Whether a job waits only for its time, for capacity, or for the end of a pause."""
         if job.status is not _PENDING or job.is_held:
             return False
-        return not self.array_of(job).waiting
+        return not self.array_of(job).unmet_dependencies
 
     def _enqueue(self, job: Job) -> None:
         """Add a job to the ready queue or the delay queue, unless it waits for something else too."""
@@ -496,6 +496,6 @@ class QueueState:
         """Enqueue a job, or all tasks of an array."""
         if job.tasks is None:
             self._enqueue(job)
-        elif self._is_open and not job.waiting:
+        elif self._is_open and not job.unmet_dependencies:
             for task in self.tasks(job):
                 self._enqueue(task)

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import Attribute, Interface
 
-from taskqd.model.events import Event, Output, Position, Record
+from taskqd.model.events import Event, Output, Record, RecordPosition
 
 InThread = Callable[..., "Deferred[Any]"]
 """``in_thread(function, *args)`` calls a blocking function in another thread; fires with its result."""
@@ -24,7 +24,7 @@ class IJournal(Interface):
 
     last_sequence: int = Attribute("The number of the last durable record that observers were notified of.")
 
-    def append(event: Event, may_wait: bool = False) -> "Deferred[Position]":
+    def append(event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         """Append an event; fires with its position once it is durable.
 
         Deferreds fire in the order of the calls. If the Deferred fails (with StoreFailed), the event is not
@@ -32,13 +32,13 @@ class IJournal(Interface):
         together with others.
         """
 
-    def append_all(events: "Sequence[Event]") -> "Deferred[Position]":
+    def append_all(events: "Sequence[Event]") -> "Deferred[RecordPosition]":
         """Append one or more events atomically; fires with the position of the first one.
 
         As `append`, but for all: if the Deferred fails, none of them is in the journal and none ever will be.
         """
 
-    def append_now(events: "list[Event]") -> "list[Position]":
+    def append_now(events: "list[Event]") -> "list[RecordPosition]":
         """Append events before the reactor runs, and block until they are durable; return their positions.
 
         Observers are notified of each event separately before this returns. Raises StartRefused; the daemon
@@ -51,7 +51,7 @@ class IJournal(Interface):
     def when_writable() -> "Deferred[None]":
         """Return a Deferred that fires when appending works, at once if it works now; may be cancelled."""
 
-    def read(position: Position) -> Record:
+    def read(position: RecordPosition) -> Record:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
 
     def events_since(sequence: int) -> "IEventReader":

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from taskqd.errors import Lagged, StartRefused, StoreFailed
-from taskqd.model.events import Event, JobEvent, Position
+from taskqd.model.events import Event, JobEvent, RecordPosition
 from taskqd.storage.interfaces import IEventReader, IJournal
 from tests.fakes.deferreds import result_of
 
@@ -22,7 +22,7 @@ class FakeJournal:
         self.failure: str | None = None
         self.next_id = next_id
         self.events: list[Event] = journal or []
-        self._on_their_way: list[tuple[Sequence[Event], Deferred[Position]]] = []
+        self._on_their_way: list[tuple[Sequence[Event], Deferred[RecordPosition]]] = []
         self._waiting: list[Deferred[None]] = []
         self._told: list[Callable[[int, Sequence[Event]], object]] = []
         self.last_sequence = len(self.events)
@@ -33,17 +33,17 @@ class FakeJournal:
         """The events that have been appended and are not durable yet."""
         return [event for events, _ in self._on_their_way for event in events]
 
-    def append(self, event: Event, may_wait: bool = False) -> "Deferred[Position]":
+    def append(self, event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         return self.append_all((event,))
 
-    def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
+    def append_all(self, events: Sequence[Event]) -> "Deferred[RecordPosition]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
-        durable: Deferred[Position] = Deferred()
+        durable: Deferred[RecordPosition] = Deferred()
         self._on_their_way.append((events, durable))
         return durable
 
-    def append_now(self, events: list[Event]) -> list[Position]:
+    def append_now(self, events: list[Event]) -> list[RecordPosition]:
         if self.failure is not None:
             raise StartRefused(self.failure)
         positions = [self._keep(event) for event in events]
@@ -61,7 +61,7 @@ class FakeJournal:
         self._waiting.append(waiting)
         return waiting
 
-    def read(self, position: Position) -> Event:
+    def read(self, position: RecordPosition) -> Event:
         return self.events[position[1]]
 
     def events_of(self, *job_ids: int) -> "FakeEventReader":
@@ -110,7 +110,7 @@ class FakeJournal:
         for on_durable in self._told:
             on_durable(first, events)
 
-    def _keep(self, event: Event) -> Position:
+    def _keep(self, event: Event) -> RecordPosition:
         self.events.append(event)
         return (1, len(self.events) - 1, 1)
 

@@ -15,7 +15,7 @@ import msgspec
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.errors import JournalDamaged
-from taskqd.model.events import JobEvent, Opened, Position, Record, Snapshot, Submitted
+from taskqd.model.events import JobEvent, Opened, Record, RecordPosition, Snapshot, Submitted
 from taskqd.protocol.values import timestamp
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.filesystem import Filesystem
@@ -73,7 +73,7 @@ class JournalScan:
         """The number of the last record, after all have been read."""
         return self._replay.sequence
 
-    def records(self, on_progress: Callable[[int], None]) -> Iterator[tuple[int, Record, Position]]:
+    def records(self, on_progress: Callable[[int], None]) -> Iterator[tuple[int, Record, RecordPosition]]:
         """Yield every valid record with its number and position.
 
         ``on_progress`` is called with the number of bytes that have been read.

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.model.events import Position
+from taskqd.model.events import RecordPosition
 from taskqd.storage.interfaces import InThread
 from taskqd.storage.journal.journal import Journal
 
@@ -31,7 +31,7 @@ RELOCATIONS_PER_TURN = 1000
 MAX_ERROR_BYTES = 1000
 """Bytes of the process's stderr that its error message may have; the last ones are kept."""
 
-Relocate = Callable[[int, int, int, Position], object]
+Relocate = Callable[[int, int, int, RecordPosition], object]
 """``relocate(job_id, attempt, number, position)``: the attempt's ``ended`` record has moved.
 
 ``position`` is the new one, valid if the old one was in a file up to segment ``number``.

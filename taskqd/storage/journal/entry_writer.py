@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from taskqd.model.events import Position, Record
+from taskqd.model.events import Record, RecordPosition
 from taskqd.storage.journal.segment_writer import SegmentWriter
 
 
@@ -27,8 +27,8 @@ class Entry(NamedTuple):
     records: Sequence[Record]
     sequence: int
     lines: bytes
-    position: Position
-    durable: "Deferred[Position]"
+    position: RecordPosition
+    durable: "Deferred[RecordPosition]"
     kind: EntryKind
 
 

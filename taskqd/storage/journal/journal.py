@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from taskqd.errors import StartRefused, StoreFailed
-from taskqd.model.events import FORMAT, Event, Opened, Position, Record, Snapshot, Submitted
+from taskqd.model.events import FORMAT, Event, Opened, Record, RecordPosition, Snapshot, Submitted
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IClock, ICommitReactor, IJournal, InThread, OnDurable
 from taskqd.storage.journal.entry_builder import EntryBuilder
@@ -113,7 +113,7 @@ class Journal:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {error}") from None
         self._segment_writer.identity = self._identity
 
-    def replay(self) -> Iterator[tuple[Event, Position]]:
+    def replay(self) -> Iterator[tuple[Event, RecordPosition]]:
         """Yield all events, oldest first, then clean up the files; must be read to its end.
 
         Raises JournalDamaged if the journal cannot be trusted, StartRefused if it cannot be read or cleaned
@@ -170,13 +170,13 @@ class Journal:
 
     # Appending.
 
-    def append(self, event: Event, may_wait: bool = False) -> "Deferred[Position]":
+    def append(self, event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         return self._append((event,), may_wait)
 
-    def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
+    def append_all(self, events: Sequence[Event]) -> "Deferred[RecordPosition]":
         return self._append(events, may_wait=False)
 
-    def _append(self, events: Sequence[Event], may_wait: bool) -> "Deferred[Position]":
+    def _append(self, events: Sequence[Event], may_wait: bool) -> "Deferred[RecordPosition]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._builder.size >= self.segment_bytes:
@@ -188,7 +188,7 @@ class Journal:
         self._group_commit.submit(entry, may_wait)
         return entry.durable
 
-    def append_now(self, events: list[Event]) -> list[Position]:
+    def append_now(self, events: list[Event]) -> list[RecordPosition]:
         entries = [
             self._builder.build((event,), EntryKind.RECORDS, continues_batch=index > 0)
             for index, event in enumerate(events)
@@ -216,7 +216,7 @@ class Journal:
 
     # Reading.
 
-    def read(self, position: Position) -> Record:
+    def read(self, position: RecordPosition) -> Record:
         return self.segments.read(position)
 
     def events_since(self, sequence: int) -> EventReader:

@@ -12,7 +12,7 @@ from operator import add
 from typing import NamedTuple, TypeVar, cast
 
 from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.model.events import Event, Opened, Position, Record
+from taskqd.model.events import Event, Opened, Record, RecordPosition
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, RecordBatch, Replay, first_sequence
@@ -88,7 +88,7 @@ class Segments:
         known = [name for name in names if _JOURNAL_FILE.fullmatch(name)]
         return Layout(snapshot, segments, [name for name in known if name not in valid])
 
-    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Event, Position]]:
+    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Event, RecordPosition]]:
         """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends."""
         for number, batch in self.batches(layout, replay):
             if not isinstance(batch.records[0], Opened):  # it is the only record of its batch
@@ -137,7 +137,7 @@ class Segments:
         head = self._filesystem.read_file(self.path(number), MAX_OPENED_BYTES)
         return first_sequence(self.path(number), head, len(head) == MAX_OPENED_BYTES)
 
-    def read(self, position: Position) -> Record:
+    def read(self, position: RecordPosition) -> Record:
         """Return the record at a position; raises StoreFailed if it cannot be read back."""
         number, offset, length = position
         try:
@@ -147,7 +147,7 @@ class Segments:
         except (OSError, JournalDamaged) as error:
             raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read: {error}") from None
 
-    def locate(self, position: Position) -> str:
+    def locate(self, position: RecordPosition) -> str:
         """Return the file and the line of a position, for an error message."""
         number, offset, _ = position
         line = self.content(number)[:offset].count(b"\n") + 1
@@ -176,7 +176,7 @@ class Segments:
         return descriptors
 
 
-def positions(number: int, batch: RecordBatch) -> Iterator[Position]:
+def positions(number: int, batch: RecordBatch) -> Iterator[RecordPosition]:
     """Yield the positions of the records of a batch in file ``number``."""
     lengths = [*map(len, batch.lines)]
     offsets = map(add, accumulate(lengths, initial=batch.start), count())

@@ -131,7 +131,7 @@ def test_job_that_was_cancelled_and_retried_waits_for_its_dependency() -> None:
     harness.cancel(2)
     harness.retry(2)
     harness.settle()
-    assert harness.job(2).waiting == 1
+    assert harness.job(2).unmet_dependencies == 1
     harness.finish(1)
     assert running(harness) == [2]
 

@@ -50,7 +50,7 @@ def _becomes(queue_state: QueueState, job_id: int) -> str:
         assert queue_state.reason(job, 0.0) is Reason.AFTER
         assert job_id not in next_jobs(queue_state)
         return "unsatisfiable"
-    return "waits" if job.waiting else "may start"
+    return "waits" if job.unmet_dependencies else "may start"
 
 
 @pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
@@ -129,7 +129,7 @@ def test_cancelled_job_is_not_unsatisfiable_any_more() -> None:
 def test_cancelled_job_waits_for_nothing() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
     assert list(queue_state.dependencies.waiting_for(1)) == []
-    assert queue_state.get(2).waiting == 0
+    assert queue_state.get(2).unmet_dependencies == 0
     apply_all(queue_state, ran(1))
     assert next_jobs(queue_state) == []
 
@@ -191,7 +191,7 @@ def test_unsatisfiable_array_is_skipped_with_its_unfinished_tasks() -> None:
 def test_array_with_all_tasks_cancelled_is_not_unsatisfiable_any_more() -> None:
     queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3), cancelled(4))
     assert queue_state.dependencies.unsatisfiable == {}
-    assert queue_state.get(2).waiting == 0
+    assert queue_state.get(2).unmet_dependencies == 0
 
 
 def test_retried_array_checks_its_dependencies_again_but_a_retried_task_does_not() -> None:
@@ -259,9 +259,9 @@ def test_end_of_one_of_many_dependencies_costs_the_same() -> None:
         *map(submitted, range(1, count + 1)), submitted(9999, after=tuple(range(1, count + 1)))
     )
     for job_id in range(1, count + 1):
-        assert queue_state.get(9999).waiting == count + 1 - job_id
+        assert queue_state.get(9999).unmet_dependencies == count + 1 - job_id
         apply_all(queue_state, ran(job_id))
-    assert queue_state.get(9999).waiting == 0
+    assert queue_state.get(9999).unmet_dependencies == 0
 
 
 @pytest.mark.parametrize(

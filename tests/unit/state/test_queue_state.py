@@ -12,7 +12,7 @@ from taskqd.model.events import (
     Event,
     JobEvent,
     Output,
-    Position,
+    RecordPosition,
     Removed,
     Spawned,
     Started,
@@ -395,7 +395,9 @@ def test_job_of_an_ended_schedule_is_accepted() -> None:
         ((3, 5, 9), 2, False),
     ],
 )
-def test_relocate_moves_the_record_of_the_latest_attempt(record: Position, attempt: int, moved: bool) -> None:
+def test_relocate_moves_the_record_of_the_latest_attempt(
+    record: RecordPosition, attempt: int, moved: bool
+) -> None:
     queue_state = fold(submitted(1), started(1))
     queue_state.apply(ended(1, Status.FAILED), record)
     queue_state.relocate(1, attempt, 3, (-3, 0, 9))

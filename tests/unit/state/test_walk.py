@@ -27,7 +27,7 @@ from taskqd.model.events import (
     Opened,
     Output,
     Paused,
-    Position,
+    RecordPosition,
     Released,
     Removed,
     Resized,
@@ -69,7 +69,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = True) -> QueueState:
+def _replayed(entries: Iterable[tuple[Event, RecordPosition | None]], is_open: bool = True) -> QueueState:
     """Encode and decode events like the journal, and apply them to a new state, with their positions."""
     events = list(entries)
     opened = Opened(at=0.0, format=2, store="s", boot="b", next_id=1)
@@ -157,7 +157,7 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue_state = QueueState(LIMITS)
-        self.events: list[tuple[Event, Position | None]] = []
+        self.events: list[tuple[Event, RecordPosition | None]] = []
         self.now = 0.0
         self.models: dict[int, Model] = {}
         self.allocated: dict[int, Counter[str]] = {}
@@ -560,7 +560,7 @@ class Walk(RuleBasedStateMachine):
         assert set(self.queue_state.jobs) == set(self.models)
         for one in self.models.values():
             job = self.queue_state.get(one.id)
-            found = (job.status, job.spec, job.waiting, job.completed_at, job.array)
+            found = (job.status, job.spec, job.unmet_dependencies, job.completed_at, job.array)
             whole = one.array.id if one.array else None
             assert found == (one.status, one.spec, one.waiting, one.completed_at, whole)
             if one.tasks:

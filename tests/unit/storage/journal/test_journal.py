@@ -25,7 +25,7 @@ from taskqd.model.events import (
     JobEvent,
     Opened,
     Output,
-    Position,
+    RecordPosition,
     Started,
     Submitted,
 )
@@ -92,7 +92,7 @@ class Bench:
         self.store.start_writing(max(ids, default=0))
         return events
 
-    def append(self, *events: Event) -> list[Position]:
+    def append(self, *events: Event) -> list[RecordPosition]:
         """Append events, and return their positions once they are durable."""
         return [self.reactor.until(done) for done in [self.store.append(event) for event in events]]
 
@@ -332,7 +332,7 @@ def test_position_is_valid_after_a_restart(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
-def test_read_that_fails_raises_store_failed(bench: Bench, position: Position) -> None:
+def test_read_that_fails_raises_store_failed(bench: Bench, position: RecordPosition) -> None:
     bench.open()
     bench.append(submitted(1))
     with pytest.raises(StoreFailed, match="cannot be read"):
