@@ -54,7 +54,7 @@ def _page(group: click.Group, context: click.Context) -> Iterator[str]:
     yield from (".SH NAME", "taskq \\- submit shell commands to a taskqd daemon")
     yield from (".SH SYNOPSIS", ".B taskq", "[OPTIONS] COMMAND [ARGS]...")
     yield ".SH DESCRIPTION"
-    yield from _prose(group.help or "")
+    yield from prose_to_roff(group.help or "")
     yield ".SH OPTIONS"
     yield from _options(group, context)
     yield ".SH COMMANDS"
@@ -68,7 +68,7 @@ def _page(group: click.Group, context: click.Context) -> Iterator[str]:
     yield ".SH ENVIRONMENT"
     yield from _terms(_ENVIRONMENT)
     yield ".SH VALUES AND EXAMPLES"
-    yield from _prose(_without_exit_codes(group.epilog or ""))
+    yield from prose_to_roff(_without_exit_codes(group.epilog or ""))
     yield from (".SH SEE ALSO", ".BR twistd (1)")
 
 
@@ -83,9 +83,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield ".PP"
     yield f"\\fBtaskq {_escaped(command.name or '')}\\fR {_escaped(usage)}"
     yield ".RS 4"
-    yield from _prose(command.help or "")
+    yield from prose_to_roff(command.help or "")
     yield from _options(command, context)
-    yield from _prose(command.epilog or "")
+    yield from prose_to_roff(command.epilog or "")
     yield ".RE"
 
 
@@ -106,7 +106,7 @@ def _terms(records: "list[tuple[str, str]] | tuple[tuple[str, str], ...]") -> It
         yield from (".TP", f"\\fB{_escaped(term)}\\fR", _protected(_bold_code(" ".join(meaning.split()))))
 
 
-def _prose(text: str) -> Iterator[str]:
+def prose_to_roff(text: str) -> Iterator[str]:
     """Yield a help text as roff; paragraphs that click does not wrap keep their line breaks."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = [line.rstrip() for line in paragraph.split("\n")]

@@ -48,7 +48,7 @@ def test_page_has_only_known_requests(page: str) -> None:
     ],
 )
 def test_prose_is_converted_to_roff(text: str, roff: list[str]) -> None:
-    assert list(manual._prose(text)) == roff
+    assert list(manual.prose_to_roff(text)) == roff
 
 
 @pytest.mark.needs("groff")

@@ -466,7 +466,7 @@ def test_closing_client_sends_close_notify(site: Site) -> None:
     assert ends == [b""]
 
 
-# Modules that are loaded.
+# loading of modules
 
 
 def test_ssl_is_imported_only_for_tls_addresses(site: Site) -> None:
