@@ -1,4 +1,4 @@
-"""The disk as it is: modes, appending, reading to the end, and names that last."""
+"""Files and directories are private, written and read completely, and renamed durably."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture(name="filesystem", params=[Filesystem, FakeFilesystem])
-def a_disk(request: pytest.FixtureRequest) -> Filesystem:
+def make_disk(request: pytest.FixtureRequest) -> Filesystem:
     made: Filesystem = request.param()
     return made
 

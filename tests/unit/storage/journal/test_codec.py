@@ -1,4 +1,4 @@
-"""The journal's lines: what is written comes back, and what was damaged, lost or moved is never believed."""
+"""Records round-trip through their lines; damaged, lost and moved lines are refused by replay."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -85,7 +85,7 @@ LINES: list[tuple[Record, bytes]] = [
         b'b3619000 7 {"type":"retried","id":1,"at":1764000005.0,"by":"ann"}\n',
     ),
 ]
-"""Records, and the line that each is: as docs/journal.md has it, a change here is a new format."""
+"""Records and their lines, as in docs/journal.md; a change here needs a new format."""
 
 MORE_LINES: list[tuple[Record, bytes]] = [
     (
@@ -183,14 +183,14 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         ),
     ),
 ]
-"""The rest of the kinds, and fields that came later."""
+"""The other kinds of records, and fields that were added later."""
 
 RECORDS = [record for record, _ in LINES]
 SEGMENT = b"".join(line for _, line in LINES)
 
 
 def _line(text: bytes) -> bytes:
-    """Return a line with a right checksum, whatever its text is."""
+    """Return a line with any text and a right checksum."""
     return b"%08x %b\n" % (crc32(text), text)
 
 
@@ -203,7 +203,7 @@ def _read(replay: Replay, content: bytes, upto: int | None) -> list[Record]:
 
 
 def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
-    """Read segments as taskqd.storage.journal.segments does: each up to what the next one goes on after."""
+    """Replay segments as `Segments.batches` does: each up to the number that the next one continues after."""
     named = [(f"segment-{number}", content) for number, content in enumerate(segments, 1)]
     firsts = [(name, content, first_sequence(name, content, is_truncated=False)) for name, content in named]
     whole = [one for one in firsts if one[2] is not None]
@@ -246,7 +246,7 @@ OLD_LINES = [
         ),
     ),
 ]
-"""Records of today, and the lines that they were up to format 3."""
+"""Current records, and their lines in format 3."""
 
 
 def test_void_end_is_encoded() -> None:
@@ -345,11 +345,11 @@ NO_EVENTS = [
     LINES[1][1][:8] + b"_" + LINES[1][1][9:-1],
     b" " + LINES[1][1][:-1],
 ]
-"""What is no line, or not that of an event."""
+"""Texts that are not lines, or not lines of events."""
 
 
 def _each(lines: list[bytes]) -> tuple[list[int], list[Record]] | None:
-    """Return what the lines of events are one by one, None where one of them is none."""
+    """Return the events of lines decoded one by one; None if any cannot be decoded."""
     try:
         found = [decode(line) for line in lines]
     except JournalDamaged:
@@ -452,10 +452,10 @@ def test_flipped_bit_is_refused() -> None:
                 text = str(refusal)
             else:
                 text = ""
-                # Only without its last newline does a journal look like one that was being written.
+                # Without its last newline, a journal looks like one with an interrupted write.
                 assert at == len(SEGMENT) - 1
             assert found == RECORDS[: len(found)]
-            # The first line is looked at before anything is read: where it is damaged, nothing is found.
+            # The first line is checked before any record is returned.
             assert len(found) == replay.sequence == SEGMENT[:at].count(b"\n")
             assert not text or text.startswith(f"segment-1, line {len(found) + 1} cannot be trusted: ")
 
@@ -556,7 +556,7 @@ def test_first_sequence_is_none_until_the_first_line_is_complete() -> None:
         first_sequence("x", b"y\n" + line, False)
 
 
-# Batches over blanks.
+# Batches over preallocated blanks.
 
 FIRST = [encode(Opened(at=1.5, format=FORMAT, store="s", boot="b", next_id=1), 1), encode(RECORDS[1], 2)]
 SECOND = [
@@ -571,7 +571,7 @@ BLANKS = b"\n" * 1000
 
 
 def _measured(content: bytes) -> tuple[int, int, int]:
-    """Return how many records are read, and how many bytes were good and how many torn."""
+    """Return the number of records, good bytes and torn bytes."""
     replay = Replay()
     count = len(list(_records(replay, [content])))
     return count, replay.good_bytes, replay.torn_bytes

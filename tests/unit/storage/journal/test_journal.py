@@ -1,4 +1,4 @@
-"""The journal on disk: durable before told, read back after a restart, refused where it can't be trusted."""
+"""Appends are durable before they are acknowledged, replayed after a restart, and refused after a failure."""
 
 import errno
 import os
@@ -55,7 +55,7 @@ def ids(events: list[Event]) -> list[int]:
 
 
 class Bench:
-    """Stores one after the other on the same directory, each closed before the next is opened.
+    """Journals on the same directory, each closed before the next is opened.
 
     The reactor waits for their commits where it ``may_block``.
     """
@@ -63,10 +63,10 @@ class Bench:
     def __init__(self, directory: Path, may_block: bool = True) -> None:
         self.may_block = may_block
         self.directory = directory
-        self.journal = directory / "journal"
+        self.journal_path = directory / "journal"
         self.filesystem = FakeFilesystem()
         self.segment_bytes = SEGMENT
-        self.store = self._build()
+        self.journal = self._build()
 
     def _build(self, boot: str = "boot-1") -> Journal:
         self.reactor = ThreadReactor()
@@ -84,70 +84,70 @@ class Bench:
         return store
 
     def open(self, boot: str = "boot-1") -> list[Event]:
-        """Open a store as the service does, and return what it replays."""
-        self.store = self._build(boot)
-        self.store.lock()
-        events = [event for event, _ in self.store.replay()]
+        """Open a journal as the service does, and return the events that it replays."""
+        self.journal = self._build(boot)
+        self.journal.lock()
+        events = [event for event, _ in self.journal.replay()]
         ids = [event.id for event in events if isinstance(event, Submitted)]
-        self.store.start_writing(max(ids, default=0))
+        self.journal.start_writing(max(ids, default=0))
         return events
 
     def append(self, *events: Event) -> list[RecordPosition]:
         """Append events, and return their positions once they are durable."""
-        return [self.reactor.until(done) for done in [self.store.append(event) for event in events]]
+        return [self.reactor.until(done) for done in [self.journal.append(event) for event in events]]
 
     def turn(self) -> None:
-        """Let the reactor turn until nothing is on its way to the disk."""
-        while self.store._group_commit.is_committing:
+        """Run the reactor until no commit is in progress."""
+        while self.journal._group_commit.is_committing:
             self.reactor.turn()
 
     def close(self) -> None:
-        if self.store._locks:
-            self.reactor.until(self.store.close())
+        if self.journal._locks:
+            self.reactor.until(self.journal.close())
 
     def unlock(self) -> None:
-        """Release what a store has locked that was never begun."""
-        for descriptor in self.store._locks:
+        """Release the lock of a journal that was not started."""
+        for descriptor in self.journal._locks:
             os.close(descriptor)
-        self.store._locks = ()
+        self.journal._locks = ()
 
     def crash(self) -> None:
-        """End the store without a word, with nothing of it left open."""
+        """End the journal as a crash does, but close its files."""
         self.close()
 
     def segments(self) -> list[str]:
-        return sorted(path.name for path in self.journal.iterdir())
+        return sorted(path.name for path in self.journal_path.iterdir())
 
     def lines(self, number: int = 1) -> list[bytes]:
-        return (self.journal / f"{number:08}.journal").read_bytes().splitlines(keepends=True)
+        return (self.journal_path / f"{number:08}.journal").read_bytes().splitlines(keepends=True)
 
     def segment(self, number: int) -> Path:
-        return self.journal / f"{number:08}.journal"
+        return self.journal_path / f"{number:08}.journal"
 
 
 @pytest.fixture(name="bench", params=[True, False], ids=["here", "in the thread"])
-def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+def make_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(tmp_path / "state", request.param)
     yield bench
     bench.filesystem.clear_failures()
     bench.close()
-    assert bench.filesystem.descriptors == set(), "a closed store leaves no descriptor"
+    assert bench.filesystem.descriptors == set(), "a closed journal leaves no descriptor"
 
 
 def test_journal_and_its_fake_provide_the_interface(bench: Bench) -> None:
     bench.open()
-    verifyObject(IJournal, bench.store)
+    verifyObject(IJournal, bench.journal)
     verifyObject(IJournal, FakeJournal())
 
 
-# Durable before told.
+# Appending.
 
 
 def test_append_fires_after_write_and_sync(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
     seen: list[Any] = []
-    durable = bench.store.append(submitted(1))
+    durable = bench.journal.append(submitted(1))
     durable.addCallback(lambda _: seen.append((bench.filesystem.calls[:], bench.lines()[-1])))
     assert seen == []
     bench.turn()
@@ -158,18 +158,18 @@ def test_append_fires_after_write_and_sync(bench: Bench) -> None:
 
 def test_appends_fire_in_their_order(bench: Bench) -> None:
     bench.open()
-    told: list[int] = []
+    fired: list[int] = []
     for number in range(1, 8):
-        bench.store.append(submitted(number)).addCallback(lambda _, number: told.append(number), number)
-    assert told == []
+        bench.journal.append(submitted(number)).addCallback(lambda _, number: fired.append(number), number)
+    assert fired == []
     bench.turn()
-    assert told == [1, 2, 3, 4, 5, 6, 7]
+    assert fired == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_appends_of_one_turn_share_one_sync(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
-    done = [bench.store.append(submitted(number)) for number in range(1, 101)]
+    done = [bench.journal.append(submitted(number)) for number in range(1, 101)]
     for durable in done:
         bench.reactor.until(durable)
     assert bench.filesystem.calls.count("sync") == bench.filesystem.calls.count("write_at") == 1
@@ -178,31 +178,31 @@ def test_appends_of_one_turn_share_one_sync(bench: Bench) -> None:
 def test_append_in_a_callback_is_synced_before_it_fires(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
-    told: list[Any] = []
+    fired: list[Any] = []
 
     def tell(_: Any, number: int) -> None:
-        told.append((number, bench.filesystem.calls.count("sync")))
+        fired.append((number, bench.filesystem.calls.count("sync")))
         if number < 3:
-            bench.store.append(submitted(number + 10)).addCallback(tell, number + 10)
+            bench.journal.append(submitted(number + 10)).addCallback(tell, number + 10)
 
     for number in (1, 2, 3):
-        bench.store.append(submitted(number)).addCallback(tell, number)
+        bench.journal.append(submitted(number)).addCallback(tell, number)
     bench.turn()
-    assert told == [(1, 1), (2, 1), (3, 1), (11, 2), (12, 2)]
+    assert fired == [(1, 1), (2, 1), (3, 1), (11, 2), (12, 2)]
 
 
 def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Return for each write whether the reactor waits for it, as they are made."""
+    """Return a list that gets, for each write, whether the reactor waits for it."""
     waits: list[bool] = []
-    write = bench.store._entry_writer.write
+    write = bench.journal._entry_writer.write
 
     def noting(entries: Any) -> None:
         if entries:
             assert threading.current_thread().name == "taskqd-journal"
-            waits.append(bench.store._group_commit.thread.is_awaited)
+            waits.append(bench.journal._group_commit.thread.is_awaited)
         write(entries)
 
-    monkeypatch.setattr(bench.store._group_commit.thread, "_commit", noting)
+    monkeypatch.setattr(bench.journal._group_commit.thread, "_commit", noting)
     return waits
 
 
@@ -214,7 +214,7 @@ def test_reactor_does_not_wait_for_preallocation_or_truncation(
     waits = noted(bench, monkeypatch)
     may = bench.may_block
     for command in ("true", "true", "true", "x" * MAX_SMALL_WRITE, "true"):
-        bench.append(submitted(bench.store.next_id, command))
+        bench.append(submitted(bench.journal.next_id, command))
     assert waits == [may, False, may, False, may]
 
 
@@ -226,9 +226,9 @@ def test_reactor_does_not_wait_for_a_new_segment_or_a_large_batch(
     may = bench.may_block
     bench.append(submitted(1, "x" * (MAX_BLOCKING_BYTES // 2)))
     bench.append(submitted(2, "x" * MAX_BLOCKING_BYTES))
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     bench.append(submitted(3))
-    bench.store.segment_bytes = SEGMENT
+    bench.journal.segment_bytes = SEGMENT
     bench.append(submitted(4))
     assert waits == [may, False, False, may]
 
@@ -236,16 +236,16 @@ def test_reactor_does_not_wait_for_a_new_segment_or_a_large_batch(
 def test_frozen_disk_does_not_block_readers_and_loses_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As fsfreeze(8) does: the sync that is under way, the next write and all others wait for its end."""
+    """As with fsfreeze(8): syncs and writes block until the file system is thawed."""
     bench.open()
     [position] = bench.append(submitted(1))
     monkeypatch.setattr(commit_thread, "MAX_WAIT", 0.001)
     bench.filesystem.block()
-    written = [bench.store.append(submitted(2))]
+    written = [bench.journal.append(submitted(2))]
     bench.reactor.turn()
-    written.append(bench.store.append(submitted(3)))
-    assert bench.store.read(position) == submitted(1)
-    assert bench.store.sizes()["segment"] == 1
+    written.append(bench.journal.append(submitted(3)))
+    assert bench.journal.read(position) == submitted(1)
+    assert bench.journal.sizes()["segment"] == 1
     assert not any(each.called for each in written)
     bench.filesystem.unblock()
     for each in written:
@@ -256,7 +256,7 @@ def test_frozen_disk_does_not_block_readers_and_loses_nothing(
 
 def test_new_segment_is_durable_in_its_directory_before_its_appends_fire(bench: Bench) -> None:
     bench.open()
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     bench.filesystem.calls.clear()
     bench.append(submitted(1))
     made = [call for call in bench.filesystem.calls if call != "remove"]
@@ -264,7 +264,7 @@ def test_new_segment_is_durable_in_its_directory_before_its_appends_fire(bench: 
 
 
 def marks(bench: Bench, number: int = 1) -> list[bool]:
-    """Return for each line of a segment whether it is marked as one that goes on with a batch."""
+    """Return for each line of a segment whether it is marked as continuing a batch."""
     return [line.split(b" ")[1].startswith(b"+") for line in bench.lines(number)]
 
 
@@ -272,10 +272,10 @@ def test_batch_marks_all_lines_but_the_first(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     for number in (2, 3, 4):
-        bench.store.append(submitted(number))
+        bench.journal.append(submitted(number))
     bench.turn()
-    bench.reactor.until(bench.store.append_all([submitted(5), submitted(6)]))
-    bench.store.append_now([submitted(7), submitted(8)])
+    bench.reactor.until(bench.journal.append_all([submitted(5), submitted(6)]))
+    bench.journal.append_now([submitted(7), submitted(8)])
     assert marks(bench) == [False, False, *(False, True, True), *(False, True), *(False, True)]
     bench.close()
     assert ids(bench.open()) == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -284,38 +284,38 @@ def test_batch_marks_all_lines_but_the_first(bench: Bench) -> None:
 def test_appends_during_a_commit_form_the_next_batch(bench: Bench) -> None:
     bench.open()
     bench.may_block = False
-    bench.store.append(submitted(1))
+    bench.journal.append(submitted(1))
     bench.reactor.turn()
-    assert bench.store._group_commit.is_committing
+    assert bench.journal._group_commit.is_committing
     for number in (2, 3):
-        bench.store.append(submitted(number))
+        bench.journal.append(submitted(number))
     bench.turn()
     assert marks(bench) == [False, False, False, True]
 
 
 def test_segment_begun_within_a_batch_starts_a_new_batch(bench: Bench) -> None:
     bench.open()
-    bench.store.append(submitted(1))
-    bench.store.append(submitted(2))
-    bench.store.segment_bytes = 1
-    bench.store.append(submitted(3))
-    bench.store.segment_bytes = SEGMENT
-    bench.store.append(submitted(4))
+    bench.journal.append(submitted(1))
+    bench.journal.append(submitted(2))
+    bench.journal.segment_bytes = 1
+    bench.journal.append(submitted(3))
+    bench.journal.segment_bytes = SEGMENT
+    bench.journal.append(submitted(4))
     bench.turn()
     assert (marks(bench), marks(bench, 2)) == ([False, False, True], [False, True, True])
 
 
-# Reading back.
+# Reading.
 
 
 def test_read_returns_the_record_at_its_position(bench: Bench) -> None:
     bench.open()
-    bench.store.segment_bytes = 600
+    bench.journal.segment_bytes = 600
     events: list[Event] = [
         Ended(id=n, at=START, status=Status.COMPLETED, stdout=Output.inline(b"\xff" * n)) for n in range(20)
     ]
     positions = bench.append(*events)
-    assert [bench.store.read(position) for position in positions] == events
+    assert [bench.journal.read(position) for position in positions] == events
     assert {number for number, _, _ in positions} == set(range(1, len(bench.segments()) + 1))
     assert len(bench.segments()) > 3
 
@@ -324,11 +324,11 @@ def test_position_is_valid_after_a_restart(bench: Bench) -> None:
     bench.open()
     positions = bench.append(submitted(1), submitted(2, "echo é"))
     bench.close()
-    bench.store = bench._build()
-    bench.store.lock()
-    assert [position for _, position in bench.store.replay()] == positions
-    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2, "echo é")]
-    bench.store.start_writing(2)
+    bench.journal = bench._build()
+    bench.journal.lock()
+    assert [position for _, position in bench.journal.replay()] == positions
+    assert [bench.journal.read(position) for position in positions] == [submitted(1), submitted(2, "echo é")]
+    bench.journal.start_writing(2)
 
 
 @pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
@@ -336,14 +336,14 @@ def test_read_that_fails_raises_store_failed(bench: Bench, position: RecordPosit
     bench.open()
     bench.append(submitted(1))
     with pytest.raises(StoreFailed, match="cannot be read"):
-        bench.store.read(position)
-    assert bench.store.failure is None
+        bench.journal.read(position)
+    assert bench.journal.failure is None
 
 
 def test_locate_names_the_file_and_the_line(bench: Bench) -> None:
     bench.open()
     positions = bench.append(submitted(1), submitted(2))
-    assert [bench.store.segments.locate(position) for position in positions] == [
+    assert [bench.journal.segments.locate(position) for position in positions] == [
         f"{bench.segment(1)}, line 2",
         f"{bench.segment(1)}, line 3",
     ]
@@ -375,25 +375,25 @@ def test_full_segment_is_followed_by_the_next_one(bench: Bench) -> None:
 def test_segment_is_full_when_it_reaches_its_size(bench: Bench) -> None:
     bench.open()
     size = bench.segment(1).stat().st_size
-    bench.store.segment_bytes = size + 1
+    bench.journal.segment_bytes = size + 1
     bench.append(submitted(1))
     assert len(bench.segments()) == 1
-    bench.store.segment_bytes = bench.segment(1).stat().st_size
+    bench.journal.segment_bytes = bench.segment(1).stat().st_size
     bench.append(submitted(2))
     assert len(bench.segments()) == 2
 
 
 def test_start_begins_a_segment_that_names_store_and_boot(bench: Bench) -> None:
     bench.open(boot="boot-1")
-    name = bench.store.name
+    name = bench.journal.name
     bench.append(submitted(1))
     bench.close()
     bench.open(boot="boot-2")
-    assert bench.store.last_boot == "boot-1"
-    assert bench.store.name == name
+    assert bench.journal.last_boot == "boot-1"
+    assert bench.journal.name == name
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
-    journal = bench.filesystem.identity(str(bench.journal))
+    journal = bench.filesystem.identity(str(bench.journal_path))
     assert first == Opened(
         at=START,
         format=FORMAT,
@@ -406,14 +406,14 @@ def test_start_begins_a_segment_that_names_store_and_boot(bench: Bench) -> None:
     )
     bench.close()
     bench.open()
-    assert bench.store.last_boot == "boot-2"
+    assert bench.journal.last_boot == "boot-2"
 
 
 def test_new_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
     bench.open()
     other = Bench(tmp_path / "other")
     other.open()
-    assert other.store.name != bench.store.name
+    assert other.journal.name != bench.journal.name
     other.close()
 
 
@@ -423,7 +423,7 @@ def test_start_logs_and_ignores_a_directory_named_like_a_snapshot(
     bench.open()
     bench.append(submitted(1))
     bench.close()
-    stray = bench.journal / "00000009.snapshot.new"
+    stray = bench.journal_path / "00000009.snapshot.new"
     stray.mkdir()
     assert bench.open() == [submitted(1)]
     assert stray.is_dir()
@@ -434,33 +434,33 @@ def test_copied_store_is_renamed_and_logged_once(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
-    name = bench.store.name
+    name = bench.journal.name
     bench.append(submitted(1))
     bench.close()
     shutil.copytree(bench.directory, tmp_path / "copy")
     copy = Bench(tmp_path / "copy")
     assert copy.open() == [submitted(1)]
-    assert copy.store.is_copy
-    assert copy.store.name != name
+    assert copy.journal.is_copy
+    assert copy.journal.name != name
     [said] = [record.getMessage() for record in caplog.records if "copy" in record.getMessage()]
     assert name in said
-    assert copy.store.name in said
-    copied = copy.store.name
+    assert copy.journal.name in said
+    copied = copy.journal.name
     for again, expected in ((copy, copied), (bench, name)):
         again.close()
         again.open()
-        assert (again.store.is_copy, again.store.name) == (False, expected)
+        assert (again.journal.is_copy, again.journal.name) == (False, expected)
     copy.close()
 
 
 def test_store_moved_within_its_file_system_keeps_its_name(bench: Bench, tmp_path: Path) -> None:
     bench.open()
-    name = bench.store.name
+    name = bench.journal.name
     bench.close()
     bench.directory.rename(tmp_path / "moved")
     moved = Bench(tmp_path / "moved")
     moved.open()
-    assert (moved.store.is_copy, moved.store.name) == (False, name)
+    assert (moved.journal.is_copy, moved.journal.name) == (False, name)
     moved.close()
 
 
@@ -480,27 +480,27 @@ def test_store_moved_within_its_file_system_keeps_its_name(bench: Bench, tmp_pat
 def test_copy_is_detected_by_inode_and_within_a_boot_by_device(
     bench: Bench, last: str, boot: str, is_copy: bool, has_its_name: bool
 ) -> None:
-    bench.journal.mkdir(parents=True)
+    bench.journal_path.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT, store="s", boot="boot-1", next_id=1, identity=last)
     bench.segment(1).write_bytes(encode(opened, 1))
-    bench.filesystem.identities[str(bench.journal)] = "8:100"
+    bench.filesystem.identities[str(bench.journal_path)] = "8:100"
     bench.open(boot)
-    assert (bench.store.is_copy, bench.store.name == "s") == (is_copy, has_its_name)
+    assert (bench.journal.is_copy, bench.journal.name == "s") == (is_copy, has_its_name)
 
 
 def test_foreign_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
-    (bench.journal / "00000009.journal.bak").write_bytes(b"a copy")
-    (bench.journal / "README").write_bytes(b"mine")
+    (bench.journal_path / "00000009.journal.bak").write_bytes(b"a copy")
+    (bench.journal_path / "README").write_bytes(b"mine")
     assert bench.open() == [submitted(1)]
-    assert (bench.journal / "README").read_bytes() == b"mine"
+    assert (bench.journal_path / "README").read_bytes() == b"mine"
 
 
 def test_files_are_private_to_their_owner(bench: Bench) -> None:
     bench.open()
-    for path in (bench.directory, bench.journal):
+    for path in (bench.directory, bench.journal_path):
         assert path.stat().st_mode & 0o777 == 0o700
     for path in (bench.segment(1), bench.directory / "lock"):
         assert path.stat().st_mode & 0o777 == 0o600
@@ -513,18 +513,18 @@ def test_files_are_private_to_their_owner(bench: Bench) -> None:
 def test_next_id_follows_the_highest_id_in_any_order(bench: Bench, order: tuple[int, ...]) -> None:
     bench.open()
     bench.append(*map(submitted, order))
-    assert bench.store.next_id == 4
+    assert bench.journal.next_id == 4
     bench.close()
     bench.open()
-    assert bench.store.next_id == 4
+    assert bench.journal.next_id == 4
 
 
 def test_next_id_of_a_segment_header_is_not_reused(bench: Bench) -> None:
-    bench.journal.mkdir(parents=True)
+    bench.journal_path.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT, store="s", boot="b", next_id=100)
     bench.segment(1).write_bytes(encode(opened, 1))
     assert bench.open() == []
-    assert bench.store.next_id == 100
+    assert bench.journal.next_id == 100
 
 
 # After a crash.
@@ -552,7 +552,7 @@ def test_torn_last_line_is_truncated_and_logged(bench: Bench, caplog: pytest.Log
     whole = bench.segment(1).read_bytes()
     last = len(bench.lines()[-1])
     for cut in range(1, last):
-        for path in bench.journal.iterdir():
+        for path in bench.journal_path.iterdir():
             path.unlink()
         bench.segment(1).write_bytes(whole[:-cut])
         caplog.clear()
@@ -575,7 +575,7 @@ def test_journal_that_ends_with_a_complete_line_is_not_truncated(
 
 
 def with_blanks(bench: Bench) -> int:
-    """Append until the segment has blanks, and return the number of the last job."""
+    """Append until the segment is preallocated, and return the id of the last job."""
     for number in range(1, PREALLOCATE_AFTER + 3):
         bench.append(submitted(number))
     assert bench.segment(1).read_bytes().endswith(b"\n" * (PREALLOCATION // 2))
@@ -583,7 +583,7 @@ def with_blanks(bench: Bench) -> int:
 
 
 def killed(bench: Bench) -> bytes:
-    """Close, and put back what the segment was before; return that."""
+    """Close the journal and restore the content that its segment had before; return it."""
     content = bench.segment(1).read_bytes()
     bench.close()
     bench.segment(1).write_bytes(content)
@@ -595,10 +595,10 @@ def test_sealed_segment_has_no_blanks_and_sizes_exclude_them(
 ) -> None:
     bench.open()
     with_blanks(bench)
-    told = bench.store.sizes()["segment_bytes"]
+    size = bench.journal.sizes()["segment_bytes"]
     bench.close()
     content = bench.segment(1).read_bytes()
-    assert len(content) == told
+    assert len(content) == size
     assert not content.endswith(b"\n\n")
 
 
@@ -607,10 +607,10 @@ def test_blanks_left_by_a_crash_are_truncated_without_a_log_line(
 ) -> None:
     bench.open()
     last = with_blanks(bench)
-    size = bench.store.sizes()["segment_bytes"]
+    size = bench.journal.sizes()["segment_bytes"]
     killed(bench)
     assert ids(bench.open()) == list(range(1, last + 1))
-    assert bench.segment(1).stat().st_size == size == bench.store.sealed_bytes
+    assert bench.segment(1).stat().st_size == size == bench.journal.sealed_bytes
     assert caplog.records == []
 
 
@@ -619,9 +619,9 @@ def test_batch_torn_over_blanks_is_truncated_and_logged(
 ) -> None:
     bench.open()
     last = with_blanks(bench)
-    size = bench.store.sizes()["segment_bytes"]
+    size = bench.journal.sizes()["segment_bytes"]
     for number in (1, 2, 3):
-        bench.store.append(submitted(last + number))
+        bench.journal.append(submitted(last + number))
     bench.turn()
     first = bench.lines()[last + 1]
     content = killed(bench)
@@ -680,10 +680,10 @@ def test_damaged_line_is_refused_with_file_and_line_and_changes_nothing(
     bench.close()
     damaged = b"".join(damage(bench.lines()))
     bench.segment(1).write_bytes(damaged)
-    bench.store = bench._build()
-    bench.store.lock()
+    bench.journal = bench._build()
+    bench.journal.lock()
     with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {line} "):
-        list(bench.store.replay())
+        list(bench.journal.replay())
     assert bench.segments() == ["00000001.journal"]
     assert bench.segment(1).read_bytes() == damaged
     bench.unlock()
@@ -714,7 +714,7 @@ def test_missing_segment_is_refused_by_name(bench: Bench, missing: int) -> None:
 
 
 def test_newer_format_is_refused(bench: Bench) -> None:
-    bench.journal.mkdir(parents=True)
+    bench.journal_path.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
     bench.segment(1).write_bytes(encode(opened, 1))
     with pytest.raises(JournalDamaged, match=f"line 1 .*format is {FORMAT + 1}.*up to {FORMAT}"):
@@ -722,7 +722,7 @@ def test_newer_format_is_refused(bench: Bench) -> None:
     bench.unlock()
 
 
-# Who may have it.
+# The lock.
 
 
 def test_second_journal_on_a_directory_is_refused_with_the_pid(bench: Bench) -> None:
@@ -730,7 +730,7 @@ def test_second_journal_on_a_directory_is_refused_with_the_pid(bench: Bench) -> 
     second = Bench(bench.directory)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StartRefused) as refusal:
-        second.store.lock()
+        second.journal.lock()
     assert len(os.listdir("/proc/self/fd")) == before
     assert str(os.getpid()) in str(refusal.value)
     assert str(bench.directory) in str(refusal.value)
@@ -754,10 +754,10 @@ def test_lock_file_of_a_killed_daemon_does_not_refuse_a_start(bench: Bench) -> N
 def test_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
     bench.directory.write_bytes(b"a file")
     with pytest.raises(StartRefused, match=f"the state directory {bench.directory} cannot be used"):
-        bench.store.lock()
+        bench.journal.lock()
 
 
-# When the disk fails.
+# Failures of the disk.
 
 
 @pytest.mark.parametrize(
@@ -769,16 +769,16 @@ def test_failed_write_refuses_its_record_and_all_later_ones(
     bench.open()
     bench.append(submitted(1))
     bench.filesystem.fail(call, code=errno.EIO, written=written)
-    refused = [bench.store.append(submitted(2))]
+    refused = [bench.journal.append(submitted(2))]
     bench.reactor.turn()
     if not bench.may_block:  # these gather behind what is under way
-        refused += [bench.store.append(submitted(number)) for number in (3, 4)]
+        refused += [bench.journal.append(submitted(number)) for number in (3, 4)]
     bench.turn()
     assert isinstance(error_of(refused[0]), StoreFailed)
-    assert bench.store.failure is not None
-    assert "Input/output error" in bench.store.failure
+    assert bench.journal.failure is not None
+    assert "Input/output error" in bench.journal.failure
     bench.filesystem.clear_failures()
-    for late in (*refused[1:], bench.store.append(submitted(5))):
+    for late in (*refused[1:], bench.journal.append(submitted(5))):
         assert isinstance(error_of(late), StoreFailed)
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
     bench.close()
@@ -805,19 +805,19 @@ def test_removed_or_moved_journal_refuses_appends_and_loses_no_acknowledged_even
     elif how == "replaced by a copy":
         shutil.copytree(elsewhere, bench.directory)
     before = bench.segment(1).read_bytes() if how == "replaced by a copy" else b""
-    refused = bench.store.append(submitted(count + 1))
+    refused = bench.journal.append(submitted(count + 1))
     with pytest.raises(StoreFailed, match=r"written: /\S+ was removed"):
         bench.reactor.until(refused)
     assert "CRITICAL" in [record.levelname for record in caplog.records]
     try_again(bench)
-    assert bench.store.failure is not None, "what is written beside a gap would be refused by the next start"
+    assert bench.journal.failure is not None, "the next start would refuse records after a gap"
     if before:
         assert bench.segments() == ["00000001.journal"]
         assert bench.segment(1).read_bytes() == before
     if how == "moved":
         elsewhere.rename(bench.directory)
         try_again(bench)
-        assert bench.store.failure is None
+        assert bench.journal.failure is None
         bench.append(submitted(count + 1))
         bench.close()
         assert bench.open() == [*events, submitted(count + 1)]
@@ -826,27 +826,27 @@ def test_removed_or_moved_journal_refuses_appends_and_loses_no_acknowledged_even
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_check_location_detects_a_moved_journal_without_a_write(bench: Bench, is_whole: bool) -> None:
     bench.open()
-    result_of(bench.store.check_location())
-    assert bench.store.failure is None
+    result_of(bench.journal.check_location())
+    assert bench.journal.failure is None
     away = bench.directory if is_whole else bench.segment(1)
     away.rename(away.with_name("elsewhere"))
     for _ in range(2):
-        result_of(bench.store.check_location())
-    assert bench.store.failure is not None
-    assert "was removed or moved while the daemon ran" in bench.store.failure
-    assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
+        result_of(bench.journal.check_location())
+    assert bench.journal.failure is not None
+    assert "was removed or moved while the daemon ran" in bench.journal.failure
+    assert isinstance(error_of(bench.journal.append(submitted(1))), StoreFailed)
     away.with_name("elsewhere").rename(away)
     try_again(bench)
-    assert bench.store.failure is None
+    assert bench.journal.failure is None
     bench.append(submitted(1))
 
 
 def test_check_location_leaves_a_moved_journal_to_the_commit_in_progress(bench: Bench) -> None:
     bench.open()
-    under_way = bench.store.append(submitted(1))
+    under_way = bench.journal.append(submitted(1))
     bench.directory.rename(bench.directory.with_name("elsewhere"))
-    result_of(bench.store.check_location())
-    assert bench.store.failure is None
+    result_of(bench.journal.check_location())
+    assert bench.journal.failure is None
     with pytest.raises(StoreFailed):
         bench.reactor.until(under_way)
 
@@ -855,9 +855,9 @@ def test_check_location_leaves_a_moved_journal_to_the_commit_in_progress(bench: 
 def test_segment_that_cannot_be_begun_refuses_its_records(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     bench.filesystem.fail(call)
-    refused = bench.store.append(submitted(2))
+    refused = bench.journal.append(submitted(2))
     with pytest.raises(StoreFailed):
         bench.reactor.until(refused)
     bench.filesystem.clear_failures()
@@ -867,10 +867,10 @@ def test_segment_that_cannot_be_begun_refuses_its_records(bench: Bench, call: st
 
 def test_records_durable_before_a_failure_in_their_batch_succeed(bench: Bench) -> None:
     bench.open()
-    first = bench.store.append(submitted(1))
-    second = bench.store.append(submitted(2))
-    bench.store.segment_bytes = 1
-    third = bench.store.append(submitted(3))
+    first = bench.journal.append(submitted(1))
+    second = bench.journal.append(submitted(2))
+    bench.journal.segment_bytes = 1
+    third = bench.journal.append(submitted(3))
     bench.filesystem.fail("create")
     bench.turn()
     result_of(first)
@@ -887,7 +887,7 @@ def test_failed_write_that_cannot_be_truncated_is_logged(
     bench.open()
     bench.filesystem.fail("sync")
     bench.filesystem.fail("truncate")
-    refused = bench.store.append(submitted(1))
+    refused = bench.journal.append(submitted(1))
     bench.turn()
     assert isinstance(error_of(refused), StoreFailed)
     [message] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -896,11 +896,11 @@ def test_failed_write_that_cannot_be_truncated_is_logged(
 
 def test_unexpected_exception_in_a_write_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.open()
-    monkeypatch.setattr(bench.store._entry_writer, "_write_to_segment", lambda _: 1 / 0)
-    refused = bench.store.append(submitted(1))
+    monkeypatch.setattr(bench.journal._entry_writer, "_write_to_segment", lambda _: 1 / 0)
+    refused = bench.journal.append(submitted(1))
     bench.turn()
     assert isinstance(error_of(refused), StoreFailed)
-    assert bench.store.failure is not None
+    assert bench.journal.failure is not None
 
 
 @pytest.mark.parametrize("call", ["list_directory", "read_file", "open", "size", "truncate"])
@@ -919,27 +919,27 @@ def test_journal_that_cannot_be_read_or_truncated_refuses_the_start(bench: Bench
 
 @pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
 def test_journal_that_cannot_be_written_refuses_the_start(bench: Bench, call: str) -> None:
-    bench.store.lock()
-    list(bench.store.replay())
+    bench.journal.lock()
+    list(bench.journal.replay())
     bench.filesystem.fail(call)
     with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
-        bench.store.start_writing(0)
+        bench.journal.start_writing(0)
     bench.filesystem.clear_failures()
     bench.unlock()
-    left = bench.store._segment_writer.detach()
+    left = bench.journal._segment_writer.detach()
     bench.filesystem.close(left) if left is not None else None
 
 
-# Before the reactor runs.
+# append_now.
 
 
 def test_append_now_returns_when_events_are_durable(bench: Bench) -> None:
     bench.open()
     bench.filesystem.calls.clear()
-    positions = bench.store.append_now([submitted(1), submitted(2)])
+    positions = bench.journal.append_now([submitted(1), submitted(2)])
     assert bench.filesystem.calls == ["write_at", "sync"]
-    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
-    assert bench.store.append_now([]) == []
+    assert [bench.journal.read(position) for position in positions] == [submitted(1), submitted(2)]
+    assert bench.journal.append_now([]) == []
     bench.append(submitted(3))
     bench.close()
     assert bench.open() == [submitted(1), submitted(2), submitted(3)]
@@ -949,38 +949,38 @@ def test_append_now_that_fails_refuses_the_start(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("sync")
     with pytest.raises(StartRefused, match="No space left"):
-        bench.store.append_now([submitted(1)])
+        bench.journal.append_now([submitted(1)])
     bench.filesystem.clear_failures()
     bench.close()
     assert bench.open() == []
 
 
-# The close.
+# close.
 
 
 def test_close_waits_for_the_commit_in_progress_then_refuses_appends(bench: Bench) -> None:
     bench.open()
-    done = [bench.store.append(submitted(number)) for number in (1, 2, 3)]
-    closed = bench.store.close()
+    done = [bench.journal.append(submitted(number)) for number in (1, 2, 3)]
+    closed = bench.journal.close()
     assert not closed.called
     bench.reactor.until(closed)
     for durable in done:
         result_of(durable)
-    assert isinstance(error_of(bench.store.append(submitted(4))), StoreFailed)
+    assert isinstance(error_of(bench.journal.append(submitted(4))), StoreFailed)
     assert bench.open() == [submitted(1), submitted(2), submitted(3)]
 
 
 def test_failed_journal_can_be_closed(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("sync")
-    bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
-    bench.reactor.until(bench.store.close())
-    assert "No space left" in (bench.store.failure or "")
+    bench.journal.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
+    bench.reactor.until(bench.journal.close())
+    assert "No space left" in (bench.journal.failure or "")
     bench.filesystem.clear_failures()
     assert bench.open() == []
 
 
-# Whatever happens.
+# Any sequence of appends, failures and restarts.
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -1013,43 +1013,43 @@ def _live(
     bench: Bench, runs: list[list[int]], segment_bytes: int, failure: tuple[str, int, int] | None
 ) -> None:
     bench.segment_bytes = segment_bytes
-    told: list[int] = []
+    fired: list[int] = []
     next_id = 1
     for run in runs:
-        assert bench.open() == [submitted(job_id) for job_id in told]
+        assert bench.open() == [submitted(job_id) for job_id in fired]
         if failure is not None:
             bench.filesystem.fail(failure[0], failure[1], written=failure[2])
         done: list[Deferred[Any]] = []
         for turns in run:
             for _ in range(turns):
-                durable = bench.store.append(submitted(next_id))
-                durable.addCallback(lambda _, number: told.append(number), next_id)
+                durable = bench.journal.append(submitted(next_id))
+                durable.addCallback(lambda _, number: fired.append(number), next_id)
                 durable.addErrback(lambda why: why.trap(StoreFailed))
                 done.append(durable)
                 next_id += 1
             for durable in done[: turns // 2]:
                 bench.reactor.until(durable)
-        bench.reactor.until(bench.store.close())
+        bench.reactor.until(bench.journal.close())
         bench.filesystem.clear_failures()
         assert all(durable.called for durable in done)
-    assert told == sorted(told)
-    assert bench.open() == [submitted(job_id) for job_id in told]
+    assert fired == sorted(fired)
+    assert bench.open() == [submitted(job_id) for job_id in fired]
     bench.close()
     assert bench.filesystem.descriptors == set()
 
 
-# When the disk works again.
+# Recovery.
 
 
 def failed(bench: Bench, call: str = "sync", **how: Any) -> None:
-    """Let a record be refused."""
+    """Append an event that is refused."""
     bench.filesystem.fail(call, **how)
     with pytest.raises(StoreFailed):
-        bench.reactor.until(bench.store.append(submitted(bench.store.next_id)))
+        bench.reactor.until(bench.journal.append(submitted(bench.journal.next_id)))
 
 
 def try_again(bench: Bench) -> None:
-    """Let the store try to begin a segment, once."""
+    """Let the journal try once to begin a segment."""
     bench.reactor.advance(RETRY_INTERVAL)
     bench.turn()
 
@@ -1063,15 +1063,15 @@ def test_journal_recovers_from_a_failure_in_a_new_segment(
     bench.open()
     bench.append(submitted(1))
     failed(bench, call, written=written)
-    waiting = bench.store.when_writable()
+    waiting = bench.journal.when_writable()
     bench.filesystem.clear_failures()
-    assert bench.store.failure is not None
+    assert bench.journal.failure is not None
     assert not waiting.called
     try_again(bench)
     result_of(waiting)
-    assert bench.store.failure is None
+    assert bench.journal.failure is None
     assert f"journal writable again, starting with segment {bench.segment(2)}" in caplog.text
-    result_of(bench.store.when_writable())
+    result_of(bench.journal.when_writable())
     bench.append(submitted(3), submitted(4))
     bench.close()
     assert ids(bench.open()) == [1, 3, 4]
@@ -1093,7 +1093,7 @@ def test_recovery_is_retried_and_the_failure_logged_once(
         bench.filesystem.clear_failures()
         bench.filesystem.fail(call)
         try_again(bench)
-        assert bench.store.failure is not None
+        assert bench.journal.failure is not None
     bench.filesystem.clear_failures()
     try_again(bench)
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
@@ -1116,16 +1116,16 @@ def test_refused_records_that_were_not_truncated_are_ignored_after_recovery(
     bench.close()
     assert ids(bench.open()) == [1, 7]
     positions = bench.append(submitted(8))
-    assert bench.store.read(positions[0]) == submitted(8)
+    assert bench.journal.read(positions[0]) == submitted(8)
 
 
 def test_appends_pending_at_a_failure_are_refused_before_the_retry(bench: Bench) -> None:
     bench.open()
     bench.filesystem.fail("write_at")
     bench.may_block = False
-    refused = [bench.store.append(submitted(1))]
+    refused = [bench.journal.append(submitted(1))]
     bench.reactor.turn()
-    refused += [bench.store.append(submitted(number)) for number in (2, 3)]
+    refused += [bench.journal.append(submitted(number)) for number in (2, 3)]
     bench.reactor.turn()
     bench.reactor.advance(RETRY_INTERVAL)  # a batch is under way: not now
     bench.turn()
@@ -1140,15 +1140,15 @@ def test_appends_pending_at_a_failure_are_refused_before_the_retry(bench: Bench)
 def test_close_cancels_the_retry(bench: Bench) -> None:
     bench.open()
     failed(bench)
-    bench.reactor.until(bench.store.close())
+    bench.reactor.until(bench.journal.close())
     assert bench.reactor.getDelayedCalls() == []
-    bench.store._locks = ()
+    bench.journal._locks = ()
 
 
 def test_when_writable_may_be_cancelled(bench: Bench) -> None:
     bench.open()
     failed(bench)
-    gone, stays = bench.store.when_writable(), bench.store.when_writable()
+    gone, stays = bench.journal.when_writable(), bench.journal.when_writable()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
     bench.filesystem.clear_failures()
@@ -1165,35 +1165,35 @@ def test_sealed_bytes_exclude_segments_that_could_not_be_begun(bench: Bench, cal
     for _ in range(3):
         try_again(bench)
     closed = bench.segment(1).stat().st_size
-    assert bench.store.sealed_bytes == closed
+    assert bench.journal.sealed_bytes == closed
     bench.filesystem.clear_failures()
     try_again(bench)
     bench.append(submitted(4))
-    assert bench.store.sealed_bytes == closed, "a segment without a durable record counts for nothing"
+    assert bench.journal.sealed_bytes == closed, "a segment without a durable record is not counted"
 
 
 def test_sealed_bytes_exclude_a_segment_refused_with_its_batch(bench: Bench) -> None:
     bench.open()
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     bench.filesystem.fail("sync")
-    refused = [bench.store.append(submitted(number)) for number in range(1, 4)]
+    refused = [bench.journal.append(submitted(number)) for number in range(1, 4)]
     bench.turn()
     for durable in refused:
         assert isinstance(error_of(durable), StoreFailed)
     bench.filesystem.clear_failures()
-    bench.store.segment_bytes = SEGMENT
+    bench.journal.segment_bytes = SEGMENT
     try_again(bench)
-    assert bench.store.sealed_bytes == bench.segment(1).stat().st_size
+    assert bench.journal.sealed_bytes == bench.segment(1).stat().st_size
 
 
 def test_failed_rotation_is_recovered(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     failed(bench, "create")
     bench.filesystem.clear_failures()
     try_again(bench)
-    bench.store.segment_bytes = SEGMENT
+    bench.journal.segment_bytes = SEGMENT
     bench.append(submitted(3))
     assert bench.segments() == ["00000001.journal", "00000002.journal"]
     bench.close()
@@ -1204,9 +1204,9 @@ def test_failed_rotation_is_recovered(bench: Bench) -> None:
 def test_close_that_fails_closes_all_files_and_fires(bench: Bench, times: int) -> None:
     bench.open()
     [position] = bench.append(submitted(1))
-    bench.store.read(position)
+    bench.journal.read(position)
     bench.filesystem.fail("close", after=times - 1, code=errno.EIO)
-    bench.reactor.until(bench.store.close())
+    bench.reactor.until(bench.journal.close())
     bench.filesystem.clear_failures()
     assert bench.open() == [submitted(1)]
 
@@ -1218,25 +1218,25 @@ def test_journal_continues_after_a_snapshot_and_removes_replaced_files(bench: Be
     bench.segment_bytes = 300
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
-    number = bench.store.last_durable_segment - 1
-    closed = bench.store.sealed_bytes
+    number = bench.journal.last_durable_segment - 1
+    closed = bench.journal.sealed_bytes
     assert number >= 2
     assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
-    SnapshotWriter(bench.store.segments, bench.filesystem, number).write()
-    assert bench.store.sizes()["closed_bytes"] == closed
+    SnapshotWriter(bench.journal.segments, bench.filesystem, number).write()
+    assert bench.journal.sizes()["closed_bytes"] == closed
     positions = bench.append(submitted(9))
-    size = bench.store.segments.remove_obsolete(number)
-    bench.store.compacted(number, size)
-    assert bench.store.sizes() == {
-        "segment": bench.store.last_durable_segment,
-        "segment_bytes": bench.segment(bench.store.last_durable_segment).stat().st_size,
-        "closed_bytes": bench.store.sealed_bytes,
-        "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
+    size = bench.journal.segments.remove_obsolete(number)
+    bench.journal.compacted(number, size)
+    assert bench.journal.sizes() == {
+        "segment": bench.journal.last_durable_segment,
+        "segment_bytes": bench.segment(bench.journal.last_durable_segment).stat().st_size,
+        "closed_bytes": bench.journal.sealed_bytes,
+        "snapshot_bytes": (bench.journal_path / f"{number:08}.snapshot").stat().st_size,
     }
-    assert bench.store.read(positions[0]) == submitted(9)
+    assert bench.journal.read(positions[0]) == submitted(9)
     bench.close()
     assert bench.open() == [submitted(each) for each in range(1, 10)]
-    assert bench.store.snapshot_bytes == size
+    assert bench.journal.snapshot_bytes == size
     bench.append(submitted(10))
 
 
@@ -1244,41 +1244,41 @@ def test_sealed_bytes_include_segments_sealed_during_a_snapshot(bench: Bench) ->
     bench.segment_bytes = 1
     bench.open()
     bench.append(submitted(1), submitted(2))
-    number = bench.store.last_durable_segment - 1
+    number = bench.journal.last_durable_segment - 1
     bench.append(submitted(3), submitted(4))
-    bench.store.compacted(number, 10)
-    later = range(number + 1, bench.store.last_durable_segment)
-    assert bench.store.sealed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
+    bench.journal.compacted(number, 10)
+    later = range(number + 1, bench.journal.last_durable_segment)
+    assert bench.journal.sealed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
 
 
 def test_start_removes_an_unfinished_snapshot(bench: Bench) -> None:
     bench.segment_bytes = 400
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
-    number = bench.store.last_durable_segment - 1
-    SnapshotWriter(bench.store.segments, bench.filesystem, number).write()
-    (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
-    (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
+    number = bench.journal.last_durable_segment - 1
+    SnapshotWriter(bench.journal.segments, bench.filesystem, number).write()
+    (bench.journal_path / "00000009.snapshot.new").write_bytes(b"half")
+    (bench.journal_path / "00000009.moved").write_bytes(b"1 1 2 3\n")
     bench.close()
     assert bench.open() == [submitted(each) for each in range(1, 9)]
     kept = [f"{number:08}.snapshot", *(f"{each:08}.journal" for each in range(number + 1, number + 3))]
     assert bench.segments() == sorted(kept)
 
 
-# One job.
+# Events of jobs.
 
 
 def test_events_of_a_job_returns_all_durable_events(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
-    assert read_all(bench.store.events_of(1)) == [
+    assert read_all(bench.journal.events_of(1)) == [
         (2, submitted(1)),
         (4, Started(id=1, at=START, attempt=1)),
     ]
-    on_its_way = bench.store.append(Cancelled(id=1, at=START, by="ada", signal=15))
+    on_its_way = bench.journal.append(Cancelled(id=1, at=START, by="ada", signal=15))
     bench.reactor.until(on_its_way)
-    assert len(read_all(bench.store.events_of(1))) == 3
-    assert read_all(bench.store.events_of(9)) == []
+    assert len(read_all(bench.journal.events_of(1))) == 3
+    assert read_all(bench.journal.events_of(9)) == []
 
 
 @pytest.mark.parametrize("call", ["list_directory", "read_file"])
@@ -1286,37 +1286,37 @@ def test_events_of_a_job_fails_with_store_failed_if_unreadable(bench: Bench, cal
     bench.open()
     bench.append(submitted(1))
     bench.filesystem.fail(call, code=errno.EIO)
-    assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
+    assert isinstance(error_of(bench.journal.events_of(1).read_batch()), StoreFailed)
     bench.filesystem.clear_failures()
     path = bench.segment(1)
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
-    assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
+    assert isinstance(error_of(bench.journal.events_of(1).read_batch()), StoreFailed)
     path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
 
 
 def test_events_of_several_jobs_returns_all_durable_events(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), submitted(3))
-    assert read_all(bench.store.events_of(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
+    assert read_all(bench.journal.events_of(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
 
 
 def test_next_id_follows_the_tasks_of_an_array(bench: Bench) -> None:
     bench.open()
     array = Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(array=Array(5, 7)))
     bench.append(array)
-    assert bench.store.next_id == 5
+    assert bench.journal.next_id == 5
 
 
-# Told once durable.
+# Observers.
 
 
 def test_observer_is_called_with_the_number_after_the_append_fired(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
-    bench.store.segment_bytes = 1
+    bench.journal.add_observer(lambda *call: seen.append((*call, bench.journal.last_sequence)))
+    bench.journal.segment_bytes = 1
     for job_id in (1, 2):
-        bench.store.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
+        bench.journal.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
     bench.turn()
     assert seen == [1, (3, (submitted(1),), 3), 2, (5, (submitted(2),), 5)]
     assert decode(bench.lines(2)[1][:-1]) == (3, submitted(1))
@@ -1325,9 +1325,9 @@ def test_observer_is_called_with_the_number_after_the_append_fired(bench: Bench)
 def test_observer_gets_events_appended_together_in_one_call(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
-    bench.store.append_all([submitted(1), submitted(2)])
-    bench.store.append(submitted(3))
+    bench.journal.add_observer(lambda *call: seen.append((*call, bench.journal.last_sequence)))
+    bench.journal.append_all([submitted(1), submitted(2)])
+    bench.journal.append(submitted(3))
     bench.turn()
     assert seen == [(2, [submitted(1), submitted(2)], 3), (4, (submitted(3),), 4)]
 
@@ -1335,8 +1335,8 @@ def test_observer_gets_events_appended_together_in_one_call(bench: Bench) -> Non
 def test_observer_that_raises_is_logged_and_others_are_called(bench: Bench, logged_errors: LeakWatch) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.add_observer(lambda *_: 1 // 0)
-    bench.store.add_observer(lambda sequence, _: seen.append(sequence))
+    bench.journal.add_observer(lambda *_: 1 // 0)
+    bench.journal.add_observer(lambda sequence, _: seen.append(sequence))
     bench.append(submitted(1), submitted(2))
     assert seen == [2, 3]
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
@@ -1345,18 +1345,18 @@ def test_observer_that_raises_is_logged_and_others_are_called(bench: Bench, logg
 def test_observer_is_called_for_append_now(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.add_observer(lambda *told: seen.append(told))
-    bench.store.append_now([submitted(1), submitted(2)])
+    bench.journal.add_observer(lambda *call: seen.append(call))
+    bench.journal.append_now([submitted(1), submitted(2)])
     assert seen == [(2, (submitted(1),)), (3, (submitted(2),))]
 
 
 def test_observer_is_not_called_for_refused_events(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.add_observer(lambda *told: seen.append(told))
+    bench.journal.add_observer(lambda *call: seen.append(call))
     bench.append(submitted(1))
     failed(bench)
-    assert bench.store.last_sequence == 2
+    assert bench.journal.last_sequence == 2
     bench.filesystem.clear_failures()
     try_again(bench)
     bench.append(submitted(3))
@@ -1368,26 +1368,26 @@ def test_last_sequence_continues_after_a_restart(bench: Bench) -> None:
     bench.append(submitted(1))
     bench.close()
     bench.open()
-    assert bench.store.last_sequence == 3
+    assert bench.journal.last_sequence == 3
 
 
-# All that happened since.
+# Events since a number.
 
 
 def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
     found: list[tuple[int, Event]] = []
-    reading = bench.store.events_since(first)
+    reading = bench.journal.events_since(first)
     verifyObject(IEventReader, reading)
     while portion := result_of(reading.read_batch()):
         found += portion
-    assert reading.next_sequence == bench.store.last_sequence + 1
+    assert reading.next_sequence == bench.journal.last_sequence + 1
     return found
 
 
 def test_events_since_returns_events_up_to_the_last_notified(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2))
-    bench.store.append(submitted(3))
+    bench.journal.append(submitted(3))
     assert read_since(bench, 1) == [(2, submitted(1)), (3, submitted(2))]
     bench.turn()
     assert read_since(bench, 3) == [(3, submitted(2)), (4, submitted(3))]
@@ -1398,15 +1398,15 @@ def test_events_since_the_end_uses_no_thread(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.filesystem.calls.clear()
-    assert result_of(bench.store.events_since(3).read_batch()) == []
+    assert result_of(bench.journal.events_since(3).read_batch()) == []
     assert bench.filesystem.calls == []
 
 
 def test_events_since_includes_events_appended_while_reading(bench: Bench) -> None:
     threads = Threads()
     bench.open()
-    bench.store._in_thread = threads
-    portion = bench.store.events_since(1).read_batch()
+    bench.journal._in_thread = threads
+    portion = bench.journal.events_since(1).read_batch()
     bench.append(submitted(1))
     threads.run()
     assert result_of(portion) == [(2, submitted(1))]
@@ -1414,10 +1414,10 @@ def test_events_since_includes_events_appended_while_reading(bench: Bench) -> No
 
 def test_events_since_a_compacted_event_fails_with_the_oldest_number(bench: Bench) -> None:
     bench.open()
-    bench.store.segment_bytes = 1
+    bench.journal.segment_bytes = 1
     bench.append(submitted(1), submitted(2))
-    SnapshotWriter(bench.store.segments, bench.filesystem, 1).write()
-    lagged = error_of(bench.store.events_since(1).read_batch())
+    SnapshotWriter(bench.journal.segments, bench.filesystem, 1).write()
+    lagged = error_of(bench.journal.events_since(1).read_batch())
     assert isinstance(lagged, Lagged)
     assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
 
@@ -1427,5 +1427,5 @@ def test_events_since_fails_with_store_failed_if_unreadable(bench: Bench) -> Non
     bench.append(submitted(1))
     for call, after in (("list_directory", 0), ("read_file", 0), ("open", 1), ("read", 1)):
         bench.filesystem.fail(call, after, errno.EIO)
-        assert isinstance(error_of(bench.store.events_since(1).read_batch()), StoreFailed)
+        assert isinstance(error_of(bench.journal.events_since(1).read_batch()), StoreFailed)
         bench.filesystem.clear_failures()

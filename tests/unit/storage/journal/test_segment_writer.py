@@ -1,4 +1,4 @@
-"""The segment that is written to: its records are durable, and the blanks ahead of them harm nobody."""
+"""Writes are durable, and preallocated blank lines never follow or precede records wrongly."""
 
 import errno
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ PLAIN = ["write_at", "sync"]
 
 
 class Filesystem(FakeFilesystem):
-    """The fake one, which may have room for so many blanks only."""
+    """A file system that may have space for a limited number of blank lines."""
 
     room_for_blanks = 10**9
 
@@ -31,7 +31,7 @@ class Filesystem(FakeFilesystem):
 
 
 class Bench:
-    """A tail on a disk of its own, and all that was written to the segment that it has begun last."""
+    """A segment writer, and the bytes written to the segment that it began last."""
 
     def __init__(self, directory: Path) -> None:
         self.filesystem = Filesystem()
@@ -46,21 +46,21 @@ class Bench:
         self.records = b""
 
     def write(self, content: bytes = LINE) -> list[str]:
-        """Write, and return the calls of the disk that it took."""
+        """Write, and return the calls of the file system."""
         self.filesystem.calls.clear()
         self.tail.write(content, content.count(b"\n"))
         self.records += content
         return self.filesystem.calls[:]
 
     def refused(self) -> None:
-        """Fail to write."""
+        """Write with an error."""
         with pytest.raises(OSError, match="No space left"):
             self.write()
         self.filesystem.clear_failures()
         self.tail.discard_failed()
 
     def lay_blanks(self) -> None:
-        """Write until there are blanks."""
+        """Write until the segment is preallocated."""
         for _ in range(PREALLOCATE_AFTER + 1):
             self.write()
         assert self.blanks() > 0
@@ -69,7 +69,7 @@ class Bench:
         return Path(self.segments.path(number or self.number)).read_bytes()
 
     def blanks(self) -> int:
-        """Return how many blanks there are; before them stands all that was written, and nothing else."""
+        """Return the number of blanks; checks that exactly the written bytes precede them."""
         content = self.content()
         assert content.startswith(self.records)
         rest = content[len(self.records) :]
@@ -78,7 +78,7 @@ class Bench:
 
 
 @pytest.fixture(name="bench")
-def a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name, value in {
         "PREALLOCATION": PREALLOCATION,
         "BLOCK_SIZE": BLOCK_SIZE,

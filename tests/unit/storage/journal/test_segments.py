@@ -1,4 +1,4 @@
-"""The files of a journal: which count, in what order, and what stands where."""
+"""The files of a journal: which are valid, in what order, and where their records are."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ def ids(events: list[Event]) -> list[int]:
 
 
 def upto(sequence: int) -> JournalEnd:
-    """Return an end at a record, wherever that stands."""
+    """Return a journal end after a record."""
     return JournalEnd(99, 10**9, sequence)
 
 
 def all_of(finding: JobEventFinder) -> list[tuple[int, Event]]:
-    """Return all that a search finds."""
+    """Return all events that a finder returns."""
     found: list[tuple[int, Event]] = []
     while not finding.is_over:
         found += finding.read_batch()
@@ -160,7 +160,7 @@ def test_read_that_fails_raises_store_failed(tmp_path: Path) -> None:
     segments.close()
 
 
-# One job.
+# Events of jobs.
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
@@ -324,7 +324,7 @@ def test_readers_ignore_blanks_and_marks(tmp_path: Path) -> None:
     segments.close()
 
 
-# What a snapshot has taken the place of.
+# Replaced files.
 
 
 def test_obsolete_files_are_removed_and_closed(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_obsolete_files_are_removed_and_closed(tmp_path: Path) -> None:
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 2).write()
     assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
-    assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is let go"
+    assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is closed"
     [new] = [
         position
         for event, position in segments.replay(segments.layout(), Replay())
@@ -368,13 +368,13 @@ def test_finder_ignores_events_of_queues(tmp_path: Path) -> None:
     ]
 
 
-# All that happened since.
+# Events since a number.
 
 
 def since(
     directory: Path, first: int, last: int, filesystem: Filesystem | None = None
 ) -> list[tuple[int, Event]]:
-    """Return all events from a number up to another, as they are read portion by portion."""
+    """Return all events from ``first`` to ``last``, read in batches."""
     reading = SegmentReader(
         Segments(str(directory), filesystem or Filesystem()), filesystem or Filesystem(), first
     )

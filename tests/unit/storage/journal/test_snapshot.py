@@ -1,4 +1,4 @@
-"""Snapshots: what is left of closed segments, line by line, at once or not at all."""
+"""A snapshot replaces sealed segments atomically and preserves the state."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ from tests.support.journals import fold, lines, portions, ran, removed, replay, 
 from tests.unit.engine.test_engine_walk import STEPS, Walk
 
 
-def condense(directory: Path, number: int, filesystem: Filesystem | None = None) -> int:
+def write_snapshot(directory: Path, number: int, filesystem: Filesystem | None = None) -> int:
     filesystem = filesystem or Filesystem()
     return SnapshotWriter(Segments(str(directory), filesystem), filesystem, number).write()
 
@@ -60,7 +60,7 @@ def header(path: Path) -> tuple[int, Snapshot]:
 
 
 def known(directory: Path) -> object:
-    """Return what can be known of all jobs from the files that count."""
+    """Return the state that replay gives, without positions."""
     return plain(fold(replay(directory)))
 
 
@@ -74,7 +74,7 @@ def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
     before = [
         line for number in (1, 2, 3) for line in lines((tmp_path / f"{number:08}.journal").read_bytes())
     ]
-    count = condense(tmp_path, 3)
+    count = write_snapshot(tmp_path, 3)
     _, *kept = lines((tmp_path / "00000003.snapshot").read_bytes())
     assert len(kept) == count < len(before)
     assert set(kept) <= set(before)
@@ -85,7 +85,7 @@ def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
 def test_snapshot_preserves_the_state(tmp_path: Path, number: int) -> None:
     write(tmp_path, *portions(story(40), 4))
     before = known(tmp_path)
-    condense(tmp_path, number)
+    write_snapshot(tmp_path, number)
     assert Segments(str(tmp_path), Filesystem()).layout().snapshot == number
     assert known(tmp_path) == before
     Segments(str(tmp_path), Filesystem()).remove_obsolete(number)
@@ -94,13 +94,13 @@ def test_snapshot_preserves_the_state(tmp_path: Path, number: int) -> None:
 
 def test_snapshot_omits_all_events_of_removed_jobs(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1), submitted(2)], [removed(1)], [submitted(3)])
-    assert condense(tmp_path, 2) == 1
+    assert write_snapshot(tmp_path, 2) == 1
     assert replay(tmp_path) == [submitted(2), submitted(3)]
 
 
 def test_snapshot_keeps_a_job_that_a_later_segment_removes(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert [event.name for event in replay(tmp_path)] == [
         "submitted",
         "started",
@@ -109,20 +109,20 @@ def test_snapshot_keeps_a_job_that_a_later_segment_removes(tmp_path: Path) -> No
         "submitted",
     ]
     assert sorted(fold(replay(tmp_path)).jobs) == [2]
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     assert replay(tmp_path) == [submitted(2)]
 
 
 def test_snapshot_keeps_the_pid_of_a_running_attempt_only(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1), submitted(2), *ran(2)[:2]], [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [2]
 
 
 def test_snapshot_keeps_the_session_of_leftover_processes(tmp_path: Path) -> None:
     *before, end = ran(1)
     write(tmp_path, [submitted(1), *before, replace(end, pid=4242)], [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     attempt = fold(replay(tmp_path)).jobs[1].attempt
     assert attempt is not None
     assert attempt.pid == 4242
@@ -132,7 +132,7 @@ def test_header_has_the_values_of_the_last_segment(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, [submitted(1)], [submitted(2), removed(2)], [submitted(3)])
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     number, found = header(tmp_path / "00000002.snapshot")
     opened = decode((tmp_path / "00000002.journal").read_bytes().split(b"\n")[0])[1]
     assert isinstance(opened, Opened)
@@ -147,7 +147,7 @@ def test_header_has_the_clocks_of_the_last_segment(tmp_path: Path) -> None:
     assert isinstance(opened, Opened)
     changed = replace(opened, boot_clock=77.5, ahead=-3600.0)
     path.write_bytes(b"".join(encode(*each) for each in [(changed, 1), *((one, n) for n, one in rest)]))
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     found = header(tmp_path / "00000001.snapshot")[1]
     assert (found.boot_clock, found.ahead) == (77.5, -3600.0)
 
@@ -164,7 +164,7 @@ def test_snapshot_keeps_clocked_records_that_kept_records_need(tmp_path: Path) -
         [submitted(5)],
     )
     before = fold(replay(tmp_path))
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     assert [event for event in replay(tmp_path) if isinstance(event, Clocked)] == [
         clocked(3600.0),
         clocked(7.0),
@@ -176,13 +176,13 @@ def test_snapshot_keeps_clocked_records_that_kept_records_need(tmp_path: Path) -
 
 def test_snapshot_omits_clocked_records_without_effect(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0)], [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert replay(tmp_path) == [submitted(1)]
 
 
 def test_next_id_excludes_ids_of_removed_jobs(tmp_path: Path) -> None:
     write(tmp_path, [submitted(7), *ran(7), removed(7)], [], next_id=1)
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert header(tmp_path / "00000001.snapshot")[1].next_id == 8
 
 
@@ -191,7 +191,7 @@ def test_snapshot_of_a_snapshot_preserves_the_state(tmp_path: Path) -> None:
     write(tmp_path, *portions(events, 6))
     before = known(tmp_path)
     for number in (1, 2, 4, 5):
-        condense(tmp_path, number)
+        write_snapshot(tmp_path, number)
         Segments(str(tmp_path), Filesystem()).remove_obsolete(number)
         assert known(tmp_path) == before
     assert files(tmp_path) == ["00000005.snapshot", "00000006.journal"]
@@ -199,15 +199,15 @@ def test_snapshot_of_a_snapshot_preserves_the_state(tmp_path: Path) -> None:
 
 def test_snapshot_can_be_written_twice(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     content = (tmp_path / "00000001.snapshot").read_bytes()
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert (tmp_path / "00000001.snapshot").read_bytes() == content
 
 
 def test_moved_file_has_the_new_positions_of_ends(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(30), 2), [])
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     content = (tmp_path / "00000002.snapshot").read_bytes()
     moved = [tuple(map(int, line.split())) for line in lines((tmp_path / "00000002.moved").read_bytes())]
     attempts: dict[int, int] = {}
@@ -226,7 +226,7 @@ def test_moved_file_has_the_new_positions_of_ends(tmp_path: Path) -> None:
 def test_snapshot_of_the_last_segment_is_refused(tmp_path: Path, number: int) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)])
     with pytest.raises((StartRefused, OSError)):
-        condense(tmp_path, number)
+        write_snapshot(tmp_path, number)
     assert files(tmp_path) == ["00000001.journal", "00000002.journal"]
 
 
@@ -234,7 +234,7 @@ def test_snapshot_before_a_segment_without_a_first_line_is_refused(tmp_path: Pat
     write(tmp_path, [submitted(1)])
     (tmp_path / "00000002.journal").write_bytes(b"8")
     with pytest.raises(StartRefused, match="it or the next segment is missing"):
-        condense(tmp_path, 1)
+        write_snapshot(tmp_path, 1)
 
 
 def test_snapshot_of_a_damaged_journal_is_refused(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_snapshot_of_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
     with pytest.raises(JournalDamaged, match="line 2"):
-        condense(tmp_path, 2)
+        write_snapshot(tmp_path, 2)
     assert not (tmp_path / "00000002.snapshot").exists()
 
 
@@ -256,17 +256,17 @@ def test_failed_snapshot_leaves_the_journal_valid(tmp_path: Path, call: str, aft
     filesystem = FakeFilesystem()
     filesystem.fail(call, after=after, code=errno.ENOSPC, written=10)
     with suppress(OSError):
-        condense(tmp_path, 1, filesystem)
+        write_snapshot(tmp_path, 1, filesystem)
     assert known(tmp_path) == before
     assert filesystem.descriptors == set()
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert known(tmp_path) == before
 
 
 def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
     filesystem = FakeFilesystem()
-    condense(tmp_path, 1, filesystem)
+    write_snapshot(tmp_path, 1, filesystem)
     made = [call for call in filesystem.calls if call in ("create", "write", "sync", "rename")]
     assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
 
@@ -275,23 +275,23 @@ def test_large_snapshot_is_synced_in_parts(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
     write(tmp_path, *portions(story(20), 2))
     filesystem = FakeFilesystem()
-    condense(tmp_path, 1, filesystem)
+    write_snapshot(tmp_path, 1, filesystem)
     assert filesystem.calls.count("sync") > 5
     monkeypatch.undo()
     content = (tmp_path / "00000001.snapshot").read_bytes()
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert (tmp_path / "00000001.snapshot").read_bytes() == content
 
 
 def test_snapshot_reads_the_same_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A condenser that a killed daemon left behind may finish an older snapshot between two passes."""
+    """A snapshot process that a killed daemon left may finish an older snapshot between the two readings."""
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
     before = known(tmp_path)
     condenser = SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 3)
     header_of = condenser._header
 
     def meanwhile(count: int) -> bytes:
-        condense(tmp_path, 2)
+        write_snapshot(tmp_path, 2)
         return header_of(count)
 
     monkeypatch.setattr(condenser, "_header", meanwhile)
@@ -331,7 +331,7 @@ def test_snapshot_keeps_one_of_many_changes_of_a_held_job(tmp_path: Path) -> Non
     ]
     write(tmp_path, [Submitted(id=1, at=START, owner="ana", command="true", spec=spec), *changes], [])
     before = known(tmp_path)
-    assert condense(tmp_path, 1) == 2
+    assert write_snapshot(tmp_path, 1) == 2
     assert (tmp_path / "00000001.snapshot").stat().st_size < 3 * 6000
     (tmp_path / "00000001.journal").unlink()
     assert known(tmp_path) == before
@@ -342,7 +342,7 @@ def test_snapshot_keeps_the_latest_event_of_each_queue_setting(tmp_path: Path) -
     second: list[Event] = [resized(6, "a", 0), resumed(7), paused(8, "a"), paused(9, "c"), paused(10)]
     write(tmp_path, first, second, [])
     before = known(tmp_path)
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     assert replay(tmp_path) == [resized(4, "b", 1), second[0], *second[2:]]
     assert known(tmp_path) == before
 
@@ -353,7 +353,7 @@ def test_snapshot_keeps_a_schedule_and_its_pause_until_it_ends(tmp_path: Path) -
     three: list[Event] = [scheduled(3), paused(6, schedule=3), resumed(7, schedule=3)]
     write(tmp_path, [*one, *two, *three], [])
     before = known(tmp_path)
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert replay(tmp_path) == [one[0], one[3], three[0], three[2]]
     assert known(tmp_path) == before
 
@@ -362,7 +362,7 @@ def test_snapshot_distinguishes_pauses_of_queues_and_schedules(tmp_path: Path) -
     events: list[Event] = [scheduled(1), paused(1), paused(2, schedule=1), resumed(3, "1"), resumed(4)]
     write(tmp_path, events, [])
     before = known(tmp_path)
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert replay(tmp_path) == [events[0], *events[2:]]
     assert known(tmp_path) == before
 
@@ -371,19 +371,19 @@ def test_number_of_an_ended_schedule_is_not_reused(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, [scheduled(1), unscheduled(1), scheduled(2), unscheduled(2)], [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert replay(tmp_path) == [scheduled(2), unscheduled(2)]
     assert fold(replay(tmp_path)).schedules.last_id == 2
     Segments(str(tmp_path), Filesystem()).remove_obsolete(1)
     (tmp_path / "00000002.journal").unlink()
     write_more(tmp_path, 2, [scheduled(3)])
     write_more(tmp_path, 3, [])
-    condense(tmp_path, 2)
+    write_snapshot(tmp_path, 2)
     assert replay(tmp_path) == [scheduled(3)]
 
 
 def write_more(directory: Path, number: int, events: list[Event]) -> None:
-    """Write one more segment behind those that are there."""
+    """Write one more segment."""
     reading = Replay()
     segments = Segments(str(directory), Filesystem())
     list(segments.replay(segments.layout(), reading))
@@ -398,7 +398,7 @@ def test_snapshot_preserves_the_latest_job_of_a_schedule(tmp_path: Path) -> None
     ]
     write(tmp_path, [scheduled(1), runs[0], *ran(1), runs[1], *ran(2), removed(1)], [])
     before = known(tmp_path)
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert known(tmp_path) == before
     schedule = fold(replay(tmp_path)).schedules.by_id[1]
     assert (schedule.last_job, schedule.last_run_at) == (2, START + 2)
@@ -410,7 +410,7 @@ def test_snapshot_omits_tasks_of_a_removed_array_and_reserves_their_ids(tmp_path
     cancelled = Cancelled(id=4, at=START, by="ada", signal=15)
     write(tmp_path, [*events, cancelled, removed(1)], [], next_id=1)
     before = known(tmp_path)
-    assert condense(tmp_path, 1) == 3, "its Submitted, Started and Ended"
+    assert write_snapshot(tmp_path, 1) == 3, "its Submitted, Started and Ended"
     assert {event.id for event in replay(tmp_path) if isinstance(event, JobEvent)} == {5}
     assert known(tmp_path) == before
 
@@ -422,7 +422,7 @@ def test_next_id_in_a_snapshot_follows_the_tasks_of_an_array(tmp_path: Path, is_
     events: list[Event] = [array, cancelled, *([removed(7)] if is_removed else [])]
     write_more(tmp_path, 1, events)
     write_more(tmp_path, 2, [])
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert header(tmp_path / "00000001.snapshot")[1].next_id == 18
 
 
@@ -430,12 +430,12 @@ def test_snapshot_keeps_all_of_an_array_but_ended_processes(tmp_path: Path) -> N
     events = [submitted(1, array=Array(1, 3)), *ran(2), *ran(3, status=Status.FAILED), *ran(4)[:2]]
     write(tmp_path, events, [])
     before = known(tmp_path)
-    condense(tmp_path, 1)
+    write_snapshot(tmp_path, 1)
     assert known(tmp_path) == before
     assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [4]
 
 
-# As a program.
+# main.
 
 
 def test_main_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +462,7 @@ def test_main_that_fails_prints_one_line(
     assert "\n" not in str(end.value.code)
 
 
-# Whatever happened.
+# Any journal.
 
 
 @settings(max_examples=60)
@@ -475,8 +475,8 @@ def test_snapshots_of_any_journal_preserve_the_state(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("journal")
-    told = [event for event in story(12) if isinstance(event, JobEvent)]
-    by_job = {job_id: [event for event in told if event.id == job_id] for job_id in order}
+    job_events = [event for event in story(12) if isinstance(event, JobEvent)]
+    by_job = {job_id: [event for event in job_events if event.id == job_id] for job_id in order}
     events: list[Event] = []
     while any(by_job.values()):
         job_id = data.draw(st.sampled_from(sorted(job for job, left in by_job.items() if left)))
@@ -486,7 +486,7 @@ def test_snapshots_of_any_journal_preserve_the_state(
     write(directory, *parts)
     before = known(directory)
     for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
-        condense(directory, number)
+        write_snapshot(directory, number)
         assert known(directory) == before
         if data.draw(st.booleans()):
             Segments(str(directory), Filesystem()).remove_obsolete(number)
@@ -517,7 +517,7 @@ def test_snapshots_of_any_sequence_of_commands_preserve_the_state(
     write(directory, *parts)
     before = fold(replay(directory))
     for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
-        condense(directory, number)
+        write_snapshot(directory, number)
         Segments(str(directory), Filesystem()).remove_obsolete(number)
         after = fold(replay(directory))
         assert plain(after) == plain(before)

@@ -1,4 +1,4 @@
-"""What an attempt prints: inline or in a file, within its quota, synced in time; and when the disk fails."""
+"""Output is inline or in a file, limited, synced in parts, and lost only with an error."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ PLENTY = 10**9
 
 
 class Bench:
-    """A recording on a disk and with threads in the test's hands."""
+    """An output writer on a fake file system, with threads that the test runs."""
 
     def __init__(self, directory: Path, limit: int = PLENTY) -> None:
         self.filesystem = FakeFilesystem()
@@ -38,31 +38,31 @@ class Bench:
             1: directory / "output" / "0" / "1.1.stdout",
             2: directory / "output" / "0" / "1.1.stderr",
         }
-        self.recording = OutputWriter(
+        self.writer = OutputWriter(
             {number: str(path) for number, path in self.paths.items()},
             self.filesystem,
             self.clock,
             self.threads,
             limit,
-            [lambda: self.followed.append(dict(self.sizes()))],
+            [lambda: self.observed.append(dict(self.sizes()))],
         )
-        self.followed: list[dict[int, int]] = []
+        self.observed: list[dict[int, int]] = []
         self.choked: list[bool] = []
         self.failed: list[str] = []
-        self.recording.set_callbacks(self.choked.append, self.failed.append)
+        self.writer.set_callbacks(self.choked.append, self.failed.append)
 
     def write(self, stream: int, *pieces: bytes) -> None:
         for piece in pieces:
-            self.recording.write(stream, piece)
+            self.writer.write(stream, piece)
 
     def sizes(self) -> dict[int, int]:
-        return {number: stream.size for number, stream in self.recording.streams.items()}
+        return {number: stream.size for number, stream in self.writer.streams.items()}
 
     def on_disk(self, stream: int) -> bytes | None:
         return self.paths[stream].read_bytes() if self.paths[stream].exists() else None
 
     def closing(self) -> "Deferred[tuple[Output, Output]]":
-        closed = self.recording.close()
+        closed = self.writer.close()
         self.threads.run()
         return closed
 
@@ -71,20 +71,20 @@ class Bench:
 
 
 def measured(outputs: tuple[Output, Output]) -> list[tuple[int, int]]:
-    """Return what was kept and what was dropped of each stream."""
+    """Return the kept and dropped bytes of each stream."""
     return [(output.size, output.dropped) for output in outputs]
 
 
 @pytest.fixture(name="bench")
-def a_bench(tmp_path: Path) -> Iterator[Bench]:
+def make_bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    assert bench.filesystem.descriptors == set(), "a closed recording leaves no descriptor"
-    assert bench.clock.getDelayedCalls() == [], "a closed recording leaves no call"
+    assert bench.filesystem.descriptors == set(), "a closed writer leaves no descriptor"
+    assert bench.clock.getDelayedCalls() == [], "a closed writer leaves no timer"
 
 
 def test_output_writer_and_its_fake_provide_the_interface(bench: Bench) -> None:
-    verifyObject(IOutputWriter, bench.recording)
+    verifyObject(IOutputWriter, bench.writer)
     verifyObject(IOutputWriter, FakeOutputWriter())
 
 
@@ -92,11 +92,11 @@ def test_observer_that_raises_is_logged_and_removed(bench: Bench, logged_errors:
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
-    bench.recording.observers.insert(0, fail)
+    bench.writer.observers.insert(0, fail)
     bench.write(1, b"one", b"two")
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
-    assert [sizes[1] for sizes in bench.followed] == [3, 6], "others are called"
-    assert fail not in bench.recording.observers
+    assert [sizes[1] for sizes in bench.observed] == [3, 6], "the other observers are called"
+    assert fail not in bench.writer.observers
     assert bench.close()[0].size == 6
 
 
@@ -164,7 +164,7 @@ def test_later_stream_is_written_after_the_flush_timeout(bench: Bench) -> None:
 
 def test_close_fires_after_files_and_names_are_durable(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
-    closed = bench.recording.close()
+    closed = bench.writer.close()
     bench.filesystem.calls.clear()
     assert not closed.called
     bench.threads.run()
@@ -172,7 +172,7 @@ def test_close_fires_after_files_and_names_are_durable(bench: Bench) -> None:
     assert result_of(closed) == (Output(5000), NOTHING)
 
 
-# The quota.
+# The limit.
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 4096, 5000])
@@ -200,7 +200,7 @@ def test_limit_is_per_stream(tmp_path: Path) -> None:
 def test_sizes_are_known_before_close(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 5000)
     bench.write(1, b"x" * 6000)
-    out, err = bench.recording.streams[1], bench.recording.streams[2]
+    out, err = bench.writer.streams[1], bench.writer.streams[2]
     assert (out.size, out.dropped, err.size, err.dropped) == (5000, 1000, 0, 0)
     bench.close()
 
@@ -246,7 +246,7 @@ def test_backpressure_is_set_while_too_much_is_unsynced(bench: Bench) -> None:
 def test_close_waits_for_the_sync_in_progress(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
     assert len(bench.threads.waiting) == 1
-    closed = bench.recording.close()
+    closed = bench.writer.close()
     bench.threads.waiting.pop(0)()
     assert not closed.called
     assert len(bench.threads.waiting) == 1
@@ -254,7 +254,7 @@ def test_close_waits_for_the_sync_in_progress(bench: Bench) -> None:
     assert result_of(closed)[0] == Output(20_000)
 
 
-# When the disk fails.
+# Failures of the disk.
 
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write"])
@@ -325,7 +325,7 @@ def test_failed_close_closes_the_files(bench: Bench, call: str, streams: tuple[i
     assert isinstance(error_of(bench.closing()), OSError)
 
 
-# A machine that has no descriptor for a file at the moment.
+# Shortage of descriptors.
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
@@ -428,13 +428,13 @@ def test_failure_without_callbacks_is_tolerated(tmp_path: Path) -> None:
     assert measured(result_of(alone.close())) == [(0, 5000), (0, 0)]
 
 
-# Who follows.
+# Observers.
 
 
 def test_observer_is_called_when_output_can_be_read(bench: Bench) -> None:
     bench.write(1, b"abc", b"d" * 5000)
     bench.write(2, b"e")
-    assert bench.followed == [{1: 3, 2: 0}, {1: 5003, 2: 0}, {1: 5003, 2: 1}]
+    assert bench.observed == [{1: 3, 2: 0}, {1: 5003, 2: 0}, {1: 5003, 2: 1}]
     bench.close()
 
 
@@ -443,15 +443,15 @@ def test_observer_may_be_removed_while_it_is_called(bench: Bench) -> None:
 
     def leave() -> None:
         seen.append("last time")
-        bench.recording.observers.remove(leave)
+        bench.writer.observers.remove(leave)
 
-    bench.recording.observers[:] = [leave, lambda: seen.append("other")]
+    bench.writer.observers[:] = [leave, lambda: seen.append("other")]
     bench.write(1, b"a", b"b")
     assert seen == ["last time", "other", "other"]
     bench.close()
 
 
-# Whatever is printed.
+# Any output.
 
 WRITES = st.lists(
     st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20), st.integers(1, 400), st.booleans()),

@@ -1,4 +1,4 @@
-"""The spool: blocks that are kept, output that is read back wherever it lies, and progress."""
+"""The spool stores blocks, reads output from memory or files, and reads progress."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from tests.support.leaks import LeakWatch
 
 
 class Bench:
-    """A spool on a disk and with threads in the test's hands."""
+    """A spool on a fake file system, with threads that the test runs."""
 
     def __init__(self, directory: Path) -> None:
         self.filesystem = FakeFilesystem()
@@ -43,7 +43,7 @@ class Bench:
 
 
 @pytest.fixture(name="bench")
-def a_bench(tmp_path: Path) -> Bench:
+def make_bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
@@ -137,8 +137,8 @@ def test_directories_have_a_limited_number_of_jobs(bench: Bench) -> None:
 
 
 def test_output_in_memory_is_read(bench: Bench) -> None:
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(1, b"hello world")
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(1, b"hello world")
     assert bench.spool.output_sizes(7) == {
         "stdout_bytes": 11,
         "stderr_bytes": 0,
@@ -151,16 +151,16 @@ def test_output_in_memory_is_read(bench: Bench) -> None:
         b"",
         b"",
     ]
-    result_of(recording.close())
+    result_of(writer.close())
 
 
 def test_output_in_a_file_is_read(bench: Bench) -> None:
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(2, b"hello ")
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(2, b"hello ")
     bench.clock.advance(FLUSH_TIMEOUT)
-    recording.write(2, b"world")
+    writer.write(2, b"world")
     assert [bench.read(2, 0, 5), bench.read(2, 6, 100), bench.read(2, 11, 5)] == [b"hello", b"world", b""]
-    closed = recording.close()
+    closed = writer.close()
     bench.threads.run()
     result_of(closed)
     bench.spool.close_attempt(7)
@@ -170,9 +170,9 @@ def test_output_in_a_file_is_read(bench: Bench) -> None:
 
 def test_attempts_have_separate_files(bench: Bench) -> None:
     for attempt in (1, 2):
-        recording = bench.spool.open_output(7, attempt, 10**9)
-        recording.write(1, b"%d" % attempt * 5000)
-        closed = recording.close()
+        writer = bench.spool.open_output(7, attempt, 10**9)
+        writer.write(1, b"%d" % attempt * 5000)
+        closed = writer.close()
         bench.threads.run()
         result_of(closed)
         bench.spool.close_attempt(7)
@@ -181,13 +181,13 @@ def test_attempts_have_separate_files(bench: Bench) -> None:
 
 @pytest.mark.parametrize("length, is_in_thread", [(MAX_BLOCKING_READ, False), (MAX_BLOCKING_READ + 1, True)])
 def test_large_read_is_done_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(1, b"x" * 100_000)
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(1, b"x" * 100_000)
     piece = bench.spool.read_output(7, 1, 1, 0, length)
     assert piece.called is not is_in_thread
     bench.threads.run()
     assert len(result_of(piece)) == length
-    closed = recording.close()
+    closed = writer.close()
     bench.threads.run()
     result_of(closed)
 
@@ -202,9 +202,9 @@ def test_failed_read_of_output_fails_with_store_failed(bench: Bench, length: int
 
 
 def test_failed_read_closes_the_file(bench: Bench) -> None:
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(1, b"x" * 5000)
-    closed = recording.close()
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(1, b"x" * 5000)
+    closed = writer.close()
     bench.threads.run()
     result_of(closed)
     bench.filesystem.fail("read")
@@ -213,11 +213,11 @@ def test_failed_read_closes_the_file(bench: Bench) -> None:
 
 
 def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
-    recording = bench.spool.open_output(7, 2, 10**9)
-    recording.write(1, b"x" * 5000)
+    writer = bench.spool.open_output(7, 2, 10**9)
+    writer.write(1, b"x" * 5000)
     assert bench.spool.output_on_disk(7, 2) == (Output(5000), NOTHING)
     assert bench.spool.output_on_disk(7, 1) == (NOTHING, NOTHING)
-    closed = recording.close()
+    closed = writer.close()
     bench.threads.run()
     result_of(closed)
 
@@ -315,7 +315,7 @@ def test_progress_is_removed_with_its_attempt(bench: Bench) -> None:
     bench.spool.close_attempt(7)
 
 
-# Jobs that are gone.
+# Removal.
 
 
 def present(bench: Bench) -> set[str]:
@@ -324,7 +324,7 @@ def present(bench: Bench) -> set[str]:
 
 
 def filled(bench: Bench, *names: str) -> None:
-    """Put files of jobs below 1000 in their places."""
+    """Create files of jobs below 1000."""
     for name in names:
         kind = "output" if name.endswith(("stdout", "stderr")) else "input" if "." in name else "progress"
         directory = bench.directory / kind if kind == "progress" else bench.directory / kind / "0"
@@ -420,13 +420,13 @@ def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench)
 
 
 def ran(bench: Bench, deferred: "Deferred[None]") -> "Deferred[None]":
-    """Return a Deferred once all that waits for a thread has run."""
+    """Run the threads and return the Deferred."""
     bench.threads.run()
     return deferred
 
 
 def directories(bench: Bench) -> set[str]:
-    """Return the directories ``N`` that are there."""
+    """Return the numbered directories."""
     found = [path for kind in ("output", "input") for path in (bench.directory / kind).iterdir()]
     return {str(path.relative_to(bench.directory)) for path in found}
 
@@ -467,73 +467,73 @@ def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) 
     result_of(second.close())
 
 
-# Who follows.
+# Observers.
 
 
 def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
-    told: list[str] = []
-    leave = bench.spool.add_output_observer(7, lambda: told.append(f"{bench.spool.output_sizes(7)}"))
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(1, b"abc")
-    result_of(recording.close())
+    calls: list[str] = []
+    remove = bench.spool.add_output_observer(7, lambda: calls.append(f"{bench.spool.output_sizes(7)}"))
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(1, b"abc")
+    result_of(writer.close())
     bench.spool.close_attempt(7)
-    assert [("'stdout_bytes': 3" in each, each == "None") for each in told] == [
+    assert [("'stdout_bytes': 3" in each, each == "None") for each in calls] == [
         (False, False),
         (True, False),
         (False, True),
     ]
-    leave()
+    remove()
     bench.spool.open_output(7, 2, 10**9)
     bench.spool.close_attempt(7)
-    assert len(told) == 3
+    assert len(calls) == 3
 
 
 def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> None:
-    told: list[int] = []
-    recording = bench.spool.open_output(7, 1, 10**9)
-    recording.write(1, b"a")
-    leave = bench.spool.add_output_observer(7, lambda: told.append(1))
-    leave_too = bench.spool.add_output_observer(7, lambda: told.append(2))
-    recording.write(1, b"b")
-    leave()
-    recording.write(1, b"c")
-    leave_too()
-    recording.write(1, b"d")
-    leave = bench.spool.add_output_observer(7, lambda: told.append(3))
-    recording.write(1, b"e")
-    leave()
-    assert told == [1, 2, 2, 3]
-    result_of(recording.close())
+    calls: list[int] = []
+    writer = bench.spool.open_output(7, 1, 10**9)
+    writer.write(1, b"a")
+    remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
+    remove_second = bench.spool.add_output_observer(7, lambda: calls.append(2))
+    writer.write(1, b"b")
+    remove()
+    writer.write(1, b"c")
+    remove_second()
+    writer.write(1, b"d")
+    remove = bench.spool.add_output_observer(7, lambda: calls.append(3))
+    writer.write(1, b"e")
+    remove()
+    assert calls == [1, 2, 2, 3]
+    result_of(writer.close())
 
 
 def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_errors: LeakWatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
-    leave = bench.spool.add_output_observer(7, fail)
-    recording = bench.spool.open_output(7, 1, 10**9)
+    remove = bench.spool.add_output_observer(7, fail)
+    writer = bench.spool.open_output(7, 1, 10**9)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
-    leave()
-    leave = bench.spool.add_output_observer(7, fail)
-    result_of(recording.close())
+    remove()
+    remove = bench.spool.add_output_observer(7, fail)
+    result_of(writer.close())
     bench.spool.close_attempt(7)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
-    told: list[int] = []
-    leave_too = bench.spool.add_output_observer(7, lambda: told.append(1))
-    leave()
+    calls: list[int] = []
+    remove_second = bench.spool.add_output_observer(7, lambda: calls.append(1))
+    remove()
     bench.spool.close_attempt(7)
-    assert told == [1]
-    leave_too()
+    assert calls == [1]
+    remove_second()
     assert not bench.spool._observers
 
 
 def test_observer_is_not_called_for_another_job(bench: Bench) -> None:
-    told: list[int] = []
-    leave = bench.spool.add_output_observer(7, lambda: told.append(1))
+    calls: list[int] = []
+    remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
     other = bench.spool.open_output(8, 1, 10**9)
     other.write(1, b"a")
     result_of(other.close())
     bench.spool.close_attempt(8)
-    assert told == []
-    leave()
+    assert calls == []
+    remove()
     assert not bench.spool._observers

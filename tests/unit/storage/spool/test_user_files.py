@@ -1,4 +1,4 @@
-"""What attempts of other users are given: theirs alone, gone with them, and no tool against anybody."""
+"""Files of attempts of other users are private, removed with the attempt, and cannot harm the daemon."""
 
 import fcntl
 import os
@@ -21,14 +21,14 @@ ME = os.geteuid(), os.getegid()
 
 
 class Bench:
-    """A state directory in a place that others may pass through, and what is handed over beside it."""
+    """A state directory in a directory that other users can enter, and the user files beside it."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.directory = place / "state.jobs"
         self.state = place / "state"
-        self.handover = UserFiles(str(self.directory))
-        self.spool = Spool(str(self.state), Filesystem(), clock(), in_thread, self.handover)
+        self.user_files = UserFiles(str(self.directory))
+        self.spool = Spool(str(self.state), Filesystem(), clock(), in_thread, self.user_files)
 
     def block(self, name: str, content: bytes, mode: int = 0o600) -> str:
         self.state.mkdir(0o700, exist_ok=True)
@@ -41,16 +41,16 @@ class Bench:
         return sorted(os.listdir(self.directory))
 
     def give(self, owner: tuple[int, int] = ME, job_id: int = 7, **blocks: str) -> dict[str, Path]:
-        given = self.handover.provide(job_id, 1, *owner, blocks)
+        given = self.user_files.provide(job_id, 1, *owner, blocks)
         return {name: Path(path) for name, path in given.items()}
 
 
 @pytest.fixture(name="bench")
-def a_bench() -> Iterator[Bench]:
+def make_bench() -> Iterator[Bench]:
     with other_users.open_place() as place:
         bench = Bench(place)
         yield bench
-        bench.handover.close()
+        bench.user_files.close()
 
 
 # The directory.
@@ -59,7 +59,7 @@ def a_bench() -> Iterator[Bench]:
 def test_directory_can_be_entered_and_neither_listed_nor_written(bench: Bench) -> None:
     before = os.umask(0o077)
     try:
-        assert bench.handover.open() == 0
+        assert bench.user_files.open() == 0
     finally:
         os.umask(before)
     found = bench.directory.stat()
@@ -72,7 +72,7 @@ def test_directory_can_be_entered_and_neither_listed_nor_written(bench: Bench) -
 def test_existing_directory_is_used(bench: Bench, mode: int) -> None:
     bench.directory.mkdir()
     bench.directory.chmod(mode)
-    bench.handover.open()
+    bench.user_files.open()
     assert stat.S_IMODE(bench.directory.stat().st_mode) == DIRECTORY_MODE
 
 
@@ -81,7 +81,7 @@ def test_directory_that_others_can_change_is_refused(bench: Bench, mode: int) ->
     bench.directory.mkdir()
     bench.directory.chmod(mode)
     with pytest.raises(StartRefused, match=r"state\.jobs .* others than the daemon can change it: remove"):
-        bench.handover.open()
+        bench.user_files.open()
 
 
 @other_users.only_root
@@ -89,7 +89,7 @@ def test_directory_of_another_user_is_refused(bench: Bench) -> None:
     bench.directory.mkdir(DIRECTORY_MODE)
     os.chown(bench.directory, other_users.user("games").uid, 0)
     with pytest.raises(StartRefused, match="others than the daemon can change it"):
-        bench.handover.open()
+        bench.user_files.open()
 
 
 @pytest.mark.parametrize("what", ["file", "link", "dangling link", "pipe"])
@@ -104,20 +104,20 @@ def test_link_or_file_in_place_of_the_directory_is_refused(bench: Bench, what: s
         if what == "link":
             target.mkdir(0o700)
     with pytest.raises(StartRefused, match=r"state\.jobs cannot be opened: .*must be a directory"):
-        bench.handover.open()
+        bench.user_files.open()
     assert not target.exists() or stat.S_IMODE(target.stat().st_mode) == 0o700
 
 
 def test_directory_that_users_cannot_reach_is_refused(bench: Bench) -> None:
     (bench.place / "closed").mkdir(0o700)
-    handover = UserFiles(str(bench.place / "closed" / "state.jobs"))
+    user_files = UserFiles(str(bench.place / "closed" / "state.jobs"))
     with pytest.raises(StartRefused, match=rf"users cannot enter {bench.place}/closed, .* chmod o\+x"):
-        handover.open()
-    handover.close()
+        user_files.open()
+    user_files.close()
 
 
 def test_open_removes_only_files_of_attempts(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.give(script=bench.block("script", b"x"))
     kept = ["README", "7.progress", "x.1.0123456789abcdef.progress", "7.1.0123456789ABCDEF.progress"]
     for name in kept:
@@ -129,11 +129,11 @@ def test_open_removes_only_files_of_attempts(bench: Bench) -> None:
     again.close()
 
 
-# What is given.
+# Providing files.
 
 
 def test_provide_copies_blocks_and_adds_a_progress_file(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     content = os.urandom(3 * 1024**2 + 17)
     given = bench.give(
         script=bench.block("script", b"#!/bin/sh\n", 0o700), stdin=bench.block("stdin", content)
@@ -154,14 +154,14 @@ def test_provide_copies_blocks_and_adds_a_progress_file(bench: Bench) -> None:
 
 
 def test_names_of_attempts_are_random_and_distinct(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     names = [bench.give()[PROGRESS].name for _ in range(20)]
     assert len({name.split(".")[2] for name in names}) == 20
     assert {name.split(".")[:2] == ["7", "1"] for name in names} == {True}
 
 
 def test_remove_removes_the_files_of_the_attempt(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.give(script=bench.block("script", b"x"))
     theirs = bench.give(job_id=8)
     bench.spool.close_attempt(7)
@@ -173,7 +173,7 @@ def test_remove_removes_the_files_of_the_attempt(bench: Bench) -> None:
 
 
 def test_provide_that_fails_leaves_no_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
         bench.give(script=bench.block("script", b"x"), stdin=str(bench.place / "nothing"))
@@ -186,22 +186,22 @@ def test_provide_that_fails_leaves_no_file(bench: Bench, monkeypatch: pytest.Mon
     with pytest.raises(PermissionError):
         bench.give(script=bench.block("script", b"x"))
     assert bench.names() == []
-    assert bench.handover.open_progress(7) is None
+    assert bench.user_files.open_progress(7) is None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# What an attempt reports.
+# Progress.
 
 
 @pytest.mark.parametrize("content, percentage", [(b"", 0), (b"50\n", 50), (b"10\n20\n3", 20), (b"\xff\n", 0)])
 def test_progress_of_a_user_job_is_read_from_its_file(bench: Bench, content: bytes, percentage: int) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.give()[PROGRESS].write_bytes(content)
     assert bench.spool.read_progress(7) == percentage
 
 
 def test_progress_of_other_jobs_is_read_from_the_state_directory(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.state.mkdir(0o700)
     bench.spool.open()
     Path(bench.spool.path(7, PROGRESS)).write_bytes(b"30\n")
@@ -211,23 +211,23 @@ def test_progress_of_other_jobs_is_read_from_the_state_directory(bench: Bench) -
 
 
 def test_read_progress_closes_its_descriptor(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.give()[PROGRESS].write_bytes(b"50\n")
     before = len(os.listdir("/proc/self/fd"))
     assert [bench.spool.read_progress(7) for _ in range(10)] == [50] * 10
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# Somebody hostile.
+# A hostile user.
 
 
 @pytest.fixture(name="ana")
-def somebody() -> User:
+def find_user() -> User:
     return other_users.user("games")
 
 
 def given_to(bench: Bench, user: User) -> dict[str, Path]:
-    bench.handover.open()
+    bench.user_files.open()
     script = bench.block("script", b"#!/bin/sh\necho mine\n", 0o700)
     return bench.give((user.uid, user.gid), script=script, stdin=bench.block("stdin", b"secret"))
 
@@ -342,7 +342,7 @@ time.sleep(20)
 
 @other_users.only_root
 def test_lease_of_a_user_does_not_block_the_daemon(bench: Bench, ana: User) -> None:
-    """The kernel would have whoever opens the file wait for 45 s, unless he says that he does not."""
+    """Without O_NONBLOCK, the kernel blocks open(2) for 45 s."""
     path = given_to(bench, ana)[PROGRESS]
     path.write_bytes(b"50\n")
     with other_users.process(ana, LEASE.format(path=str(path))) as holder:
@@ -355,14 +355,14 @@ def test_lease_of_a_user_does_not_block_the_daemon(bench: Bench, ana: User) -> N
             is_read.set()
 
         threading.Thread(target=look, daemon=True).start()
-        assert is_read.wait(5), "the daemon would hang"
+        assert is_read.wait(5), "the daemon would block"
     assert answers == [0]
 
 
 def test_progress_file_is_opened_without_blocking(bench: Bench) -> None:
-    bench.handover.open()
+    bench.user_files.open()
     bench.give()
-    descriptor = bench.handover.open_progress(7)
+    descriptor = bench.user_files.open_progress(7)
     assert descriptor is not None
     assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_NONBLOCK
     os.close(descriptor)
