@@ -43,7 +43,11 @@ class IOThreads:
             # A thread that did not start cannot be joined when the pool stops.
             self._pool.threads[:] = [thread for thread in self._pool.threads if thread.ident is not None]
             if not self._is_out_of_threads:
-                self._log.warn("no thread can be started, so the daemon itself waits: {why}", why=why)
+                self._log.warn(
+                    "no thread can be started, so the daemon itself waits: {why}; raise TasksMax of the "
+                    "unit, or ulimit -u",
+                    why=why,
+                )
             self._is_out_of_threads = True
             return maybeDeferred(function, *args)
         self._is_out_of_threads = False

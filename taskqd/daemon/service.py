@@ -234,7 +234,10 @@ class TaskqService(Service):
         try:
             addresses.write_file(self.settings.state)
         except OSError as why:
-            self._log.warn("the file with the daemon's address cannot be written: {why}", why=why)
+            self._log.warn(
+                "the file with the daemon's address cannot be written: {why}; `taskq` may need --address",
+                why=why,
+            )
 
     def _start_end_hook(self, engine: Engine, job_view: JobView, interrupted: list[Job]) -> None:
         """Run the ``on_end`` command from now on, first for the jobs that the last crash ended."""
@@ -321,7 +324,7 @@ class TaskqService(Service):
         try:
             await drained
         except (defer.TimeoutError, defer.CancelledError):
-            self._log.info("ending what still runs")
+            self._log.info("ending what still runs: {count} jobs", count=engine.dispatcher.busy)
         stopped = engine.dispatcher.stop(self.settings.requeue)
         stopped.addTimeout(STOP_TIMEOUT + KILL_TIMEOUT, self._reactor)
         if second_signal.called:

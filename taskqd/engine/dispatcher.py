@@ -155,7 +155,7 @@ class Dispatcher:
         if self.shortage.end_if_over(now):
             self._trial_starts.clear()
             seconds = format_duration(now - self.shortage.began_at)
-            self._log.info("jobs start again: the shortage of {seconds} is over", seconds=seconds)
+            self._log.info("jobs start again: the shortage is over after {seconds}", seconds=seconds)
             self._start_due_jobs()
             return
         self._set_wakeup(now)
