@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from taskqd.auth import tokens
+from taskqd.auth import token_codec, tokens
 from taskqd.auth.tokens import Entry
 from taskqd.errors import StartRefused
 from taskqd.model.roles import Role
@@ -138,7 +138,7 @@ class TokenFile:
             text = read_private_file(directory, _NAME, self.path, MAX_FILE_SIZE)
         except FileNotFoundError:
             return []
-        return tokens.decode_entries(text, self.path)
+        return token_codec.decode_entries(text, self.path)
 
     def _read_plain(self, directory: int) -> str | None:
         """Return the token of the plain file, None if there is no such file."""
@@ -167,7 +167,7 @@ class TokenFile:
                 if os.geteuid() == 0:
                     owner = os.fstat(directory)
                     os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-                file.write(tokens.encode_entries(entries))
+                file.write(token_codec.encode_entries(entries))
                 file.flush()
                 os.fsync(file.fileno())
                 os.rename(_NEW, _NAME, src_dir_fd=directory, dst_dir_fd=directory)

@@ -1,24 +1,20 @@
-"""Tokens: the text that a client sends with AUTH, and its entry in the file `tokens` (docs/security.md).
+"""Tokens: the text that a client sends with AUTH, and the entry that is kept of it (docs/security.md).
 
 A token is `<id>.<secret>`. The id, 8 or more of `0-9 a-f`, names its entry, so one slow hash is enough to
-check a token. The file has one JSON object per line, with a salted scrypt hash (RFC 7914) of the token in the
-PHC string format. A token of taskqd 0.2 or older has no id; its entry `is_bare`, and there is at most one
+check a token. A token of taskqd 0.2 or older has no id; its entry `is_bare`, and there is at most one
 such entry. Randomness and times are arguments.
 """
 
 import hashlib
 import hmac
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Iterable, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-from msgspec import Struct
-
-from taskqd.errors import BadRequest, StartRefused
+from taskqd.errors import BadRequest
 from taskqd.model.roles import Role
-from taskqd.protocol.values import is_name, parse_time, timestamp
+from taskqd.protocol.values import is_name
 
 _ID_BYTES = 4
 _SALT_BYTES = 16
@@ -27,11 +23,8 @@ _DIGEST_BYTES = 32
 RANDOMNESS = _ID_BYTES + _SALT_BYTES + _SECRET_BYTES
 """Random bytes that a token is made of."""
 
-_ID = re.compile("[0-9a-f]{8,64}")
-_TEXT = re.compile(f"({_ID.pattern})[.](.+)", re.DOTALL)
-_PHC = re.compile(
-    r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{43})"
-)
+TOKEN_ID = re.compile("[0-9a-f]{8,64}")
+_TEXT = re.compile(f"({TOKEN_ID.pattern})[.](.+)", re.DOTALL)
 
 
 class Cost(NamedTuple):
@@ -44,10 +37,6 @@ class Cost(NamedTuple):
 
 COST = Cost(14, 8, 1)
 """The cost of a new hash: 16 MiB and some tens of milliseconds (docs/security.md)."""
-_MIN_COST = COST
-"""The lowest cost in a file; cheaper hashes do not protect the tokens."""
-_MAX_COST = Cost(17, 16, 4)
-"""The highest cost in a file; more expensive hashes would block the daemon."""
 
 
 class Hash(NamedTuple):
@@ -79,23 +68,6 @@ class Entry(NamedTuple):
         return self.expires_at is not None and now >= self.expires_at
 
 
-class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry as a line of the file."""
-
-    id: str
-    name: str
-    role: Role
-    made_at: str
-    hash: str
-    queue: str | None = None
-    expires_at: str | None = None
-    bare: bool = False
-
-
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(_Line)
-
-
 def parse_token_id(text: str) -> str | None:
     """Return the id of a token, None if the text does not have the format of a token."""
     match = _TEXT.fullmatch(text)
@@ -114,7 +86,7 @@ def make_token(
 
     Takes the time of a slow hash. Raises BadRequest if no such token is allowed.
     """
-    if not is_name(name) or _ID.fullmatch(name):
+    if not is_name(name) or TOKEN_ID.fullmatch(name):
         raise BadRequest(
             "a token's name has 1 to 200 of A-Z a-z 0-9 . _ + / : @ - and does not look like an id, "
             f"not {_shorten(name)}"
@@ -198,106 +170,6 @@ def split_entries(entries: Sequence[Entry], which: str) -> tuple[list[Entry], li
     if not found:
         raise BadRequest(f"there is no token {_shorten(which)}; `taskq token list` lists all tokens")
     return found, [entry for entry in entries if entry not in found]
-
-
-def encode_entries(entries: Iterable[Entry]) -> bytes:
-    """Return the content of a file with these entries."""
-    return b"".join(_ENCODER.encode(_encode_entry(entry)) + b"\n" for entry in entries)
-
-
-def _encode_entry(entry: Entry) -> _Line:
-    return _Line(
-        entry.id,
-        entry.name,
-        entry.role,
-        str(timestamp(entry.made_at)),
-        _format_phc(entry.hash),
-        entry.queue,
-        timestamp(entry.expires_at),
-        entry.is_bare,
-    )
-
-
-def decode_entries(text: bytes, path: str) -> list[Entry]:
-    """Return the entries of a file; raises StartRefused, which names `path` and the line, if one is invalid.
-
-    The error contains neither hashes nor names.
-    """
-    entries: dict[str, Entry] = {}
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = _decode_entry(_DECODER.decode(line))
-            _check_unique(entry, entries)
-        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest, RecursionError) as why:
-            raise StartRefused(
-                f"{path}: line {number} is not a valid token: {why}; correct or remove the line, or add a "
-                "new token with `taskq token add`"
-            ) from None
-        entries[entry.id] = entry
-    return list(entries.values())
-
-
-def _check_unique(entry: Entry, others: dict[str, Entry]) -> None:
-    if entry.id in others:
-        raise BadRequest("another line has the same id")
-    if entry.is_bare and any(other.is_bare for other in others.values()):
-        raise BadRequest("another line has a bare token")
-
-
-def _decode_entry(line: _Line) -> Entry:
-    """Return the entry of a line; raises BadRequest if it is invalid."""
-    if not _ID.fullmatch(line.id):
-        raise BadRequest("its id must be 8 to 64 of 0-9 a-f")
-    if not is_name(line.name):
-        raise BadRequest("its name must be 1 to 200 of A-Z a-z 0-9 . _ + / : @ -")
-    if line.queue is not None and (line.role is Role.ADMIN or not is_name(line.queue)):
-        raise BadRequest("its queue must be a name, and a token of the role admin has none")
-    return Entry(
-        line.id,
-        line.name,
-        line.role,
-        line.queue,
-        _parse_time(line.made_at),
-        None if line.expires_at is None else _parse_time(line.expires_at),
-        _parse_hash(line.hash),
-        line.bare,
-    )
-
-
-def _parse_time(text: str) -> float:
-    """Return a time in seconds, rounded to the milliseconds of the file."""
-    return round(parse_time(text), 3)
-
-
-def _format_phc(value: Hash) -> str:
-    (ln, r, p), salt, digest = value
-    return f"$scrypt$ln={ln},r={r},p={p}${_base64(salt)}${_base64(digest)}"
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii").rstrip("=")
-
-
-def _parse_hash(text: str) -> Hash:
-    """Return the hash of a PHC string; raises BadRequest."""
-    match = _PHC.fullmatch(text)
-    cost = Cost(*map(int, match.group(1, 2, 3))) if match else None
-    if match is None or cost is None or not _is_allowed(cost):
-        costs = f"{_format_cost(_MIN_COST)} to {_format_cost(_MAX_COST)}"
-        raise BadRequest(f"its hash must be one of scrypt, with a cost from {costs}")
-    salt, digest = (b64decode(part + "=" * (-len(part) % 4)) for part in match.group(4, 5))
-    return Hash(cost, salt, digest)
-
-
-def _is_allowed(cost: Cost) -> bool:
-    bounds = zip(_MIN_COST, cost, _MAX_COST, strict=True)
-    return all(least <= each <= most for least, each, most in bounds)
-
-
-def _format_cost(cost: Cost) -> str:
-    return f"ln={cost.ln},r={cost.r},p={cost.p}"
 
 
 def _shorten(text: str) -> str:

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from taskqd.auth import throttle as throttling
-from taskqd.auth import tokens
+from taskqd.auth import token_codec, tokens
 from taskqd.auth.authenticator import REFUSAL_DELAY, Authenticator, open_authenticator
 from taskqd.auth.principal import IPrincipal, Principal, user_name
 from taskqd.auth.realm import NoRole
@@ -36,7 +36,7 @@ UNNAMED = 4_000_000
 @pytest.fixture(name="site")
 def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(tokens, "hash_token", cheap)
-    monkeypatch.setattr(tokens, "_MIN_COST", (1, 1, 1))
+    monkeypatch.setattr(token_codec, "_MIN_COST", (1, 1, 1))
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     return Site(state)
@@ -233,7 +233,7 @@ def test_principal_of_changed_entry_is_not_valid(site: Site, change: dict[str, A
     (entry,) = site.file.read()
     if "hash" in change:
         change = {"hash": cheap("another", b"salt" * 4)}
-    (site.state / "tokens").write_bytes(tokens.encode_entries([entry._replace(**change)]))
+    (site.state / "tokens").write_bytes(token_codec.encode_entries([entry._replace(**change)]))
     site.clock.advance(1)
     assert seen == [False]
     access.stop()

@@ -12,7 +12,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 
 import twisted.plugins
-from taskqd.auth import tokens
+from taskqd.auth import token_codec, tokens
 from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.plugins import Plugin, PluginChecker, make_plugins
 from taskqd.auth.principal import Principal
@@ -32,7 +32,7 @@ UNKNOWN = "the token is unknown; ask the server's operator for one (`taskq token
 @pytest.fixture(name="site")
 def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(tokens, "hash_token", cheap)
-    monkeypatch.setattr(tokens, "_MIN_COST", (1, 1, 1))
+    monkeypatch.setattr(token_codec, "_MIN_COST", (1, 1, 1))
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     return Site(state)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.auth import tokens
+from taskqd.auth import token_codec, tokens
 from taskqd.auth.tokens import Entry
 from taskqd.cli.display import tables
 from taskqd.protocol.values import parse_time, timestamp
@@ -31,7 +31,7 @@ def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def entries(state: Path) -> list[Entry]:
-    return tokens.decode_entries((state / "tokens").read_bytes(), "tokens")
+    return token_codec.decode_entries((state / "tokens").read_bytes(), "tokens")
 
 
 def add(call: Call, state: Path, *words: str) -> str:
@@ -251,7 +251,7 @@ def test_revoke_reports_unknown_token(call: Call, state: Path) -> None:
 
 def test_revoke_removes_the_file_of_an_older_version(call: Call, state: Path) -> None:
     entry = tokens.make_bare_entry("sesame", START, bytes(tokens.RANDOMNESS))
-    for name, content in (("token", b"sesame"), ("tokens", tokens.encode_entries([entry]))):
+    for name, content in (("token", b"sesame"), ("tokens", token_codec.encode_entries([entry]))):
         (state / name).write_bytes(content)
         (state / name).chmod(0o600)
     outcome = call("token", "revoke", "token", "--state", str(state))
