@@ -20,13 +20,13 @@ from twisted.python.failure import Failure
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
+from taskqd.execution.attempt_processes import AttemptProcesses
 from taskqd.execution.command_line import may_be_refused, refusal
 from taskqd.execution.idle_timer import IdleTimer
 from taskqd.execution.interfaces import ChildTransport, OnSpawned
 from taskqd.execution.proc import Process
 from taskqd.execution.proc_scanner import ProcScanner
-from taskqd.execution.process_tree import ProcessTree, Termination
-from taskqd.execution.run import MARK, Outcome, Run
+from taskqd.execution.run import Outcome, Run
 from taskqd.execution.usage import Rusage, least_known_peak, usage_of
 from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
@@ -75,7 +75,6 @@ class JobProcess(ProcessProtocol):
         self._spec = run.spec
         self._output = output
         self._clock = clock
-        self._scanner = scanner
         self._on_spawned = on_spawned
         self._child: ChildTransport | None = None
         self._least_peak = 0
@@ -85,12 +84,10 @@ class JobProcess(ProcessProtocol):
         self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
         self._is_reported = False
         self._has_leftovers = True
-        self._pending_signal: int | None = None
         self._predecessors: Deferred[None] | None = None
         self._timeout: Deferred[None] | None = None
         self._idle_timer: IdleTimer | None = None
-        self._tree: ProcessTree | None = None
-        self._termination: Termination | None = None
+        self._processes = AttemptProcesses(run, scanner, clock, self._finish)
         output.set_callbacks(self._on_backpressure, self._on_output_failure)
 
     # The start.
@@ -108,8 +105,7 @@ class JobProcess(ProcessProtocol):
         self._child = cast(ChildTransport, self.transport)
         self.pid = self._child.pid
         self._least_peak = least_known_peak()
-        if self._pending_signal is not None:
-            self._get_termination().signal(self._pending_signal)
+        self._processes.first_process_started(self.pid, self.started)
         if self._spec.timeout is not None:
             self._timeout = Deferred()
             self._timeout.addTimeout(self._spec.timeout, self._clock).addErrback(self._on_timeout)
@@ -150,7 +146,7 @@ class JobProcess(ProcessProtocol):
         maybeDeferred(self._output.close).addErrback(self._log_end_failure)
         has_shortage = reason is Reason.SPAWN and is_shortage(failure.value)
         self.outcome.callback(Outcome(reason=reason, detail=detail, is_shortage=has_shortage))
-        self._finish_without_leftovers()
+        self._processes.finish()
 
     # Output.
 
@@ -192,7 +188,7 @@ class JobProcess(ProcessProtocol):
         The first reason stands. A cancel still sends its signal if the attempt is being ended already.
         """
         if self._end_reason is not None and reason is Reason.CANCELLED and not self._is_reported:
-            self._signal(number)
+            self._processes.signal(number)
         if self._exit is not None or self._end_reason is not None:
             return
         self._end_reason = reason
@@ -201,19 +197,12 @@ class JobProcess(ProcessProtocol):
         if self._predecessors is not None:
             self._predecessors.cancel()
             return
-        self._include_marked()
-        self._signal(number)
+        self._processes.include_marked()
+        self._processes.signal(number)
 
     def kill(self) -> None:
         """Kill all that is left of the attempt."""
-        self._get_termination().kill()
-
-    def _signal(self, number: int) -> None:
-        if number == signal.SIGKILL:
-            self._get_termination().kill()
-        else:
-            self._get_termination().signal(number)
-            self._get_termination().kill_after(self._spec.kill_after)
+        self._processes.kill()
 
     def _on_timeout(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -232,45 +221,6 @@ class JobProcess(ProcessProtocol):
             proc.unread_bytes(pipe.fileno()) for pipe in self._child.pipes.values()
         )
 
-    # Its processes.
-
-    def _get_termination(self) -> Termination:
-        """Return the Termination of the attempt, created on first use: most attempts need none."""
-        if self._termination is None:
-            self._termination = Termination(
-                self.job_id, self._get_tree().find, self._signal_group, self._scanner, self._clock
-            )
-            self._termination.gone.addCallback(self._finish)
-        return self._termination
-
-    def _get_tree(self) -> ProcessTree:
-        if self._tree is None:
-            self._tree = ProcessTree(self._run.env.get(MARK, ""), self._run.uid)
-        self._tree.leader = self.pid
-        return self._tree
-
-    def _include_marked(self) -> None:
-        """Have the processes ended that have left the session, too."""
-        self._get_tree().includes_marked = True
-        self._get_termination().since = self.started or 0
-
-    def _signal_group(self, number: int) -> int | None:
-        """Signal the process group of the first process, and return its number; see Sweep.
-
-        If the process does not exist yet, it gets the signal when it does.
-        """
-        if self.pid is None:
-            self._pending_signal = number
-            return None
-        if self._exit is not None:
-            return 0  # another process may have the pid by now; a scan finds what is left
-        try:
-            if not proc.signal_group(self.pid, number):
-                os.kill(self.pid, number)  # setsid(1) has not run yet, so the group does not exist
-        except OSError as why:
-            self._log.warn("job {id} cannot be signalled: {why}", id=self.job_id, why=why)
-        return self.pid
-
     # Its end.
 
     def processExited(self, reason: Failure) -> None:
@@ -285,7 +235,7 @@ class JobProcess(ProcessProtocol):
             self._end_leftovers()
 
     def _on_exit(self) -> None:
-        self._has_leftovers = self.pid is not None and proc.is_id_in_use(self.pid)
+        self._has_leftovers = self._processes.first_process_exited()
         if self._idle_timer is not None:
             self._idle_timer.stop()
         self._drain_pipes()
@@ -315,26 +265,13 @@ class JobProcess(ProcessProtocol):
             raise failure
 
     def _end_leftovers(self) -> None:
-        if self._end_reason is None and self.pid is not None and not self._has_leftovers:
-            self._finish_without_leftovers()
-            return
-        termination = self._get_termination()
-        self._get_tree().reaped = proc.clock_ticks()
-        grace = self._spec.kill_after
-        if self._end_reason is None:
-            grace = min(grace, MAX_LEFTOVER_GRACE)
+        if self._end_reason is not None:
+            self._processes.include_marked()
+            self._processes.end_leftovers(self._spec.kill_after)
+        elif self._has_leftovers:
+            self._processes.end_leftovers(min(self._spec.kill_after, MAX_LEFTOVER_GRACE))
         else:
-            self._include_marked()
-        termination.kill_after(grace)
-        if termination.number is None:
-            termination.signal(signal.SIGTERM)
-        termination.wait()
-
-    def _finish_without_leftovers(self) -> None:
-        if self._termination is None:
-            self._finish([])
-        else:
-            self._termination.finish([])
+            self._processes.finish()
 
     def _finish(self, left: list[Process]) -> None:
         self._has_leftovers = bool(left)

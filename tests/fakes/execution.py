@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.execution import job_process, proc_scanner, process_tree
+from taskqd.execution import attempt_processes, job_process, proc_scanner, process_tree
 from taskqd.execution.executor import Executor
 from taskqd.execution.proc import Process
 from taskqd.execution.run import MARK, Outcome, Run
@@ -35,7 +35,7 @@ class Harness:
         self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
-        for module in (job_process, proc_scanner, process_tree):
+        for module in (attempt_processes, job_process, proc_scanner, process_tree):
             monkeypatch.setattr(module, "proc", self.groups)
         monkeypatch.setattr(proc_scanner, "thread_time", lambda: 0.0)
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))

@@ -1,0 +1,114 @@
+"""All processes of one attempt, and the signals to them."""
+
+import os
+import signal
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from taskqd.execution import proc
+from taskqd.execution.proc import Process
+from taskqd.execution.proc_scanner import ProcScanner
+from taskqd.execution.process_tree import ProcessTree, Termination
+from taskqd.execution.run import MARK, Run
+
+
+class AttemptProcesses:
+    """Signals the processes of an attempt: its first process, its session, and those with its mark.
+
+    Most attempts end without a signal and leave nothing behind, so a Termination is made only on first use.
+    ``on_gone`` is called once with the processes that are left, which are those that no signal ends.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, run: Run, scanner: ProcScanner, clock: IReactorTime, on_gone: Callable[[list[Process]], None]
+    ) -> None:
+        self._run = run
+        self._scanner = scanner
+        self._clock = clock
+        self._on_gone = on_gone
+        self._pid: int | None = None
+        self._started: int | None = None
+        self._has_exited = False
+        self._pending_signal: int | None = None
+        self._tree: ProcessTree | None = None
+        self._termination: Termination | None = None
+
+    def first_process_started(self, pid: int, started: int | None) -> None:
+        """Set the first process, and its start time if it is known; send it the signal that is pending."""
+        self._pid, self._started = pid, started
+        if self._pending_signal is not None:
+            self._get_termination().signal(self._pending_signal)
+
+    def first_process_exited(self) -> bool:
+        """Note that the first process has exited; return whether anything of its session may be left."""
+        self._has_exited = True
+        return self._pid is not None and proc.is_id_in_use(self._pid)
+
+    def signal(self, number: int) -> None:
+        """Signal the session, and kill it after the ``kill_after`` of the job."""
+        if number == signal.SIGKILL:
+            self.kill()
+        else:
+            self._get_termination().signal(number)
+            self._get_termination().kill_after(self._run.spec.kill_after)
+
+    def kill(self) -> None:
+        """Kill all processes."""
+        self._get_termination().kill()
+
+    def include_marked(self) -> None:
+        """Signal from now on the processes as well that have left the session."""
+        self._get_tree().includes_marked = True
+        self._get_termination().since = self._started or 0
+
+    def end_leftovers(self, grace: float) -> None:
+        """End all processes that the first one has left, and kill them after ``grace`` seconds."""
+        termination = self._get_termination()
+        self._get_tree().reaped = proc.clock_ticks()
+        termination.kill_after(grace)
+        if termination.number is None:
+            termination.signal(signal.SIGTERM)
+        termination.wait()
+
+    def finish(self) -> None:
+        """Report that nothing is left."""
+        if self._termination is None:
+            self._on_gone([])
+        else:
+            self._termination.finish([])
+
+    def _get_termination(self) -> Termination:
+        if self._termination is None:
+            find = self._get_tree().find
+            self._termination = Termination(
+                self._run.id, find, self._signal_group, self._scanner, self._clock
+            )
+            self._termination.gone.addCallback(self._on_gone)
+        return self._termination
+
+    def _get_tree(self) -> ProcessTree:
+        if self._tree is None:
+            self._tree = ProcessTree(self._run.env.get(MARK, ""), self._run.uid)
+        self._tree.leader = self._pid
+        return self._tree
+
+    def _signal_group(self, number: int) -> int | None:
+        """Signal the process group of the first process, and return its number (see Termination).
+
+        If the process does not exist yet, it gets the signal when it does.
+        """
+        if self._pid is None:
+            self._pending_signal = number
+            return None
+        if self._has_exited:
+            return 0  # another process may have the pid by now; a scan finds what is left
+        try:
+            if not proc.signal_group(self._pid, number):
+                os.kill(self._pid, number)  # setsid(1) has not run yet, so the group does not exist
+        except OSError as why:
+            self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
+        return self._pid
