@@ -15,7 +15,7 @@ from tests.fakes.engine import Harness
 
 @implementer(IClient)
 class FakeClient:
-    """Somebody who asks; what a handler sends before its reply is in ``sent``."""
+    """The client of a handler; ``sent`` has the bytes that the handler sends before its reply."""
 
     def __init__(self, principal: Principal | None = ADA) -> None:
         self.principal = principal
@@ -27,7 +27,7 @@ class FakeClient:
         self.writable_waiters: list[Deferred[None]] = []
         self.can_send = True
         self.held: list[Deferred[Any]] = []
-        self.listening: list[Deferred[None]] = []
+        self.next_line_waiters: list[Deferred[None]] = []
 
     def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
         def identified(principal: Principal) -> Principal:
@@ -56,8 +56,8 @@ class FakeClient:
         self.aborts.append(why)
 
     def next_line(self) -> "Deferred[None]":
-        self.listening.append(Deferred())
-        return self.listening[-1]
+        self.next_line_waiters.append(Deferred())
+        return self.next_line_waiters[-1]
 
     def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
         self.held.append(deferred)
@@ -68,7 +68,7 @@ class FakeClient:
 
 
 class Client:
-    """A client of a house, connected through a FakeTransport."""
+    """A client of a harness's server, connected through a FakeTransport."""
 
     def __init__(self, harness: Harness, handle: Any = None) -> None:
         self.transport = FakeTransport(handle or FakeSocket())
@@ -84,22 +84,22 @@ class Client:
         self.deliver()
 
     def deliver(self) -> None:
-        """Hand the server what was sent, for as long as it reads."""
+        """Deliver the sent bytes to the server as long as it reads."""
         while self._unsent and self.transport.is_reading and not self.transport.is_closed:
             self.connection.dataReceived(self._unsent.pop(0))
 
     @property
     def is_held_back(self) -> bool:
-        """Whether the server does not read all that was sent."""
+        """Whether the server has not read all bytes that were sent."""
         return bool(self._unsent)
 
     def read(self) -> None:
-        """Read all that the server has to say, and let it go on."""
+        """Read all that the server has written, and deliver what it then reads."""
         self.transport.turn()
         self.deliver()
 
     def half_close(self) -> None:
-        """Say that nothing more will come."""
+        """Close the client's half."""
         self.connection.readConnectionLost()
 
     def lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Transports, callers and clients without a socket."""
+"""Ports, transports and sockets without a network, and an authenticator."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from taskqd.errors import AuthFailed
 from taskqd.model.roles import Role
 
 ADA = Principal("ada", Role.ADMIN)
-"""Whoever asks, unless a test says otherwise."""
+"""The default client of tests."""
 
 
 class FakePort:
@@ -35,7 +35,7 @@ class FakePort:
 
 
 class FakeAuthenticator:
-    """Knows one token, ``sesame``, and takes users of this machine for admins unless told otherwise."""
+    """Knows one token, ``sesame``; users of this machine are admins unless ``roles`` has another role."""
 
     def __init__(self) -> None:
         self.methods = ["token"]
@@ -70,11 +70,11 @@ class FakeAuthenticator:
 
 
 NOT_HUNG_UP = os.open(os.devnull, os.O_RDONLY)
-"""A descriptor of which poll(2) does not say that the other end has hung up."""
+"""A descriptor for which poll(2) does not report a hangup."""
 
 
 class FakeSocket:
-    """A socket as the access rules see it: of a family, and with the uid of its peer."""
+    """A socket with a family, and the uid of its peer."""
 
     def __init__(self, family: int = socket.AF_UNIX, uid: int = 0) -> None:
         self.family = family
@@ -94,10 +94,10 @@ class FakeSocket:
 
 @implementer(ITransport)
 class FakeTransport:
-    """A connection's transport with a client that reads only when the test says so.
+    """The transport of a connection whose client reads only when the test calls `turn`.
 
-    It follows ``twisted.internet.abstract.FileDescriptor``: over 64 KiB unread it pauses its producer, and
-    when all is read it resumes a paused producer, else closes if it was asked to.
+    It behaves as ``twisted.internet.abstract.FileDescriptor``: above ``bufferSize`` unread bytes it pauses
+    its producer; once all is read, it resumes a paused producer, or closes if that was requested.
     """
 
     disconnecting = False
@@ -171,7 +171,7 @@ class FakeTransport:
         self._close(ConnectionLost())
 
     def turn(self) -> None:
-        """Let the client read all that was written, and do what the reactor then does, as long as it can."""
+        """Let the client read everything, and do what the reactor does then, until nothing is left."""
         while self._is_writing and not self.is_closed:
             self._unread = 0
             self._is_writing = False  # only a write or a close sets it again, as in doWrite
@@ -184,7 +184,7 @@ class FakeTransport:
                 self._is_half_closing, self.is_half_closed = False, True
 
     def lose(self) -> None:
-        """Break the connection, as a client that has crashed does."""
+        """Lose the connection, as if the client had crashed."""
         self._close(ConnectionLost())
 
     def _close(self, why: Exception) -> None:

@@ -22,7 +22,7 @@ from taskqd.speedups.reactor import AcceleratedReactor
 
 
 class WithoutDescriptors:
-    """A reactor that does not say that it polls descriptors."""
+    """A reactor that does not provide IReactorFDSet."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -45,8 +45,8 @@ class Echo(Protocol):
         transport.write(data)
 
 
-def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes]:
-    """Send bytes with descriptors beside them; return the answer, and what comes of it at a half-close."""
+def talk(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes]:
+    """Send bytes with descriptors; return the reply, and what is received after a half-close."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         for data, descriptors in sent:
@@ -58,22 +58,18 @@ def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes
         return answer, client.recv(100)
 
 
-async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_through(
-    accelerated: Any, tmp_path: Path
-) -> None:
+async def test_received_descriptor_is_closed_and_the_bytes_arrive(accelerated: Any, tmp_path: Path) -> None:
     port: Any = await endpoints.listen(accelerated, f"unix:{tmp_path}/s", Factory.forProtocol(Echo))
     reading, writing = os.pipe()
-    talking: Deferred[Any] = deferToThread(talked, f"{tmp_path}/s", [(b"one", [writing]), (b" two", [])])
+    talking: Deferred[Any] = deferToThread(talk, f"{tmp_path}/s", [(b"one", [writing]), (b" two", [])])
     assert await talking == (b"one two", b"")
     os.close(writing)
-    assert os.read(reading, 1) == b"", "somebody still has the other end open"
+    assert os.read(reading, 1) == b"", "the other end is still open"
     os.close(reading)
     await port.stopListening()
 
 
-async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
-    accelerated: Any, tmp_path: Path
-) -> None:
+async def test_more_bytes_than_a_socket_accepts_are_written_later(accelerated: Any, tmp_path: Path) -> None:
     much = b"x" * 3_000_000
 
     class Talker(Protocol):
@@ -94,39 +90,39 @@ async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
 
 
 class Connection(Protocol):
-    """Remembers how it ended."""
+    """Records the reason of its end."""
 
     transport: Any
 
     def __init__(self) -> None:
-        self.here: Deferred[None] = Deferred()
-        self.gone: Deferred[Any] = Deferred()
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[Any] = Deferred()
 
     def connectionMade(self) -> None:
-        self.here.callback(None)
+        self.made.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.gone.callback(reason.type)
+        self.lost.callback(reason.type)
 
 
 @pytest.mark.parametrize("has_unread, reason", [(False, ConnectionDone), (True, ConnectionLost)])
-async def test_who_closes_is_done_and_who_breaks_off_is_lost(
+async def test_close_is_reported_as_done_and_reset_as_lost(
     accelerated: Any, tmp_path: Path, has_unread: bool, reason: type[Exception]
 ) -> None:
-    guest = Connection()
+    connection = Connection()
     factory = cast("Any", Factory())
-    factory.buildProtocol = lambda _: guest
+    factory.buildProtocol = lambda _: connection
     port: Any = await endpoints.listen(accelerated, f"unix:{tmp_path}/s", factory)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{tmp_path}/s")
-        await guest.here
-        transport = guest.transport
-        assert transport.doRead() is None, "nothing has come, which is no end"
+        await connection.made
+        transport = connection.transport
+        assert transport.doRead() is None, "no bytes have arrived, which is not the end"
         if has_unread:
             assert transport.writeSomeData(b"never read") == 10
     if has_unread:
         assert transport.writeSomeData(b"more") is main.CONNECTION_LOST
-    assert await guest.gone is reason
+    assert await connection.lost is reason
     await port.stopListening()
 
 
@@ -135,7 +131,7 @@ async def test_clients_of_the_standard_endpoint_are_byte_sockets_too(
 ) -> None:
     endpoint: Any = serverFromString(accelerated, f"unix:{tmp_path}/s")
     port = await endpoint.listen(Factory.forProtocol(Echo))
-    assert await deferToThread(talked, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
+    assert await deferToThread(talk, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
     await port.stopListening()
 
 
@@ -144,7 +140,7 @@ async def test_clients_of_an_adopted_socket_are_byte_sockets_too(accelerated: An
         systemd.bind(f"{tmp_path}/s")
         systemd.listen()
         port: Any = AdoptedPort.adopt(accelerated, systemd.fileno(), Factory.forProtocol(Echo), 5)
-        assert await deferToThread(talked, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
+        assert await deferToThread(talk, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
         await port.stopListening()
 
 

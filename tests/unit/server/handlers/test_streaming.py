@@ -285,7 +285,7 @@ def test_watch_of_own_jobs_skips_those_of_others() -> None:
     events = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
     assert [(event["type"], event["id"]) for event in events] == [("submitted", 2), ("cancelled", 2)]
     assert [events[0]["owner"], events[1]["by"]] == ["ann", "ada"]
-    ann.listening.pop().callback(None)
+    ann.next_line_waiters.pop().callback(None)
     assert result_of(watching) == b"END\r\n"
     gone(harness)
 
