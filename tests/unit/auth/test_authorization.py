@@ -45,7 +45,7 @@ class Server:
         )
         self.harness.settle()
         if not said:
-            client.listening.clear()
+            client.next_line_waiters.clear()
             answer.cancel()
             return client.sent.decode() or "WAITS"
         return client.sent.decode() + said[0]
