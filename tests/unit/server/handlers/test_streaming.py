@@ -1,35 +1,25 @@
 """WAIT, FOLLOW and WATCH: their replies, and that they leave nothing behind."""
 
 import json
-from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, maybeDeferred
+from twisted.internet.defer import CancelledError
 
 from taskqd.auth.principal import Principal
-from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TimedOut, WrongState
+from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TaskqError, TimedOut, WrongState
 from taskqd.model.roles import Role
-from taskqd.protocol import parser
 from taskqd.server.handlers import event_stream
 from tests.fakes.client import Client, FakeClient
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness, watchers
 from tests.fakes.processes import FAILED
+from tests.support.requests import answer, ask, refusal
 
 
 def opened(slots: int = 9) -> Harness:
     harness = Harness(slots)
     harness.engine.start()
     return harness
-
-
-def ask(harness: Harness, line: str, caller: FakeClient) -> Any:
-    """Return the Deferred of the reply to a request."""
-    return maybeDeferred(harness.router.handle, caller, parser.parse_line(line.encode()), [])
-
-
-def refusal(harness: Harness, line: str) -> BaseException:
-    return error_of(ask(harness, line, FakeClient()))
 
 
 def submitted(harness: Harness, count: int) -> None:
@@ -47,75 +37,110 @@ def gone(harness: Harness) -> None:
 # WAIT.
 
 
+def test_wait_answers_when_the_job_has_ended() -> None:
+    harness = opened()
+    harness.submit()
+    waiting = ask(harness, "WAIT 1")
+    timed = ask(harness, "WAIT 1 --timeout=10")
+    assert not waiting.called
+    harness.finish(1)
+    assert result_of(waiting) == result_of(timed) == b"STATUS COMPLETED 100\r\n"
+    assert answer(harness, "WAIT 1") == answer(harness, "WAIT 1 --timeout=5") == "STATUS COMPLETED 100\r\n"
+    assert harness.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("timeout", [0, 2.5])
+def test_wait_that_times_out_leaves_no_waiter(timeout: float) -> None:
+    harness = opened()
+    harness.submit()
+    waiting = ask(harness, f"WAIT 1 --timeout={timeout}")
+    harness.clock.advance(timeout)
+    error = error_of(waiting)
+    assert isinstance(error, TimedOut)
+    assert "RUNNING" in str(error)
+    assert not harness.engine.waiter_count
+    harness.finish(1)
+
+
+def test_wait_ends_when_the_client_disconnects() -> None:
+    harness = opened()
+    harness.submit()
+    client = FakeClient()
+    waiting = ask(harness, "WAIT 1", client)
+    client.held[0].cancel()
+    assert not isinstance(error_of(waiting), TaskqError)
+    assert not harness.engine.waiter_count
+
+
 def test_wait_for_several_sends_each_end_then_the_number() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 3)
     harness.finish(2)
-    waiting = ask(harness, "WAIT 1 2 3", caller)
-    assert caller.sent == b"STATUS COMPLETED 100 2\r\n"
+    waiting = ask(harness, "WAIT 1 2 3", client)
+    assert client.sent == b"STATUS COMPLETED 100 2\r\n"
     harness.finish(3, FAILED)
-    assert caller.sent.endswith(b"\r\nSTATUS FAILED 0 3\r\n")
+    assert client.sent.endswith(b"\r\nSTATUS FAILED 0 3\r\n")
     assert not waiting.called
     harness.finish(1)
     assert result_of(waiting) == b"END 3\r\n"
-    assert caller.sent.endswith(b"\r\nSTATUS COMPLETED 100 1\r\n")
+    assert client.sent.endswith(b"\r\nSTATUS COMPLETED 100 1\r\n")
     gone(harness)
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
 def test_wait_any_ends_with_the_first_job(is_ended: bool) -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 3)
     if is_ended:
         harness.finish(2)
         harness.finish(3)
-    waiting = ask(harness, "WAIT 1 3 2 --any", caller)
+    waiting = ask(harness, "WAIT 1 3 2 --any", client)
     if not is_ended:
         assert not waiting.called
         harness.finish(3)
-    assert caller.sent + result_of(waiting) == b"STATUS COMPLETED 100 3\r\nEND 1\r\n"
+    assert client.sent + result_of(waiting) == b"STATUS COMPLETED 100 3\r\nEND 1\r\n"
     gone(harness)
 
 
 def test_wait_any_for_one_job_is_answered_like_several() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 1)
-    waiting = ask(harness, "WAIT 1 --any", caller)
+    waiting = ask(harness, "WAIT 1 --any", client)
     harness.finish(1)
-    assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
+    assert (client.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
 def test_wait_sends_a_job_named_twice_once() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 1)
-    waiting = ask(harness, "WAIT 1 1", caller)
+    waiting = ask(harness, "WAIT 1 1", client)
     harness.finish(1)
-    assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
+    assert (client.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
 def test_wait_sends_task_under_the_name_of_the_request() -> None:
-    harness, caller = opened(), FakeClient()
-    result = ask(harness, "SUBMIT --array=7-8 true", caller)
+    harness, client = opened(), FakeClient()
+    result = ask(harness, "SUBMIT --array=7-8 true", client)
     harness.settle()
     assert result_of(result) == b"JOB_ID 1\r\n"
-    waiting = ask(harness, "WAIT 1.8 1 2", caller)
+    waiting = ask(harness, "WAIT 1.8 1 2", client)
     harness.finish(3)
-    assert caller.sent == b"STATUS COMPLETED 100 1.8\r\n"
+    assert client.sent == b"STATUS COMPLETED 100 1.8\r\n"
     harness.finish(2)
-    assert sorted(caller.sent.splitlines()[1:]) == [b"STATUS COMPLETED 100 1", b"STATUS COMPLETED 100 2"]
+    assert sorted(client.sent.splitlines()[1:]) == [b"STATUS COMPLETED 100 1", b"STATUS COMPLETED 100 2"]
     assert result_of(waiting) == b"END 3\r\n"
 
 
 def test_wait_that_times_out_says_how_many_have_not_ended() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 3)
-    waiting = ask(harness, "WAIT 1 2 3 --timeout=10", caller)
+    waiting = ask(harness, "WAIT 1 2 3 --timeout=10", client)
     harness.finish(2)
     harness.clock.advance(10)
     error = error_of(waiting)
     assert isinstance(error, TimedOut)
     assert str(error) == "2 of 3 jobs have not ended"
-    assert caller.sent == b"STATUS COMPLETED 100 2\r\n"
+    assert client.sent == b"STATUS COMPLETED 100 2\r\n"
     gone(harness)
 
 
@@ -138,10 +163,10 @@ def test_wait_for_unknown_job_waits_for_none() -> None:
 
 
 def test_disconnect_during_wait_leaves_no_waiter() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 2)
-    waiting = ask(harness, "WAIT 1 2", caller)
-    [held] = caller.held
+    waiting = ask(harness, "WAIT 1 2", client)
+    [held] = client.held
     held.cancel()
     assert isinstance(error_of(waiting), CancelledError)
     gone(harness)
@@ -151,13 +176,13 @@ def test_disconnect_during_wait_leaves_no_waiter() -> None:
 
 
 def test_follow_answers_with_output_then_status() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 1)
-    following = ask(harness, "FOLLOW 1 --stdout=2", caller)
+    following = ask(harness, "FOLLOW 1 --stdout=2", client)
     harness.spool.writers[1].write(1, b"abc")
     harness.spool.writers[1].write(2, b"x")
     harness.finish(1)
-    assert caller.sent == b"DATA stdout 2 1\r\nc\r\nDATA stderr 0 1\r\nx\r\n"
+    assert client.sent == b"DATA stdout 2 1\r\nc\r\nDATA stderr 0 1\r\nx\r\n"
     assert result_of(following) == b"STATUS COMPLETED 100\r\n"
     gone(harness)
 
@@ -177,10 +202,10 @@ def test_follow_of_array_or_unknown_job_is_refused() -> None:
 
 
 def test_disconnect_during_follow_leaves_nothing_behind() -> None:
-    harness, caller = opened(), FakeClient()
+    harness, client = opened(), FakeClient()
     submitted(harness, 1)
-    following = ask(harness, "FOLLOW 1", caller)
-    [held] = caller.held
+    following = ask(harness, "FOLLOW 1", client)
+    [held] = client.held
     held.cancel()
     assert isinstance(error_of(following), CancelledError)
     gone(harness)

@@ -1,0 +1,107 @@
+"""The replies to QUEUES, SET-QUEUE, PAUSE, RESUME and those about schedules."""
+
+import json
+from typing import Any
+
+import pytest
+
+from taskqd.errors import (
+    NoSuchJob,
+)
+from taskqd.model.events import Resized
+from taskqd.protocol import values
+from tests.fakes.client import FakeClient
+from tests.fakes.deferreds import result_of
+from tests.fakes.engine import Harness
+from tests.support.requests import answer, ask, opened, refusal, shown, whole_answer
+
+
+def queues(harness: Harness) -> dict[str, Any]:
+    *lines, end = whole_answer(harness, "QUEUES")
+    found = [json.loads(line.removeprefix("QUEUE ")) for line in lines]
+    assert end == f"END {len(found)}\r\n"
+    return {queue["name"]: queue for queue in found}
+
+
+def test_queues_lists_slots_and_counts() -> None:
+    harness = Harness(3, queues={"gpu": 1})
+    harness.engine.start()
+    for queue in ("gpu", "gpu", "mail"):
+        answer(harness, f"SUBMIT --queue={queue} true")
+    nothing = {"pending": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    none = {"slots": None, "busy": 0, "paused": False, **nothing}
+    assert queues(harness) == {
+        "default": {"name": "default", **none},
+        "gpu": {"name": "gpu", **none, "slots": 1, "busy": 1, "pending": 1, "running": 1},
+        "mail": {"name": "mail", **none, "busy": 1, "running": 1},
+    }
+
+
+def test_set_queue_changes_slots_while_running() -> None:
+    harness = Harness(3, queues={"gpu": 1})
+    harness.engine.start()
+    for _ in range(3):
+        answer(harness, "SUBMIT --queue=gpu true")
+    assert shown(harness, "SET-QUEUE gpu --slots=2")["slots"] == 2
+    assert queues(harness)["gpu"]["running"] == 2
+    assert shown(harness, "SET-QUEUE gpu --slots=none")["slots"] is None
+    assert queues(harness)["gpu"]["running"] == 3
+    assert shown(harness, "SET-QUEUE gpu --slots=default")["slots"] == 1
+    assert harness.journal.events[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
+
+
+@pytest.mark.parametrize("words", ["", " gpu"])
+def test_paused_queue_starts_nothing(words: str) -> None:
+    harness = opened(1)
+    assert answer(harness, f"PAUSE{words}") == "OK\r\n"
+    answer(harness, "SUBMIT --queue=gpu true")
+    assert shown(harness, "SHOW 1")["reason"] == "paused"
+    assert shown(harness, "STATS")["paused"] is (words == "")
+    assert queues(harness)["gpu"]["paused"] is (words != "")
+    assert answer(harness, f"RESUME{words}") == "OK\r\n"
+    assert answer(harness, "STATUS 1") == "STATUS RUNNING 0\r\n"
+
+
+def schedules(harness: Harness) -> list[Any]:
+    *lines, end = whole_answer(harness, "SCHEDULES")
+    found = [json.loads(line.removeprefix("SCHEDULE ")) for line in lines]
+    assert end == f"END {len(found)}\r\n"
+    return found
+
+
+def test_schedule_is_added_listed_paused_and_deleted() -> None:
+    harness = opened()
+    assert schedules(harness) == []
+    assert answer(harness, "SCHEDULE --every=1h --queue=q echo hello") == "OK 1\r\n"
+    assert answer(harness, 'SCHEDULE --cron="0 3 * * *" --overlap true') == "OK 2\r\n"
+    first, second = schedules(harness)
+    assert (first["schedule"], first["every"], first["command"], first["queue"]) == (
+        1,
+        3600.0,
+        "echo hello",
+        "q",
+    )
+    assert (first["owner"], first["next_run_at"]) == ("ada", values.timestamp(harness.clock.now() + 3600))
+    assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
+    assert answer(harness, "PAUSE --schedule=1") == "OK\r\n"
+    assert [(one["paused"], one["next_run_at"] is None) for one in schedules(harness)] == [
+        (True, True),
+        (False, False),
+    ]
+    assert answer(harness, "RESUME --schedule=1") == "OK\r\n"
+    assert schedules(harness)[0]["paused"] is False
+    assert answer(harness, "UNSCHEDULE 1") == "OK\r\n"
+    assert [one["schedule"] for one in schedules(harness)] == [2]
+    for line in ("UNSCHEDULE 1", "PAUSE --schedule=1", "RESUME --schedule=3"):
+        assert isinstance(refusal(harness, line), NoSuchJob), line
+
+
+def test_queues_waits_for_the_client_to_read() -> None:
+    harness = Harness(queues={"a": 1, "b": 1})
+    client = FakeClient()
+    client.can_send = False
+    replied = ask(harness, "QUEUES", client)
+    assert client.sent.count(b"QUEUE") == 1
+    client.can_send = True
+    client.writable_waiters.pop().callback(None)
+    assert (client.sent + result_of(replied)).count(b"QUEUE") == 3
