@@ -1,1 +1,1 @@
-"""Everything the daemon knows in memory: a fold of the events, which decides which job may start next."""
+"""The state in memory: a fold of the events, which decides which job may start next."""
