@@ -7,7 +7,6 @@ their ends.
 """
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from types import TracebackType
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorUNIX
@@ -30,7 +28,8 @@ from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.io_threads import is_thread_shortage
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
-from taskqd.daemon.recovery import KILL_TIMEOUT, Recovery, attempts_of
+from taskqd.daemon.recovery import Recovery, attempts_of
+from taskqd.daemon.shutdown import end_jobs
 from taskqd.daemon.wiring import Components, Server
 from taskqd.engine.end_hook import EndHook
 from taskqd.engine.engine import Engine
@@ -46,10 +45,6 @@ from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal.compaction import Compactor
 
-STOP_TIMEOUT = 10.0
-"""Seconds between SIGTERM and SIGKILL for jobs at a stop, or their --kill-after if that is shorter."""
-LEFTOVERS_TIMEOUT = 2.0
-"""Seconds that a stop waits for the processes that ended jobs left behind and that were killed."""
 CHECK_INTERVAL = 2.0
 """Seconds between two checks that the files of the sockets and of the journal are still there."""
 
@@ -308,51 +303,18 @@ class TaskqService(Service):
         running.retention.stop()
         running.compactor.stop()
         running.engine.clock_jumps.stop()
-        await self._end_jobs(running.engine)
+        await end_jobs(
+            running.engine.dispatcher,
+            self.components.executor,
+            self._reactor,
+            self.settings.stop_grace,
+            self.settings.requeue,
+        )
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         await running.server.factory.close()
         running.authenticator.stop()
         running.server.audit_log.stop()
         await self.components.close()
-
-    async def _end_jobs(self, engine: Engine) -> None:
-        """Let running jobs end for the grace period, then end them; a second signal kills them at once."""
-        executor = self.components.executor
-        drained = engine.dispatcher.drain()
-        second_signal = self._await_second_signal(drained)
-        drained.addTimeout(self.settings.stop_grace, self._reactor)
-        try:
-            await drained
-        except (defer.TimeoutError, defer.CancelledError):
-            self._log.info("ending what still runs: {count} jobs", count=engine.dispatcher.busy)
-        stopped = engine.dispatcher.stop(self.settings.requeue)
-        stopped.addTimeout(STOP_TIMEOUT + KILL_TIMEOUT, self._reactor)
-        if second_signal.called:
-            executor.kill()
-        else:
-            second_signal.addCallback(lambda _: executor.kill())
-        kill_timer = self._reactor.callLater(STOP_TIMEOUT, executor.kill)
-        try:
-            await stopped
-        except defer.TimeoutError:
-            self._log.error("some jobs do not end though they were killed; the next start looks for them")
-        if kill_timer.active():
-            kill_timer.cancel()
-        gone = executor.kill().addTimeout(LEFTOVERS_TIMEOUT, self._reactor)
-        await gone.addErrback(lambda failure: failure.trap(defer.TimeoutError))
-
-    def _await_second_signal(self, drained: "Deferred[None]") -> "Deferred[None]":
-        """Return a Deferred that fires at the next SIGTERM or SIGINT, which also cancels ``drained``."""
-        received: Deferred[None] = Deferred()
-
-        def on_signal() -> None:
-            drained.cancel()
-            if not received.called:
-                received.callback(None)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(on_signal))
-        return received
 
 
 def print_refusal(kind: type[BaseException], why: BaseException, traceback: TracebackType | None) -> None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from taskqd.auth.token_file import TokenFile
 from taskqd.config.settings import Settings
-from taskqd.daemon import descriptor_limit, recovery, service, signals
+from taskqd.daemon import descriptor_limit, recovery, service, shutdown, signals
 from taskqd.daemon.service import TaskqService
 from taskqd.engine import retention
 from taskqd.errors import JournalDamaged, StartRefused
@@ -357,7 +357,7 @@ async def test_second_signal_kills_running_jobs(site: Site, reactor: Any) -> Non
 
 
 async def test_stop_kills_jobs_after_a_timeout(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
+    monkeypatch.setattr(shutdown, "STOP_TIMEOUT", 0.05)
     site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
@@ -368,9 +368,9 @@ async def test_stop_kills_jobs_after_a_timeout(site: Site, monkeypatch: pytest.M
 async def test_stop_completes_if_a_job_does_not_end(
     site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
-    monkeypatch.setattr(service, "KILL_TIMEOUT", 0.05)
-    monkeypatch.setattr(service, "LEFTOVERS_TIMEOUT", 0.05)
+    monkeypatch.setattr(shutdown, "STOP_TIMEOUT", 0.05)
+    monkeypatch.setattr(shutdown, "KILL_TIMEOUT", 0.05)
+    monkeypatch.setattr(shutdown, "LEFTOVERS_TIMEOUT", 0.05)
     taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
