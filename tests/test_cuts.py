@@ -1,4 +1,4 @@
-"""A journal cut at every byte, torn, with flipped bits: a prefix is read, or it is refused by its line."""
+"""A sample of the sweep of damaged journals (tests/support/cuts.py)."""
 
 import re
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 
 from taskqd.state.queue_state import QueueState
-from tests.support.cuts import LAST, counting, judge, make
-from tests.support.journals import MemoryDisk, fold, replay, submitted, sweep, write
+from tests.support.cuts import LAST, judge, make, valid_files
+from tests.support.journals import MemoryFilesystem, fold, replay, submitted, sweep, write
 
-EVERY = 37
-"""Of all bytes, every so many-th is flipped here, bit by bit."""
+STEP = 37
+"""The bits of every 37th byte are flipped here."""
 
 
 @pytest.fixture(name="filesystem", scope="module")
-def a_disk(tmp_path_factory: pytest.TempPathFactory) -> MemoryDisk:
+def make_filesystem(tmp_path_factory: pytest.TempPathFactory) -> MemoryFilesystem:
     return make(tmp_path_factory.mktemp("cuts") / "journal")
 
 
-def test_sweep_journal_has_records_a_snapshot_and_segments(filesystem: MemoryDisk) -> None:
-    assert counting(filesystem) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
+def test_sweep_journal_has_records_a_snapshot_and_segments(filesystem: MemoryFilesystem) -> None:
+    assert valid_files(filesystem) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
     assert len(replay("", filesystem)) > 300
     assert isinstance(fold(replay("", filesystem)), QueueState)
 
 
 def test_sweep_of_cuts_and_flips_finds_no_wrong_replay() -> None:
-    said = sweep("tests.support.cuts", EVERY)
+    said = sweep("tests.support.cuts", STEP)
     found = {name: int(number) for name, number in re.findall(r"'([\w ]+)': (\d+)", said)}
     assert found["cuts"] > 1000
     assert found["prefixes"] == 8
@@ -36,7 +36,7 @@ def test_sweep_of_cuts_and_flips_finds_no_wrong_replay() -> None:
 
 
 @pytest.mark.parametrize("name", ["00000002.snapshot", "00000003.journal", "00000004.journal"])
-def test_truncated_file_before_the_last_is_refused(filesystem: MemoryDisk, name: str) -> None:
+def test_truncated_file_before_the_last_is_refused(filesystem: MemoryFilesystem, name: str) -> None:
     content = filesystem.files[name]
     for cut in range(0, len(content), 7):
         filesystem.files[name] = content[:cut]
@@ -47,7 +47,7 @@ def test_truncated_file_before_the_last_is_refused(filesystem: MemoryDisk, name:
 
 
 @pytest.mark.parametrize("name", ["00000003.journal", "00000004.journal"])
-def test_missing_segment_before_the_last_is_refused_by_name(filesystem: MemoryDisk, name: str) -> None:
+def test_missing_segment_before_the_last_is_refused_by_name(filesystem: MemoryFilesystem, name: str) -> None:
     content = filesystem.files.pop(name)
     count, said = judge(filesystem, [])
     filesystem.files[name] = content
@@ -57,7 +57,7 @@ def test_missing_segment_before_the_last_is_refused_by_name(filesystem: MemoryDi
 
 def test_segment_with_a_damaged_first_newline_is_not_taken_for_unfinished(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2, "#" * 10_000)])
-    filesystem = MemoryDisk(tmp_path)
+    filesystem = MemoryFilesystem(tmp_path)
     content = filesystem.files["00000002.journal"]
     filesystem.files["00000002.journal"] = content.replace(b"\n", b"\x0b", 1)
     count, said = judge(filesystem, [submitted(1), submitted(2, "#" * 10_000)])

@@ -21,8 +21,8 @@ from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool.output_stream import OutputStream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.filesystem import LOOKS
-from tests.support import faults as faulty_day
-from tests.support.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
+from tests.support import faults as sweep_module
+from tests.support.faults import NO_FAULT, Fault, FaultyFilesystem, Mode, RuleViolation, faults, run_scenario
 from tests.support.journals import run_bounded, sweep
 
 STEP = 61
@@ -30,13 +30,15 @@ STEP = 61
 
 
 def test_run_without_a_fault_makes_every_call_and_command() -> None:
-    day = live(NO_FAULT)
-    assert not {name for name in day.counts if "refused" in name}
+    scenario = run_scenario(NO_FAULT)
+    assert not {name for name in scenario.counts if "refused" in name}
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
-    assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
-    assert set(day.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - LOOKS
-    assert day.faulty.calls.count("rename") > 1, "the run has no snapshot"
-    assert day.faulty.calls.count("create") > 15, "the run has too few segments"
+    assert set(scenario.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
+    assert (
+        set(scenario.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - LOOKS
+    )
+    assert scenario.faulty.calls.count("rename") > 1, "the run has no snapshot"
+    assert scenario.faulty.calls.count("create") > 15, "the run has too few segments"
 
 
 def test_sweep_of_faults_finds_no_wrong_reply_and_no_lost_data() -> None:
@@ -52,7 +54,7 @@ def test_sweep_of_faults_finds_no_wrong_reply_and_no_lost_data() -> None:
 
 def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
     """Whether the sweep reports any of a few faults of ``call`` while the patch ``wrong`` is active."""
-    names = live(NO_FAULT).faulty.calls
+    names = run_scenario(NO_FAULT).faulty.calls
     wanted = [
         fault
         for fault in faults(names)
@@ -61,8 +63,8 @@ def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
     with wrong:
         for fault in wanted[::step]:
             try:
-                live(fault)
-            except Untrue:
+                run_scenario(fault)
+            except RuleViolation:
                 return True
     return False
 
@@ -96,7 +98,7 @@ def test_sweep_detects_blanks_left_before_a_large_write() -> None:
         return size > segment_writer.MAX_SMALL_WRITE or sound(self, size)
 
     def is_seen(torn: float) -> bool:
-        with mock.patch.object(faulty_day, "TORN", torn):
+        with mock.patch.object(sweep_module, "TORN", torn):
             return seen(
                 Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "can_append", can_append), step=1
             )
@@ -114,13 +116,15 @@ def test_sweep_detects_output_that_is_not_synced() -> None:
         self._filesystem.close(descriptor)
         return Output(size, self.dropped + self.size - size)
 
-    with mock.patch.object(faulty_day, "SYNC_INTERVAL_BYTES", 1 << 40):  # else most is synced before the end
+    with mock.patch.object(
+        sweep_module, "SYNC_INTERVAL_BYTES", 1 << 40
+    ):  # else most is synced before the end
         assert seen(Mode.POWER_CUT, "write", mock.patch.object(OutputStream, "_finish", finish))
 
 
 def test_sweep_detects_blocks_that_are_not_synced() -> None:
     def store_blocks(self: Any, job_id: int, blocks: dict[str, bytes]) -> Any:
-        with mock.patch.object(FaultyDisk, "_note_name"):  # directories are never synced
+        with mock.patch.object(FaultyFilesystem, "_note_name"):  # directories are never synced
             return sound(self, job_id, blocks)
 
     sound = Spool.store_blocks
@@ -140,7 +144,7 @@ def test_sweep_detects_a_snapshot_that_omits_a_record() -> None:
 
 def test_sweep_on_a_busy_machine_is_not_timed_out() -> None:
     code = "import time\nfor _ in range(8): sum(range(500_000)); time.sleep(0.25)\nprint('done')"
-    assert run_bounded([sys.executable, "-c", code], cpu=20, still=1.5, look=0.1) == "done\n"
+    assert run_bounded([sys.executable, "-c", code], cpu=20, idle_timeout=1.5, interval=0.1) == "done\n"
 
 
 @pytest.mark.parametrize(
@@ -153,14 +157,14 @@ def test_sweep_on_a_busy_machine_is_not_timed_out() -> None:
 )
 def test_sweep_that_spins_hangs_or_fails_raises(code: str, why: str) -> None:
     with pytest.raises(AssertionError, match=why):
-        run_bounded([sys.executable, "-c", code], cpu=1, still=1.0, look=0.1)
+        run_bounded([sys.executable, "-c", code], cpu=1, idle_timeout=1.0, interval=0.1)
 
 
 # The file system of the sweep.
 
 
 def test_faulty_disk_keeps_synced_data_after_a_power_cut(tmp_path: Path) -> None:
-    filesystem = FaultyDisk(NO_FAULT)
+    filesystem = FaultyFilesystem(NO_FAULT)
     filesystem.make_directory(str(tmp_path / "a"))
     paths = [str(tmp_path / "a" / name) for name in ("synced", "nameless", "half")]
     descriptors = [filesystem.create(path) for path in paths]
@@ -184,7 +188,7 @@ def test_faulty_disk_keeps_synced_data_after_a_power_cut(tmp_path: Path) -> None
 def test_faulty_disk_keeps_any_sectors_of_an_unsynced_overwrite(tmp_path: Path) -> None:
     found = set()
     for number in range(1, 200):
-        filesystem = FaultyDisk(Fault(-number, errno.EIO))
+        filesystem = FaultyFilesystem(Fault(-number, errno.EIO))
         path = str(tmp_path / str(number))
         descriptor = filesystem.create(path)
         filesystem.write(descriptor, b"." * 2000)
@@ -205,7 +209,7 @@ def test_faulty_disk_keeps_any_sectors_of_an_unsynced_overwrite(tmp_path: Path) 
 
 
 def test_faulty_disk_loses_data_after_a_failed_sync(tmp_path: Path) -> None:
-    filesystem = FaultyDisk(Fault(6, errno.EIO, False, Mode.ONCE))
+    filesystem = FaultyFilesystem(Fault(6, errno.EIO, False, Mode.ONCE))
     path = str(tmp_path / "a")
     descriptor = filesystem.create(path)
     filesystem.sync_directory(str(tmp_path))

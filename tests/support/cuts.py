@@ -1,9 +1,10 @@
-"""A journal cut at every byte, torn, and with flipped bits: a prefix is read, or it is refused by its line.
+"""Replays journals that are truncated at every byte, torn, or have flipped bits.
 
-``python -m tests.support.cuts`` cuts the last segment everywhere and flips every bit of all files, which
-takes some minutes; with a number N, those of every N-th byte and of all line ends. It does the same with a
-last segment whose last batch was written over blanks, and tears that: any of its sectors is there, and any is
-still blank.
+Each time, replay must return a prefix of the events, or refuse the journal with the line of the damage.
+
+``python -m tests.support.cuts`` truncates the last segment at every byte and flips every bit of all files,
+which takes some minutes; with a number N, the bits of every N-th byte and of all newlines. It does the same
+with a preallocated last segment, and tears its last batch: any of its sectors are written, the others blank.
 """
 
 import re
@@ -20,45 +21,45 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
-from tests.support.journals import MemoryDisk, portions, replay, story, write
+from tests.support.journals import MemoryFilesystem, replay, split_events, story, write
 
 JOBS = 100
 LAST = "00000005.journal"
 BATCH = 40
-"""The last batch over blanks has so many records, in some ten sectors."""
+"""Records of the last batch in a preallocated segment, which takes about ten sectors."""
 BLANKS = 3000
 SECTOR = 512
 
 
-def make(directory: Path) -> MemoryDisk:
-    """Write a snapshot of two segments and three more, and return them in memory."""
+def make(directory: Path) -> MemoryFilesystem:
+    """Write a snapshot of two segments and three more segments; return the files in memory."""
     events = story(JOBS)
-    whole = portions(events, 4)
+    whole = split_events(events, 4)
     write(directory, *whole, story(JOBS + 12)[len(events) :])
     SnapshotWriter(Segments(str(directory), Filesystem()), Filesystem(), 2).write()
-    return MemoryDisk(directory)
+    return MemoryFilesystem(directory)
 
 
-def counting(filesystem: MemoryDisk) -> list[str]:
-    """Return the names of the files that count."""
+def valid_files(filesystem: MemoryFilesystem) -> list[str]:
+    """Return the names of the valid files."""
     layout = Segments("", filesystem).layout()
     return [
         Path(Segments("", filesystem).path(number)).name for number in (-layout.snapshot, *layout.segments)
     ]
 
 
-def judge(filesystem: MemoryDisk, events: list[Event]) -> tuple[int | None, str]:
-    """Return how many of the events are read, None where it is refused, and what is then said."""
+def judge(filesystem: MemoryFilesystem, events: list[Event]) -> tuple[int | None, str]:
+    """Return the number of events that replay returns, or None and the error."""
     try:
         found = replay("", filesystem)
     except JournalDamaged as why:
         return None, str(why)
-    assert found == events[: len(found)], "what is read is no prefix"
+    assert found == events[: len(found)], "the events are not a prefix"
     return len(found), ""
 
 
-def cuts(filesystem: MemoryDisk) -> Counter[str]:
-    """Cut the last segment at every byte; return how often it came to what."""
+def cuts(filesystem: MemoryFilesystem) -> Counter[str]:
+    """Truncate the last segment at every byte; return the counts of the outcomes."""
     counts: Counter[str] = Counter()
     events = replay("", filesystem)
     content = filesystem.files[LAST]
@@ -73,11 +74,11 @@ def cuts(filesystem: MemoryDisk) -> Counter[str]:
     return counts
 
 
-def flips(filesystem: MemoryDisk, step: int) -> Counter[str]:
-    """Flip every bit of every ``step``-th byte of all files, and of all line ends; return what came of it."""
+def flips(filesystem: MemoryFilesystem, step: int) -> Counter[str]:
+    """Flip every bit of every ``step``-th byte and of all newlines; return the counts of the outcomes."""
     counts: Counter[str] = Counter()
     events = replay("", filesystem)
-    for name in counting(filesystem):
+    for name in valid_files(filesystem):
         content = filesystem.files[name]
         ends = {at for at, byte in enumerate(content) if byte == 10}
         for at in sorted(ends | set(range(0, len(content), step))):
@@ -90,10 +91,10 @@ def flips(filesystem: MemoryDisk, step: int) -> Counter[str]:
     return counts
 
 
-class OverBlanks:
-    """The last segment as the store leaves it when it is killed: ``good`` lines, a last batch, and blanks."""
+class PreallocatedSegment:
+    """The last segment of a killed daemon: ``good`` lines, a last batch, and blanks."""
 
-    def __init__(self, filesystem: MemoryDisk) -> None:
+    def __init__(self, filesystem: MemoryFilesystem) -> None:
         self.filesystem = filesystem
         self.events = replay("", filesystem)
         records = [decode(line) for line in filesystem.files[LAST].splitlines()]
@@ -109,12 +110,12 @@ class OverBlanks:
         self.before = len(self.events) - BATCH
 
     def judge(self, content: bytes) -> tuple[int | None, str]:
-        """Return what is read of the journal with this in the place of its last segment, and what is said."""
+        """As `judge`, with ``content`` as the last segment."""
         self.filesystem.files[LAST] = content
         return judge(self.filesystem, self.events)
 
     def torn(self, blank: Iterable[int]) -> bytes:
-        """Return the segment with these sectors of the last batch as they were before it."""
+        """Return the segment with some sectors of the last batch still blank."""
         content = bytearray(self.whole)
         for sector in blank:
             start, end = max(len(self.good), sector * SECTOR), (sector + 1) * SECTOR
@@ -122,17 +123,17 @@ class OverBlanks:
         return bytes(content[: len(self.whole)])
 
     def patterns(self) -> Iterator[tuple[int, ...]]:
-        """Yield the sectors that are blank: none, each, any others of them, all."""
+        """Yield each set of blank sectors."""
         sectors = range(len(self.good) // SECTOR, len(self.good + self.batch) // SECTOR + 1)
         for count in range(len(sectors) + 1):
             yield from combinations(sectors, count)
 
 
-def tears(filesystem: MemoryDisk, step: int) -> Counter[str]:
-    """Tear the last batch, and flip bits before, in and behind it; return how often it came to what."""
+def tears(filesystem: MemoryFilesystem, step: int) -> Counter[str]:
+    """Tear the last batch, and flip bits in the whole segment; return the counts of the outcomes."""
     counts: Counter[str] = Counter()
     content = filesystem.files[LAST]
-    last = OverBlanks(filesystem)
+    last = PreallocatedSegment(filesystem)
     for blank in last.patterns():
         torn = last.torn(blank)
         pairs = enumerate(zip(torn[len(last.good) :], last.batch, strict=False))
@@ -149,7 +150,7 @@ def tears(filesystem: MemoryDisk, step: int) -> Counter[str]:
                 assert count is None
                 assert f"line {last.good.count(10, 0, at) + 1} cannot" in said
                 counts["blank refusals"] += 1
-            elif count is not None:  # this cannot be told from a torn batch
+            elif count is not None:  # this looks like a torn batch
                 whole = last.batch.count(b"\n", 0, min(at - len(last.good), len(last.batch)))
                 assert count == last.before + whole
                 counts["blank prefixes"] += 1
@@ -159,11 +160,11 @@ def tears(filesystem: MemoryDisk, step: int) -> Counter[str]:
     return counts
 
 
-def _flipped(filesystem: MemoryDisk, events: list[Event], name: str, at: int) -> str:
+def _flipped(filesystem: MemoryFilesystem, events: list[Event], name: str, at: int) -> str:
     count, said = judge(filesystem, events)
     content = filesystem.files[name]
     if count is not None:
-        # Only without its last newline does a journal look like one that was being written.
+        # Without its last newline, a journal looks like one with an interrupted write.
         assert (name, at) == (LAST, len(content) - 1)
         assert count == len(events) - 1
         return "prefixes"
@@ -176,12 +177,12 @@ def _flipped(filesystem: MemoryDisk, events: list[Event], name: str, at: int) ->
 
 
 def main() -> None:
-    """Cut everywhere and flip every bit (or those of every N-th byte), and say how it went."""
+    """Run all sweeps and print the counts."""
     with tempfile.TemporaryDirectory() as directory:
         filesystem = make(Path(directory) / "journal")
         step = int(sys.argv[1]) if sys.argv[1:] else 1
         found = cuts(filesystem) + tears(filesystem, step) + flips(filesystem, step)
-        size = sum(len(filesystem.files[name]) for name in counting(filesystem))
+        size = sum(len(filesystem.files[name]) for name in valid_files(filesystem))
         print(f"{size} bytes, {len(replay('', filesystem))} records: {dict(found)}")
 
 

@@ -1,13 +1,14 @@
-"""The fault sweep: a day of work against the real store and spool, on a disk of which one call fails.
+"""The fault sweep: a scenario with the real journal and spool, on a file system of which one call fails.
 
-``Day`` is the script: submissions with and without blocks, starts, ends with short and long output, retries,
-cancels, removals, snapshots, a stop that requeues, a restart. ``sweep`` lives it once for every call that the
-disk gets and every error, and each time checks that all answers were true, that the backlog is what a replay
-of the files gives, after every act and after a power cut, and that nothing is left undone once the disk works
-again. What is not synced does not survive a power cut here, nor anything behind a failed sync; of what was
-written over something else any sectors may survive and others not.
+`Scenario` is the script: submissions with and without blocks, starts, ends with short and long output,
+retries, cancels, removals, snapshots, a stop that requeues, a restart. `sweep` runs it once for every call of
+the file system and every error. Each time it checks, after every step and after a power failure, that all
+replies were true and that the state equals a replay of the files, and at the end that nothing is left undone.
 
-A sample of it is ``test_faults.py``; the whole takes some minutes and is lived by::
+The simulated disk loses data that was not synced, and all data after a failed sync. Of an overwrite that was
+not synced, any sectors may survive.
+
+``test_faults.py`` runs a sample. The whole sweep takes some minutes::
 
     python -m tests.support.faults
 """
@@ -68,18 +69,18 @@ CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
 MIN_SEALED_BYTES = 2000
 SYNC_INTERVAL_BYTES = 2500
-"""So small that a day has segments and snapshots, and syncs in the midst of output."""
+"""Bytes, small enough that a run has several segments and snapshots, and syncs within an output."""
 PREALLOCATION, BLOCK_SIZE, MAX_SMALL_WRITE, PREALLOCATE_AFTER = 700, 100, 900, 1
-"""So small that most segments have blanks, some of them twice, and some batches are too large for them."""
+"""Small enough that most segments are preallocated, some twice, and some batches are too large for it."""
 TORN = 0.4
-"""So many of the sectors that were not synced are lost in a power cut."""
+"""The share of the sectors that were not synced that a power failure loses."""
 SECTOR = 512
-"""A disk writes so many bytes at once, or none of them."""
+"""Bytes that a disk writes atomically."""
 LIMITS = CapacityTotals(slots=2)
 KEPT = 12
-"""So many finished jobs are kept."""
+"""Finished jobs that the retention keeps."""
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
-"""What may be answered once something was refused."""
+"""Errors that a command may return after an earlier one was refused."""
 
 _CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - LOOKS
 _WRITES = frozenset({"write", "write_at"})
@@ -87,17 +88,17 @@ _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
 
 class Mode(Enum):
-    """What happens around a fault."""
+    """The events after a fault."""
 
-    ONCE = "one call fails, and the day goes on"
-    CRASH = "one call fails, and once all is answered the daemon is killed"
-    POWER_CUT = "one call fails, and once all is answered the power is cut"
-    SUDDEN = "the power is cut at that call: of a write some is there, of anything else nothing"
-    FULL = "the disk is full from that call on, for two acts, and the day goes on"
+    ONCE = "one call fails, and the run goes on"
+    CRASH = "one call fails, and the daemon is killed after all replies"
+    POWER_CUT = "one call fails, and the power fails after all replies"
+    SUDDEN = "the power fails at that call; of a write, part is done"
+    FULL = "the disk is full from that call on, for two steps, and the run goes on"
 
 
 class Fault(NamedTuple):
-    """The ``number``-th call fails with ``code``; where it ``is_short``, a write has written half."""
+    """The ``number``-th call fails with ``code``; if it ``is_short``, half of a write is done."""
 
     number: int
     code: int
@@ -109,9 +110,9 @@ NO_FAULT = Fault(0, 0)
 
 
 class _File:
-    """What of a file would survive a power cut.
+    """The state of a file that decides what survives a power failure.
 
-    ``overwritten`` has what stood where something else was written since, by its offset, the oldest first.
+    ``overwritten`` has (offset, previous bytes) of the overwrites that were not synced, oldest first.
     """
 
     def __init__(self) -> None:
@@ -120,25 +121,25 @@ class _File:
         self.overwritten: list[tuple[int, bytes]] = []
 
     def written(self, offset: int, before: bytes, length: int) -> None:
-        """Take note of a write over ``before``, and beyond it."""
+        """Note a write that has overwritten ``before``."""
         self.size = max(self.size, offset + length)
         if before:
             self.overwritten.append((offset, before))
 
     def sync(self) -> None:
-        """Take note that all of it is on the disk, unless an earlier sync has failed."""
+        """Note a sync; it has no effect if an earlier sync has failed."""
         if not self.is_lost:
             self.synced = self.size
             self.overwritten.clear()
 
     def cut(self, size: int) -> None:
-        """Take note that it was cut, durably."""
+        """Note a durable truncation."""
         self.size, self.synced = size, min(self.synced, size)
         self.overwritten = [(offset, before[: size - offset]) for offset, before in self.overwritten]
         self.overwritten = [(offset, before) for offset, before in self.overwritten if before]
 
     def tear(self, content: bytearray, chance: random.Random) -> None:
-        """Put back some sectors of what was overwritten."""
+        """Restore some of the overwritten sectors, at random."""
         for offset, before in reversed(self.overwritten):
             for sector in range(offset // SECTOR, (offset + len(before) - 1) // SECTOR + 1):
                 start = max(offset, sector * SECTOR)
@@ -147,8 +148,8 @@ class _File:
                     content[start:end] = before[start - offset : end - offset]
 
 
-class FaultyDisk(Filesystem):
-    """The real one, of which one call fails; it remembers what was synced, and syncs nothing in truth."""
+class FaultyFilesystem(Filesystem):
+    """The real file system, of which one call fails; syncs are only recorded, not done."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__()
@@ -200,7 +201,7 @@ class FaultyDisk(Filesystem):
         raise OSError(self._fault.code, os.strerror(self._fault.code))
 
     def _close(self, call: Callable[..., Any], descriptor: int) -> None:
-        """Give a descriptor back, though the close fails: Linux does so, close(2)."""
+        """Close a descriptor although close(2) fails, as Linux does."""
         call(descriptor)
         self._open.pop(descriptor, None)
 
@@ -222,7 +223,7 @@ class FaultyDisk(Filesystem):
             self._note_name(name, *args)
 
     def _note_write(self, name: str, *args: Any) -> None:
-        """Take note of what is about to be written, and of what stands there yet."""
+        """Note a write, and the bytes that it overwrites."""
         if name not in _WRITES:
             return
         path = self._open[args[0]]
@@ -248,7 +249,7 @@ class FaultyDisk(Filesystem):
         super().make_directory(path, levels)
 
     def cut_power(self) -> None:
-        """Lose whatever was not synced, or at any rate some of it."""
+        """Simulate a power failure: lose data that was not synced."""
         chance = random.Random(self._fault.number)
         for path, file in self._files.items():
             if os.path.exists(path):
@@ -266,8 +267,8 @@ class FaultyDisk(Filesystem):
         for path in self._made:
             shutil.rmtree(path, ignore_errors=True)
 
-    def let_go(self) -> "FaultyDisk":
-        """Close what a daemon that has died had open, and return the disk for the next one.
+    def let_go(self) -> "FaultyFilesystem":
+        """Close the files of a daemon that was killed, and return the file system for the next one.
 
         What is left of the dead one, which the collector of garbage may wake, can do nothing more to it.
         """
@@ -283,7 +284,7 @@ class FaultyDisk(Filesystem):
 
 @implementer(ICommitReactor)
 class Reactor(FakeClocks):
-    """A clock, and the calls that another thread asks for: here there is none, they wait for ``turn``."""
+    """A clock, and the calls of other threads, which wait for `turn`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,13 +299,13 @@ class Reactor(FakeClocks):
         self._calls.append(partial(callable, *args, **kwargs))
 
     def turn(self) -> None:
-        """Make all calls, and what comes of them."""
+        """Make all waiting calls, and those that they add."""
         while self._calls:
             self._calls.pop(0)()
 
 
 class InlineCommitThread:
-    """Stands for the commit thread and commits in the caller's thread, so that a run is deterministic.
+    """Replaces the commit thread and commits in the caller's thread, so that a run is deterministic.
 
     When the reactor waits, four of five commits finish while it waits; every fifth is late.
     """
@@ -351,7 +352,7 @@ class _Attempt:
 
 @implementer(IExecutor)
 class Attempts:
-    """Attempts that print and end when the day says so, and keep what they print as real ones do."""
+    """An executor whose attempts print and end when the scenario says so."""
 
     def __init__(self, started: Callable[[Run], None]) -> None:
         self.running: dict[int, _Attempt] = {}
@@ -388,7 +389,7 @@ class Attempts:
             self.printed[job_id, self._numbers[job_id]] += data
 
     def finish(self, job_id: int, code: int = 0) -> None:
-        """End an attempt that runs, with whatever it has printed."""
+        """End a running attempt."""
         attempt = self.running.pop(job_id, None)
         if attempt is None:
             return
@@ -407,22 +408,22 @@ class Attempts:
         closed.addErrback(lose).addCallback(judge).chainDeferred(attempt.ended)
 
 
-class Untrue(AssertionError):
-    """Something that was said or done was not true."""
+class RuleViolation(AssertionError):
+    """A rule of the sweep does not hold."""
 
 
 class PowerCut(Exception):
-    """Nothing more can be done today."""
+    """The run cannot go on."""
 
 
 @implementer(ILogObserver)
-class Day:
-    """One daemon after the other in ``directory``, on a disk with a fault."""
+class Scenario:
+    """Daemons one after the other in ``directory``, on a file system with a fault."""
 
     def __init__(self, directory: str, fault: Fault) -> None:
         self.directory = directory
         self.fault = fault
-        self.filesystem = self.faulty = FaultyDisk(fault)
+        self.filesystem = self.faulty = FaultyFilesystem(fault)
         self.counts: Counter[str] = Counter()
         self.reactor = Reactor()
         self._asked: list[tuple[str, Deferred[Any]]] = []
@@ -445,20 +446,20 @@ class Day:
         self.executor = Attempts(self._started)
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
-        self.store = Journal(
+        self.journal = Journal(
             self.directory, self.reactor, self.filesystem, "boot", self.reactor, in_thread, now_and_then
         )
-        self.store.segment_bytes = SEGMENT_BYTES
-        group_commit: Any = self.store._group_commit
+        self.journal.segment_bytes = SEGMENT_BYTES
+        group_commit: Any = self.journal._group_commit
         group_commit.now = lambda: 0.0  # no commit is slow, on however busy a machine this runs
         group_commit.thread = InlineCommitThread(group_commit, self.reactor)
-        self.store.lock()
+        self.journal.lock()
         queue_state = QueueState(LIMITS, is_open=False)
-        for event, position in self.store.replay():
+        for event, position in self.journal.replay():
             queue_state.apply(event, position)
-        queue_state.last_id = max(queue_state.last_id, self.store.next_id - 1)
+        queue_state.last_id = max(queue_state.last_id, self.journal.next_id - 1)
         queue_state.open()
-        self.store.start_writing(queue_state.last_id)
+        self.journal.start_writing(queue_state.last_id)
         self.spool = Spool(self.directory, self.filesystem, self.reactor, in_thread)
         try:
             self.spool.open()
@@ -466,10 +467,10 @@ class Day:
         except OSError as why:
             raise StartRefused(str(why)) from None
         self.engine = Engine(
-            queue_state, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
+            queue_state, self.journal, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
         self.results = JobView(
-            self.store,
+            self.journal,
             self.spool,
             lambda job: queue_state.reason(job, now),
             queue_state.earliest_start,
@@ -477,10 +478,10 @@ class Day:
         )
         self.engine.dispatcher.recover("the daemon was killed")
         self.engine.start()
-        self.retention_task = RetentionTask(self.engine, self.store, Retention(1e9, KEPT), self.reactor)
+        self.retention_task = RetentionTask(self.engine, self.journal, Retention(1e9, KEPT), self.reactor)
         self.retention_task.start()
         self.compactor = Compactor(
-            self.store, self.reactor, self._write_snapshot, queue_state.relocate, in_thread
+            self.journal, self.reactor, self._write_snapshot, queue_state.relocate, in_thread
         )
         self.compactor.start()
         self._is_on = True
@@ -493,13 +494,15 @@ class Day:
         return succeed(None)
 
     def _started(self, run: Run) -> None:
-        """Disk before word: an attempt is spawned once its start is durable."""
+        """Check that the start of a spawned attempt is durable."""
         job = self.replayed().jobs.get(run.id)
         if job is None or (job.status, job.attempts) != (Status.RUNNING, run.attempt):
-            raise Untrue(f"attempt {run.attempt} of job {run.id} is spawned and not on disk")
+            raise RuleViolation(
+                f"attempt {run.attempt} of job {run.id} is spawned, but its start is not durable"
+            )
 
     def die(self) -> None:
-        """End without a word."""
+        """End as a killed daemon does."""
         if self._is_on:
             self._printed = dict(self.executor.printed)
             self._cut_off |= {(job.id, job.attempts) for job in self.engine.queue_state.running()}
@@ -510,13 +513,13 @@ class Day:
         self.filesystem = self.filesystem.let_go()
         if is_off:
             self.filesystem.cut_power()
-        for descriptor in self.store._locks:
+        for descriptor in self.journal._locks:
             with suppress(OSError):  # its close may be the call that failed
                 os.close(descriptor)
-        self.store._locks = ()
+        self.journal._locks = ()
 
     def restart(self) -> None:
-        """Start again, a second time if the fault refused the first."""
+        """Start again; twice if the fault refused the first start."""
         try:
             self.start()
         except StartRefused:
@@ -527,10 +530,10 @@ class Day:
             self.filesystem.is_full = False
             self.start()
 
-    # What is true.
+    # Checks.
 
     def replayed(self, upto: int | None = None) -> QueueState:
-        """Return what the files say, up to a record's number, read by a healthy disk."""
+        """Return the state that the files give up to a record, read without faults."""
         queue_state = QueueState(LIMITS, is_open=False)
         segments = Segments(os.path.join(self.directory, "journal"), Filesystem())
         reading = Replay()
@@ -542,48 +545,50 @@ class Day:
         return queue_state
 
     def check(self) -> None:
-        """Compare what was answered, what the daemon believes and what the disk has."""
+        """Compare the replies, the daemon's state and the files."""
         if self._bugs:
-            raise Untrue(f"logged: {self._bugs}")
+            raise RuleViolation(f"logged: {self._bugs}")
         for what, answer in self._asked:
             if not answer.called:
-                raise Untrue(f"{what} is not answered")
+                raise RuleViolation(f"{what} has no reply")
         self._asked.clear()
-        if self.fault.mode is Mode.ONCE and self.store.failure is not None:
-            raise Untrue(f"the store is not tried again: {self.store.failure}")
+        if self.fault.mode is Mode.ONCE and self.journal.failure is not None:
+            raise RuleViolation(f"the journal does not retry: {self.journal.failure}")
         mine = self.engine.queue_state
         compare(plain(mine), plain(self.replayed()))
-        if self.store.failure is None and not self.filesystem.is_full:
+        if self.journal.failure is None and not self.filesystem.is_full:
             self._check_nothing_is_left()
         for job_id, waiting in self._waits:
             job = mine.jobs.get(job_id)
             has_run = job is not None and (job.attempts or job.tasks is not None)
             if waiting.called and job is not None and not job.status.is_final and not has_run:
-                raise Untrue(f"job {job_id} was told to have ended and has not")
+                raise RuleViolation(f"job {job_id} was reported as ended, but has not ended")
 
     def _check_nothing_is_left(self) -> None:
         now = self.reactor.elapsed()
         for job in self.engine.queue_state.jobs.values():
             if job.tasks is None and job.status is Status.RUNNING and job.id not in self.executor.running:
-                raise Untrue(f"the end of job {job.id} is not recorded")
+                raise RuleViolation(f"the end of job {job.id} is not recorded")
             is_due = self.engine.queue_state.reason(job, now) is Reason.QUEUED and job.tasks is None
             has_room = len(self.executor.running) < LIMITS.slots and job.spec.array is None
             if is_due and has_room and not self.engine.dispatcher.is_draining:
-                raise Untrue(f"job {job.id} is due, and does not start though there is a slot")
+                raise RuleViolation(f"job {job.id} is due and does not start, although a slot is available")
 
     def check_output(self) -> None:
-        """All that was printed can be read, or is told to be missing."""
+        """Check that all output can be read or is reported as missing."""
         for job in self.engine.queue_state.jobs.values():
             if job.attempt is None or not job.status.is_final:
                 continue
             printed = self.executor.printed.get((job.id, job.attempt.number), b"")
             kept = printed[: len(printed) - job.attempt.stdout_dropped]
             if job.attempt.stdout_bytes != len(kept) and not self._is_cut_off(job):
-                raise Untrue(f"{job.attempt.stdout_bytes} bytes of job {job.id} are known, not {len(kept)}")
+                raise RuleViolation(
+                    f"{job.attempt.stdout_bytes} bytes of job {job.id} are recorded, expected {len(kept)}"
+                )
             self._asked.append(("RESULT", self._read(job, kept)))
 
     def _is_cut_off(self, job: Job) -> bool:
-        """Whether some of what a job printed may be missing: it says so, or a crash came before its end."""
+        """Whether output of a job may be missing: it is reported so, or a crash preceded its end."""
         return job.reason is Reason.OUTPUT or (job.id, job.attempts) in self._cut_off
 
     def _read(self, job: Job, kept: bytes) -> "Deferred[None]":
@@ -591,22 +596,22 @@ class Day:
 
         def compare_it(found: tuple[bytes, bytes]) -> None:
             if found[0] != (kept[: len(found[0])] if self._is_cut_off(job) else kept):
-                raise Untrue(f"job {job.id} printed {kept[:30]!r} and {found[0][:30]!r} is read")
+                raise RuleViolation(f"job {job.id} printed {kept[:30]!r}, but {found[0][:30]!r} is read")
 
         def refused(failure: Failure) -> None:
             failure.trap(StoreFailed)
             if self.filesystem.is_off:
                 return
             if has_failed or not self.filesystem.has_failed:
-                raise Untrue(f"the output of job {job.id} is lost: {failure.getErrorMessage()}")
+                raise RuleViolation(f"the output of job {job.id} is lost: {failure.getErrorMessage()}")
 
         read = begin(self.results.read_both_streams(job)).addCallbacks(compare_it, refused)
         return read.addErrback(lambda failure: self._bugs.append(failure.getErrorMessage()))
 
-    # Acts.
+    # Steps.
 
     def ask(self, what: str, answer: "Deferred[Any]") -> "Deferred[Any]":
-        """Note a request, whose answer is either true or a refusal."""
+        """Note a command, whose reply must be true or a refusal."""
         self.counts[what] += 1
 
         def refused(failure: Failure) -> None:
@@ -614,14 +619,14 @@ class Day:
             self.counts[f"{what} refused"] += 1
             allowed = CONSEQUENCES if self.filesystem.has_failed else ()
             if not isinstance(failure.value, allowed):
-                raise Untrue(f"{what}: {failure.value!r}")
+                raise RuleViolation(f"{what}: {failure.value!r}")
 
         answer.addErrback(refused).addErrback(lambda failure: self._bugs.append(failure.getErrorMessage()))
         self._asked.append((what, answer))
         return answer
 
     def submit(self, command: str, blocks: dict[str, bytes] | None = None, **options: Any) -> list[int]:
-        """Submit; the list has the job's id once it is acknowledged, and the disk has the job by then."""
+        """Submit; the list gets the job's id when it is acknowledged, and the job must be durable by then."""
         ids: list[int] = []
         sizes: dict[str, Any] = {name: len(content) for name, content in (blocks or {}).items()}
         spec = Spec(**options, **sizes)
@@ -629,7 +634,7 @@ class Day:
         def accepted(job_id: int) -> int:
             job = self.replayed().jobs.get(job_id)
             if job is None or job.command != command:
-                raise Untrue(f"job {job_id} is acknowledged and not on disk")
+                raise RuleViolation(f"job {job_id} is acknowledged, but not durable")
             ids.append(job_id)
             self._blocks[job_id] = blocks or {}
             self._waits.append((job_id, self.engine.wait(job_id)))
@@ -665,21 +670,21 @@ class Day:
             self.executor.finish(job_id, code)
 
     def end_all(self) -> None:
-        """Let everything run and end."""
+        """Run and end all jobs."""
         for _ in range(200):
             if not self.executor.running:
                 return
             self.end(list(self.executor.running)[:1], b"x")
             self.settle()
-        raise Untrue("it does not end")
+        raise RuleViolation("the jobs do not end")
 
     def settle(self, seconds: float = 0.0) -> None:
-        """Let happen what is to happen; where the store has failed, let it try again."""
+        """Advance the clock and run all calls; if the journal has failed, until it retries."""
         self.reactor.turn()
         for pause in (0.0, seconds, 0.0):
             self.reactor.advance(pause)
             self.reactor.turn()
-        if self.store.failure and self.fault.mode in (Mode.ONCE, Mode.FULL):
+        if self.journal.failure and self.fault.mode in (Mode.ONCE, Mode.FULL):
             for _ in range(2):
                 self.reactor.advance(RETRY_INTERVAL)
                 self.reactor.turn()
@@ -687,7 +692,7 @@ class Day:
             raise PowerCut
 
     def acts(self) -> Iterator[None]:  # noqa: PLR0915 - a day is long
-        """Do a day's work; each yield is the end of an act, at which all must be true."""
+        """Run the scenario; all checks must hold at each yield."""
         first = self.submit("first")
         yield
         script = self.submit("", {"script": b"#!/bin/sh\n" + b"#" * 5000, "stdin": b"in"})
@@ -757,7 +762,7 @@ class Day:
         yield
 
     def _change_their_minds(self) -> Iterator[None]:
-        """Use what is about more than one job, or about one that has not started."""
+        """Use arrays, dependencies, queues and schedules, and change jobs that have not started."""
         changes, controls = self.engine.job_commands, self.engine.queue_commands
         self.decide("PAUSE", controls.pause(ACTOR, "slow"))
         self.decide("SET-QUEUE", controls.resize(ACTOR, "slow", 1))
@@ -796,19 +801,19 @@ class Day:
         self.end(list(self.executor.running), b" and so far")
         self.settle()
         if not stopped.called:
-            raise Untrue("the stop does not come to its end")
+            raise RuleViolation("the stop does not finish")
         before = plain(self.engine.queue_state)
-        closed = self.store.close()
+        closed = self.journal.close()
         self.reactor.turn()
         if not closed.called:
-            raise Untrue("the store does not close")
+            raise RuleViolation("the journal does not close")
         compare(before, plain(self.replayed()))
         self.die()
         self.restart()
         yield
 
-    def live(self) -> Counter[str]:
-        """Live through the day and the morning after it; raises Untrue."""
+    def run_scenario(self) -> Counter[str]:
+        """Run the scenario and the checks after it; raises Untrue."""
         globalLogPublisher.addObserver(self)
         try:
             with (
@@ -822,13 +827,13 @@ class Day:
                     PREALLOCATE_AFTER=PREALLOCATE_AFTER,
                 ),
             ):
-                self._live()
+                self._run()
         finally:
             globalLogPublisher.removeObserver(self)
             self.filesystem.let_go()
         return self.counts
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         with suppress(PowerCut):
             self._work()
         self._next_morning()
@@ -853,12 +858,12 @@ class Day:
         Of what was on its way when the power was cut some may be there.
         """
         before = plain(self.engine.queue_state)
-        told = self.store.last_sequence if self.filesystem.is_off else None
+        last = self.journal.last_sequence if self.filesystem.is_off else None
         self.die()
         if self.fault.mode is Mode.POWER_CUT:
             self.filesystem.cut_power()
-        compare(before, plain(self.replayed(told)))
-        self.filesystem = FaultyDisk(NO_FAULT)
+        compare(before, plain(self.replayed(last)))
+        self.filesystem = FaultyFilesystem(NO_FAULT)
         self.start()
         self._check_files()
         self.check_output()
@@ -867,32 +872,32 @@ class Day:
         self.check()
         self.end_all()
         if not job or self.engine.queue_state.get(job[0]).status is not Status.COMPLETED:
-            raise Untrue("nothing works in the morning")
+            raise RuleViolation("the daemon does not work after the restart")
         self.die()
 
     def _check_files(self) -> None:
-        """The blocks of all jobs are there, and no file of any job that is not known."""
+        """Check that the blocks of all jobs exist, and no files of unknown jobs."""
         jobs = self.engine.queue_state.jobs
         for job_id in jobs:
             for name, content in self._blocks.get(job_id, {}).items():
                 with open(self.spool.path(job_id, name), "rb") as file:
                     if file.read() != content:
-                        raise Untrue(f"the {name} of job {job_id} is not what was sent")
+                        raise RuleViolation(f"the {name} of job {job_id} differs from the one that was sent")
         for directory, _, names in os.walk(self.directory):
             for name in names:
                 if "/output/" in directory or "/input/" in directory:
                     number = int(name.split(".")[0])
                     if number not in jobs:
-                        raise Untrue(f"{name} is left of job {number}")
+                        raise RuleViolation(f"{name} of unknown job {number} is left")
 
     def __call__(self, event: LogEvent) -> None:
-        """Hear what is logged."""
+        """Collect errors that are logged."""
         if "log_failure" in event:
             self._bugs.append(event["log_failure"].getTraceback())
 
 
 def _is_idle(executor: Attempts) -> bool:
-    """Whether the store commits in the reactor's thread: a day has some of both ways."""
+    """Whether the reactor waits for commits; a run has commits of both kinds."""
     return not executor.running
 
 
@@ -909,7 +914,7 @@ def _attempts(queue_state: QueueState, job_id: int) -> int | None:
 
 
 def plain(queue_state: QueueState) -> dict[str, Any]:
-    """Return what is known of all jobs, without where it stands and what nobody can see of ended attempts."""
+    """Return the state of all jobs, without positions and without the pids of ended attempts."""
     jobs = msgspec.to_builtins(queue_state.jobs, str_keys=True)
     for job in jobs.values():
         is_running = job["status"] == "RUNNING" and not job["tasks"]
@@ -930,7 +935,7 @@ def plain(queue_state: QueueState) -> dict[str, Any]:
 
 
 def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Raise Untrue, with what differs, unless the two are the same."""
+    """Raise Untrue with the difference unless the two are equal."""
     if mine == theirs:
         return
     differing = {
@@ -938,28 +943,28 @@ def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
         for job_id in {*mine["jobs"], *theirs["jobs"]}
         if mine["jobs"].get(job_id) != theirs["jobs"].get(job_id)
     }
-    raise Untrue(f"believed, and on disk: {differing or (mine, theirs)}")
+    raise RuleViolation(f"state and replay differ: {differing or (mine, theirs)}")
 
 
-def live(fault: Fault) -> Day:
-    """Live one day in a directory of its own, and return it; raises Untrue with the fault."""
+def run_scenario(fault: Fault) -> Scenario:
+    """Run the scenario in a new directory and return it; raises Untrue with the fault."""
     directory = tempfile.mkdtemp(
         prefix="taskqd-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
     )
-    day = Day(directory, fault)
+    scenario = Scenario(directory, fault)
     try:
-        day.live()
+        scenario.run_scenario()
     except Exception as why:
-        gc.collect()  # an error that nobody has looked at is logged now, and not in the next day
-        call = day.faulty.calls[fault.number - 1] if day.faulty.calls[fault.number - 1 :] else "?"
-        raise Untrue(f"{fault}, which is a {call}: {type(why).__name__}: {why}") from why
+        gc.collect()  # logs unhandled errors of Deferreds now, not in the next run
+        call = scenario.faulty.calls[fault.number - 1] if scenario.faulty.calls[fault.number - 1 :] else "?"
+        raise RuleViolation(f"{fault}, which is a {call}: {type(why).__name__}: {why}") from why
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return day
+    return scenario
 
 
 def faults(calls: list[str]) -> Iterator[Fault]:
-    """Yield every fault there is: each call, each error, a write also short, and what happens around it."""
+    """Yield every fault: each call, each error, short writes, and each mode."""
     for mode in Mode:
         for number, name in enumerate(calls, 1):
             for code in CODES:
@@ -973,7 +978,7 @@ def faults(calls: list[str]) -> Iterator[Fault]:
 
 
 class Sweep(NamedTuple):
-    """How a sweep went."""
+    """The result of a sweep."""
 
     calls: int
     tried: int
@@ -985,22 +990,22 @@ class Sweep(NamedTuple):
 
 
 def sweep(step: int = 1, first: int = 0) -> Sweep:
-    """Live a day with every fault, or with every ``step``-th from ``first`` on."""
-    calls = live(NO_FAULT).faulty.calls
+    """Run the scenario with every fault, or with every ``step``-th from ``first`` on."""
+    calls = run_scenario(NO_FAULT).faulty.calls
     counts: Counter[str] = Counter()
     untrue: list[str] = []
     tried = 0
     for fault in list(faults(calls))[first::step]:
         tried += 1
         try:
-            counts.update(live(fault).counts)
-        except Untrue as why:
+            counts.update(run_scenario(fault).counts)
+        except RuleViolation as why:
             untrue.append(str(why))
     return Sweep(len(calls), tried, counts, untrue)
 
 
 def main() -> None:
-    """Sweep all, or every N-th if a number is given, and say how it went."""
+    """Run the sweep, or every N-th fault if a number is given, and print the result."""
     began = time.monotonic()
     globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False, discardBuffer=True)
     found = sweep(*map(int, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Journals made for tests: a story of many jobs, its segments and snapshot, a disk that is only memory."""
+"""Journals for tests: the events of many jobs, segments, and a file system in memory."""
 
 import faulthandler
 import os
@@ -33,11 +33,11 @@ from taskqd.storage.journal.segments import Segments
 from tests.fakes.clocks import START
 
 MAX_SWEEP_CPU = 180
-"""CPU seconds of a sweep; the longest takes 25. How long that lasts on a busy machine says nothing."""
-MAX_SWEEP_STILL = 120.0
-"""A sweep that has used no CPU time for this many seconds hangs: even a busy machine gives it some."""
-SWEEP_LOOK_INTERVAL = 5.0
-"""A sweep's CPU time is looked at every this many seconds."""
+"""CPU seconds of a sweep; the longest takes 25. Elapsed time depends on the load of the machine."""
+SWEEP_IDLE_TIMEOUT = 120.0
+"""Seconds without CPU time after which a sweep is considered hanging."""
+SWEEP_CHECK_INTERVAL = 5.0
+"""Seconds between two checks of a sweep's CPU time."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def submitted(job_id: int, command: str = "true", **spec: Any) -> Submitted:
 
 
 def ran(job_id: int, attempt: int = 1, **end: Any) -> list[Event]:
-    """Return an attempt from its start to its end; COMPLETED unless said otherwise."""
+    """Return the events of an attempt; it is COMPLETED unless ``end`` says otherwise."""
     end.setdefault("status", Status.COMPLETED)
     return [
         Started(id=job_id, at=START, attempt=attempt),
@@ -61,7 +61,7 @@ def removed(job_id: int) -> Removed:
 
 
 def story(jobs: int) -> list[Event]:
-    """Return what may happen to so many jobs, one after the other and a few beside each other."""
+    """Return the events of ``jobs`` jobs with different fates."""
     return [event for job_id in range(1, jobs + 1) for event in _life(job_id)]
 
 
@@ -82,7 +82,7 @@ def _life(job_id: int) -> list[Event]:
 
 
 def write(directory: Path, *segments: Iterable[Event], next_id: int = 1, boot: str = "b") -> None:
-    """Write segments as the store does, each with its Opened."""
+    """Write segments as the journal does, each with its Opened record."""
     directory.mkdir(parents=True, exist_ok=True)
     sequence = 0
     for number, events in enumerate(segments, 1):
@@ -97,14 +97,14 @@ def write(directory: Path, *segments: Iterable[Event], next_id: int = 1, boot: s
         (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
 
 
-def portions(events: list[Event], count: int) -> list[list[Event]]:
+def split_events(events: list[Event], count: int) -> list[list[Event]]:
     """Return the events in ``count`` parts of about the same length."""
     size = -(-len(events) // count)
     return [events[at : at + size] for at in range(0, len(events), size)]
 
 
 def replay(directory: Path | str, filesystem: Filesystem | None = None) -> list[Event]:
-    """Return all that counts in a journal; raises JournalDamaged."""
+    """Return all valid events of a journal; raises JournalDamaged."""
     segments = Segments(str(directory), filesystem or Filesystem())
     return [event for event, _ in segments.replay(segments.layout(), Replay())]
 
@@ -116,8 +116,8 @@ def fold(events: Iterable[Event]) -> QueueState:
     return queue_state
 
 
-class MemoryDisk(Filesystem):
-    """The files of a directory, in memory and to be damaged."""
+class MemoryFilesystem(Filesystem):
+    """The files of a directory, in memory, where a test can damage them."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -134,19 +134,19 @@ class MemoryDisk(Filesystem):
 
 
 def sweep(module: str, every: int) -> str:
-    """Run a sweep of the tests as a program, where nothing measures it, and return what it says."""
+    """Run a sweep as a program, without coverage, and return its output."""
     return run_bounded([sys.executable, "-m", module, str(every)])
 
 
 def run_bounded(
     line: list[str],
     cpu: int = MAX_SWEEP_CPU,
-    still: float = MAX_SWEEP_STILL,
-    look: float = SWEEP_LOOK_INTERVAL,
+    idle_timeout: float = SWEEP_IDLE_TIMEOUT,
+    interval: float = SWEEP_CHECK_INTERVAL,
 ) -> str:
-    """Run a program and return its stdout; fail if it fails, uses too much CPU time, or for long none at all.
+    """Run a program and return its stdout; fail if it fails, uses too much CPU time, or uses none for long.
 
-    pytest's own limit, which is in seconds of the clock, is off until the next test.
+    pytest's timeout, which is in elapsed seconds, is disabled until the next test.
     """
     faulthandler.cancel_dump_traceback_later()
     with subprocess.Popen(
@@ -157,12 +157,14 @@ def run_bounded(
         try:
             while True:
                 try:
-                    said = process.communicate(timeout=look)[0]
+                    said = process.communicate(timeout=interval)[0]
                     break
                 except subprocess.TimeoutExpired:
                     before, used = used, _cpu_ticks(process.pid)
                     used_at = used_at if used == before else time.monotonic()
-                    assert time.monotonic() - used_at < still, f"{line} has used no CPU time for {still:g} s"
+                    assert time.monotonic() - used_at < idle_timeout, (
+                        f"{line} has used no CPU time for {idle_timeout:g} s"
+                    )
         except BaseException:
             process.kill()
             raise
@@ -171,7 +173,7 @@ def run_bounded(
 
 
 def _cpu_ticks(pid: int) -> int:
-    """Return how much CPU time a process has used, in clock ticks (proc(5))."""
+    """Return the CPU time of a process in clock ticks (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 

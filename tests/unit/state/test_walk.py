@@ -76,8 +76,8 @@ def _replayed(entries: Iterable[tuple[Event, RecordPosition | None]], is_open: b
     content = encode(opened, 1) + b"".join(
         encode(event, number) for number, (event, _) in enumerate(events, 2)
     )
-    _, *portions = Replay().read_segment("segment", content, None)
-    records = [record for portion in portions for record in portion.records]
+    _, *split_events = Replay().read_segment("segment", content, None)
+    records = [record for portion in split_events for record in portion.records]
     queue_state = QueueState(LIMITS, is_open)
     for record, (_, position) in zip(records, events, strict=True):
         assert not isinstance(record, Opened | Snapshot)

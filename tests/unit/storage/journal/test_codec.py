@@ -680,8 +680,8 @@ SNAPSHOT = b"".join(encode(record, number) for number, record in [(9, HEADER), *
 
 
 def _snapshot(content: bytes, replay: Replay | None = None) -> list[Record]:
-    portions = (replay or Replay()).read_snapshot("snapshot", content)
-    return [record for portion in portions for record in portion.records]
+    split_events = (replay or Replay()).read_snapshot("snapshot", content)
+    return [record for portion in split_events for record in portion.records]
 
 
 def test_snapshot_is_replayed_before_the_segments_after_it() -> None:

@@ -20,7 +20,7 @@ from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import FakeClocks, Threads, in_thread
 from tests.fakes.deferreds import result_of
-from tests.support.journals import portions, story, write
+from tests.support.journals import split_events, story, write
 
 
 class StubJournal:
@@ -133,7 +133,7 @@ def test_snapshot_that_fails_after_stop_is_not_logged(bench: Bench, caplog: pyte
 def filled(tmp_path: Path) -> Bench:
     """Return a bench with the jobs of a journal, when a snapshot of its first three segments is due."""
     events = story(40)
-    write(tmp_path, *portions(events, 4))
+    write(tmp_path, *split_events(events, 4))
     segments = Segments(str(tmp_path), Filesystem())
     bench = Bench(tmp_path)
     for event, position in segments.replay(segments.layout(), Replay()):
@@ -265,7 +265,7 @@ def test_snapshot_process_that_fails_raises_the_end_of_its_stderr(said: bytes, w
 
 
 async def test_snapshot_process_writes_a_snapshot(reactor: Any, tmp_path: Path) -> None:
-    write(tmp_path, *portions(story(20), 2))
+    write(tmp_path, *split_events(story(20), 2))
     await compaction.write_snapshot(reactor, str(tmp_path), 1)
     assert (tmp_path / "00000001.snapshot").exists()
     with pytest.raises(OSError, match=r"00000003\.journal"):

@@ -16,7 +16,7 @@ from taskqd.storage.journal.segments import JournalEnd, Layout, Segments, positi
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
 from tests.fakes.filesystem import FakeFilesystem
-from tests.support.journals import portions, ran, replay, story, submitted, write
+from tests.support.journals import ran, replay, split_events, story, submitted, write
 
 OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
 
@@ -106,7 +106,7 @@ def test_layout_with_a_missing_segment_is_refused(tmp_path: Path, present: list[
 
 def test_replay_reads_valid_files_in_order(tmp_path: Path) -> None:
     events = story(30)
-    write(tmp_path, *portions(events, 4))
+    write(tmp_path, *split_events(events, 4))
     assert replay(tmp_path) == events
     reading = Replay()
     segments = Segments(str(tmp_path), Filesystem())
@@ -169,7 +169,7 @@ def test_finder_returns_all_events_of_a_job(
 ) -> None:
     monkeypatch.setattr(job_event_reader, "SEARCH_READ_BYTES", at_once)
     events = story(25)
-    write(tmp_path, *portions(events, 3))
+    write(tmp_path, *split_events(events, 3))
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     segments = Segments(str(tmp_path), Filesystem())
     known = replay(tmp_path)
@@ -390,7 +390,7 @@ def test_reader_returns_all_events_in_any_batch_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(reader, "BATCH_BYTES", at_once)
-    write(tmp_path, *portions(story(25), 3))
+    write(tmp_path, *split_events(story(25), 3))
     segments, reading = Segments(str(tmp_path), Filesystem()), Replay()
     known: list[tuple[int, Event]] = []
     for _, portion in segments.batches(segments.layout(), reading):

@@ -44,7 +44,7 @@ from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
 from tests.fakes.filesystem import FakeFilesystem
 from tests.support.faults import plain
-from tests.support.journals import fold, lines, portions, ran, removed, replay, story, submitted, write
+from tests.support.journals import fold, lines, ran, removed, replay, split_events, story, submitted, write
 from tests.unit.engine.test_engine_walk import STEPS, Walk
 
 
@@ -70,7 +70,7 @@ def files(directory: Path) -> list[str]:
 
 def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
     events = story(40)
-    write(tmp_path, *portions(events, 3), [submitted(99)])
+    write(tmp_path, *split_events(events, 3), [submitted(99)])
     before = [
         line for number in (1, 2, 3) for line in lines((tmp_path / f"{number:08}.journal").read_bytes())
     ]
@@ -83,7 +83,7 @@ def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_snapshot_preserves_the_state(tmp_path: Path, number: int) -> None:
-    write(tmp_path, *portions(story(40), 4))
+    write(tmp_path, *split_events(story(40), 4))
     before = known(tmp_path)
     write_snapshot(tmp_path, number)
     assert Segments(str(tmp_path), Filesystem()).layout().snapshot == number
@@ -188,7 +188,7 @@ def test_next_id_excludes_ids_of_removed_jobs(tmp_path: Path) -> None:
 
 def test_snapshot_of_a_snapshot_preserves_the_state(tmp_path: Path) -> None:
     events = story(60)
-    write(tmp_path, *portions(events, 6))
+    write(tmp_path, *split_events(events, 6))
     before = known(tmp_path)
     for number in (1, 2, 4, 5):
         write_snapshot(tmp_path, number)
@@ -198,7 +198,7 @@ def test_snapshot_of_a_snapshot_preserves_the_state(tmp_path: Path) -> None:
 
 
 def test_snapshot_can_be_written_twice(tmp_path: Path) -> None:
-    write(tmp_path, *portions(story(20), 2))
+    write(tmp_path, *split_events(story(20), 2))
     write_snapshot(tmp_path, 1)
     content = (tmp_path / "00000001.snapshot").read_bytes()
     write_snapshot(tmp_path, 1)
@@ -206,7 +206,7 @@ def test_snapshot_can_be_written_twice(tmp_path: Path) -> None:
 
 
 def test_moved_file_has_the_new_positions_of_ends(tmp_path: Path) -> None:
-    write(tmp_path, *portions(story(30), 2), [])
+    write(tmp_path, *split_events(story(30), 2), [])
     write_snapshot(tmp_path, 2)
     content = (tmp_path / "00000002.snapshot").read_bytes()
     moved = [tuple(map(int, line.split())) for line in lines((tmp_path / "00000002.moved").read_bytes())]
@@ -251,7 +251,7 @@ def test_snapshot_of_a_damaged_journal_is_refused(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_failed_snapshot_leaves_the_journal_valid(tmp_path: Path, call: str, after: int) -> None:
-    write(tmp_path, *portions(story(20), 2))
+    write(tmp_path, *split_events(story(20), 2))
     before = known(tmp_path)
     filesystem = FakeFilesystem()
     filesystem.fail(call, after=after, code=errno.ENOSPC, written=10)
@@ -264,7 +264,7 @@ def test_failed_snapshot_leaves_the_journal_valid(tmp_path: Path, call: str, aft
 
 
 def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
-    write(tmp_path, *portions(story(20), 2))
+    write(tmp_path, *split_events(story(20), 2))
     filesystem = FakeFilesystem()
     write_snapshot(tmp_path, 1, filesystem)
     made = [call for call in filesystem.calls if call in ("create", "write", "sync", "rename")]
@@ -273,7 +273,7 @@ def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
 
 def test_large_snapshot_is_synced_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
-    write(tmp_path, *portions(story(20), 2))
+    write(tmp_path, *split_events(story(20), 2))
     filesystem = FakeFilesystem()
     write_snapshot(tmp_path, 1, filesystem)
     assert filesystem.calls.count("sync") > 5
