@@ -1,0 +1,97 @@
+"""The event writer: durable first, then applied; events that wait for a failed journal."""
+
+import pytest
+
+from taskqd.engine.event_writer import EventWriter
+from taskqd.errors import StoreFailed
+from taskqd.model.events import Ended, Paused
+from taskqd.model.job import Status
+from tests.fakes.clocks import START, FakeClocks
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import replayed
+from tests.fakes.journal import FakeJournal
+from tests.support.events import started, submitted
+
+
+class Writer:
+    """An event writer over a fake journal; job 1 runs."""
+
+    def __init__(self) -> None:
+        self.journal = FakeJournal([submitted(1), started(1)])
+        self.state = replayed(self.journal.events)
+        self.clock = FakeClocks()
+        self.writer = EventWriter(self.journal, self.state, self.clock)
+
+    @property
+    def status(self) -> Status:
+        return self.state.get(1).status
+
+    def end(self, status: Status = Status.COMPLETED, retry_at: float | None = None) -> Ended:
+        return Ended(id=1, at=self.clock.now(), status=status, retry_at=retry_at)
+
+
+@pytest.fixture
+def it() -> Writer:
+    return Writer()
+
+
+def test_event_is_applied_when_it_is_durable(it: Writer) -> None:
+    recorded = it.writer.record(it.end())
+    assert (recorded.called, it.status) == (False, Status.RUNNING)
+    it.journal.sync()
+    assert (result_of(recorded), it.status) == (it.state.get(1), Status.COMPLETED)
+
+
+def test_events_recorded_together_are_applied_together(it: Writer) -> None:
+    recorded = it.writer.record_all([submitted(2), submitted(3)])
+    assert list(it.state.jobs) == [1]
+    it.journal.sync()
+    assert (result_of(recorded), list(it.state.jobs)) == (None, [1, 2, 3])
+
+
+def test_event_of_a_queue_is_applied_when_it_is_durable(it: Writer) -> None:
+    recorded = it.writer.record_other(Paused(at=START, by="ada"))
+    assert not it.state.queues.is_paused
+    it.journal.sync()
+    assert (result_of(recorded), it.state.queues.is_paused) == (None, True)
+
+
+def test_event_that_cannot_be_written_is_not_applied(it: Writer) -> None:
+    recorded = it.writer.record(it.end())
+    it.journal.fail()
+    assert isinstance(error_of(recorded), StoreFailed)
+    assert it.status is Status.RUNNING
+    with pytest.raises(StoreFailed):
+        it.writer.check_writable()
+    it.journal.recover()
+    it.writer.check_writable()
+
+
+def test_event_that_must_be_recorded_waits_for_the_journal(it: Writer) -> None:
+    recorded = it.writer.record_until_durable(it.end())
+    for _ in range(2):
+        it.journal.fail()
+        assert (it.writer.has_unwritten, it.status) == (True, Status.RUNNING)
+        it.journal.recover()
+    it.journal.sync()
+    result_of(recorded)
+    assert (it.writer.has_unwritten, it.status) == (False, Status.COMPLETED)
+
+
+def test_times_of_an_event_that_waited_follow_a_jump_of_the_clock(it: Writer) -> None:
+    it.writer.record_until_durable(it.end(Status.PENDING, START + 10.0))
+    it.journal.fail()
+    it.clock.ahead = 3600.0
+    it.journal.recover()
+    [event] = it.journal.pending
+    assert isinstance(event, Ended)
+    assert (event.at, event.retry_at) == (START + 3600.0, START + 3610.0)
+
+
+def test_give_up_fails_events_that_wait_and_later_ones(it: Writer) -> None:
+    waiting = it.writer.record_until_durable(it.end())
+    it.journal.fail()
+    it.writer.give_up()
+    assert isinstance(error_of(waiting), StoreFailed)
+    assert isinstance(error_of(it.writer.record_until_durable(it.end())), StoreFailed)
+    assert not it.writer.has_unwritten
