@@ -286,10 +286,7 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
 
 def _make_on_end(fields: dict[str, Any]) -> OnEnd:
     if "command" not in fields:
-        names = (
-            name
-            for name, setting in SETTINGS.items()
-            if setting.field in {f"on_end.{each}" for each in fields}
-        )
-        raise SettingsError(f"on-end-command is missing, and {', '.join(names)} has no effect without it")
+        paths = {f"on_end.{field}" for field in fields}
+        names = ", ".join(name for name, setting in SETTINGS.items() if setting.field in paths)
+        raise SettingsError(f"on-end-command is missing: it is needed by {names}")
     return OnEnd(**fields)

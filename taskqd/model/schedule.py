@@ -13,18 +13,14 @@ from taskqd.model.spec import DEFAULT_SPEC, Spec
 MIN_EVERY = 1.0
 """The shortest period of a schedule, in seconds."""
 
-
 MAX_SET_BACK = 60.0
 """Seconds that the system clock may be set back before ``cron`` runs are counted from the new time."""
-
 
 TIME_TOLERANCE = 1e-4
 """Times that differ by less, in seconds, are equal: sums of times are rounded."""
 
-
 MAX_CRON_LENGTH = 1000
 """Maximum length of a cron expression, in characters."""
-
 
 _NICKNAMES = {
     "@hourly": "0 * * * *",
@@ -36,24 +32,12 @@ _NICKNAMES = {
     "@annually": "0 0 1 1 *",
 }
 
-
 _EXPECTED = 'minute, hour, day of the month, month and weekday, such as "30 4 * * MON-FRI"'
-
-
 _FIELDS = 5
-
-
-_TO_SUNDAY = re.compile(r"-SUN(?=[,/]|\s*$)", re.IGNORECASE)
-
-
 _RANGE = re.compile(r"([A-Z]+|[0-9]+)-([A-Z]+|[0-9]+)")
-
-
-CRON_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-
-
-CRON_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-
+_TO_SUNDAY = re.compile(r"-SUN(?=[,/]|\s*$)", re.IGNORECASE)
+_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
 """A cron expression without a run in the 50 years from here has none at all: the calendar repeats."""
@@ -93,7 +77,7 @@ def _fields(cron: str) -> str:
 def _backwards(fields: str) -> str | None:
     """Return an error text if a range ends before it begins, else None."""
     for first, last in _RANGE.findall(fields.upper()):
-        for names in (CRON_DAYS, CRON_MONTHS):
+        for names in (_DAYS, _MONTHS):
             number = {name: at for at, name in enumerate(names)}
             ends = [number.get(end, int(end) if end.isdigit() else -1) for end in (first, last)]
             if 0 <= ends[1] < ends[0]:

@@ -5,7 +5,6 @@ from msgspec import Struct
 DEFAULT_QUEUE = "default"
 """The queue of jobs that name none."""
 
-
 DEFAULT_MAX_RETRY_DELAY = 3600.0
 """Default limit, in seconds, of the delay before a retry, which doubles with each failure."""
 

@@ -139,9 +139,7 @@ def test_on_end_settings_of_options_and_file_are_merged() -> None:
 def test_on_end_settings_without_a_command_are_refused() -> None:
     with pytest.raises(SettingsError) as refusal:
         merge({"on-end-slots": 3}, {"on-end-timeout": 5.0}, DEFAULTS)
-    assert str(refusal.value) == (
-        "on-end-command is missing, and on-end-timeout, on-end-slots has no effect without it"
-    )
+    assert str(refusal.value) == ("on-end-command is missing: it is needed by on-end-timeout, on-end-slots")
 
 
 def test_retention_settings_of_options_and_file_are_merged() -> None:
