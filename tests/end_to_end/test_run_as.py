@@ -173,7 +173,7 @@ def test_end_hook_runs_as_the_daemon(games: Wire, root: Wire) -> None:
             one["id"] for one in root.list("--queue=on_end --limit=10000") if one["label"] == f"on_end {job}"
         ]
 
-    [notice] = until(notices, "the notice")
+    [notice] = until(notices, "the end hook")
     assert root.wait(notice) == "COMPLETED"
     assert root.result(notice).stdout == b"0\n"
 
@@ -295,7 +295,7 @@ def test_forged_mark_ends_only_the_forger_s_processes() -> None:
         victim.wait_running(theirs)
         games = other_users.user("games")
         forged = [f"{store}.{theirs}.1", f"{store}.999999.1", mark]
-        liars = [
+        forgers = [
             subprocess.Popen(
                 ["/bin/sleep", "300"],
                 env={"TASKQ_RUN": each},
@@ -310,14 +310,14 @@ def test_forged_mark_ends_only_the_forger_s_processes() -> None:
         try:
             one.kill()
             one.start()
-            for liar in liars[:2]:
-                assert liar.wait(DEADLINE) == -signal.SIGKILL
-            assert liars[2].poll() is None, "that job has ended, and this is not in its group"
+            for forger in forgers[:2]:
+                assert forger.wait(DEADLINE) == -signal.SIGKILL
+            assert forgers[2].poll() is None, "its job has ended, and it is not in the session of that"
             assert bystander.poll() is None
             shown = one.connect_as("daemon").show(theirs)
             assert (shown["status"], shown["reason"]) == ("FAILED", "interrupted")
         finally:
-            for process in (*liars, bystander):
+            for process in (*forgers, bystander):
                 process.kill()
                 process.wait()
 
@@ -326,7 +326,7 @@ def test_forged_mark_ends_only_the_forger_s_processes() -> None:
 
 
 def refused(one: Shared, prefix: list[str]) -> str:
-    """Return what a start says that must not be one."""
+    """Return the last line of a start that is refused."""
     done = subprocess.run(
         [*prefix, *one.command()],
         cwd=one.place,

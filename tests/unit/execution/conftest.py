@@ -21,7 +21,7 @@ def a_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     harness.reactor.close()
     assert not harness.executor._running
     assert not harness.executor._present
-    assert harness.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
+    assert harness.clock.getDelayedCalls() == [], "an ended attempt leaves no delayed call"
 
 
 @pytest.fixture(name="plain")

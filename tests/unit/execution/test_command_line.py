@@ -326,7 +326,7 @@ def test_command_line_of_an_owner_drops_root_first(
 def test_submitted_variables_are_hidden_from_programs_run_by_root() -> None:
     env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
     run = attempt(env=env, submitted_variables=("LD_PRELOAD", "IFS"))
-    assert process_environment(run) == env, "all is the daemon's user's here"
+    assert process_environment(run) == env, "without an owner, no variable is hidden"
     assert process_environment(replace(run, owner=OWNER)) == {
         "PATH": "/bin",
         HIDDEN_PREFIX + "LD_PRELOAD": "/evil.so",
@@ -481,10 +481,10 @@ def test_loader_obeys_submitted_variables_only_as_the_owner(name: str) -> None:
         done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
         return done.stdout + done.stderr
 
-    assert printed(env), "setpriv and the shell obey it where it is handed to them"
+    assert printed(env), "setpriv and the shell obey it without the prefix"
     assert printed(process_environment(run)) == b""
     run = replace(run, command="/bin/true")
-    assert printed(process_environment(run)), "what the job itself runs obeys it"
+    assert printed(process_environment(run)), "programs of the job obey it"
 
 
 @other_users.only_root
@@ -505,7 +505,7 @@ def test_root_opens_no_message_catalogue_of_a_submission(name: str, value: str) 
             subprocess.run(trace, env=environment, check=True)
             return str(place) in (place / "trace").read_text("latin-1")
 
-        assert opened(env), "setpriv looks there where it is handed to it"
+        assert opened(env), "setpriv opens it without the prefix"
         assert not opened(process_environment(run))
 
 

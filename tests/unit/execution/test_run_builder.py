@@ -259,7 +259,7 @@ def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert made.build(job, 1).home == daemon_user_environment()["HOME"]
-    assert os.getcwd() == "/", "a shell would complain"
+    assert os.getcwd() == "/", "a shell prints an error in a removed directory"
     assert made.build(job, 1).home == daemon_user_environment()["HOME"]
 
 
