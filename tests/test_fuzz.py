@@ -141,7 +141,7 @@ def test_fuzzers_use_every_verb_and_option() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_session_is_the_same_for_the_same_name(kind: str) -> None:
-    one, again, other = (MAKER.make(name, kind, "tcp", "parse_stream", [1], 9) for name in ("a", "a", "b"))
+    one, again, other = (MAKER.make(name, kind, "tcp", "read", [1], 9) for name in ("a", "a", "b"))
     assert one == again != other
 
 
@@ -176,7 +176,7 @@ def test_playable_session_does_not_let_paused_jobs_run(data: bytes) -> None:
 
 def test_failed_session_is_saved_to_a_file_and_loaded(tmp_path: Path) -> None:
     sessions = [
-        Session("bytes", "tcp", "parse_stream", bytes(range(256)), (Cut(3, 0.5), Cut(200, 0.0)), "abort"),
+        Session("bytes", "tcp", "read", bytes(range(256)), (Cut(3, 0.5), Cut(200, 0.0)), "abort"),
         Session("grammar", "unix", "", b"PING\n"),
     ]
     save(tmp_path / "kept", sessions, "why")
@@ -184,9 +184,9 @@ def test_failed_session_is_saved_to_a_file_and_loaded(tmp_path: Path) -> None:
 
 
 def test_session_is_sent_in_its_pieces_behind_an_auth() -> None:
-    session = Session("bytes", "tcp", "parse_stream", b"PING\nAUTH {{token}}\n", (Cut(2, 0.5),))
+    session = Session("bytes", "tcp", "read", b"PING\nAUTH {{token}}\n", (Cut(2, 0.5),))
     pieces = [(0.0, b"AUTH r\r\n"), (0.0, b"PI"), (0.5, b"NG\nAUTH r\n")]
-    assert session.pieces({"parse_stream": "r", "admin": "a"}) == pieces
+    assert session.pieces({"read": "r", "admin": "a"}) == pieces
     assert session._replace(login="").pieces({"admin": "a"})[-1] == (0.5, b"NG\nAUTH a\n")
 
 

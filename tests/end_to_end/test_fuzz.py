@@ -35,7 +35,7 @@ def test_failed_session_is_replayed_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "failed.json"
     sessions = [
         Session("grammar", "unix", "", b"SUBMIT true\nPING\n"),
-        Session("bytes", "tcp", "parse_stream", b"SUBMIT true\nSTATUS 1\n", end="close"),
+        Session("bytes", "tcp", "read", b"SUBMIT true\nSTATUS 1\n", end="close"),
         Session("bytes", "tcp", "", b"\xff\xfd\x06GET /\r\n", end="abort"),
     ]
     save(file, sessions, "why")

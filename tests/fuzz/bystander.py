@@ -45,16 +45,16 @@ class Bystander:
 
     def run_once(self) -> None:
         """Send one request of each kind; fails if a reply is wrong."""
-        assert self._add("PING") == "OK"
-        word, _, job = self._add("SUBMIT --hold --label=bystander true").partition(" ")
+        assert self._request("PING") == "OK"
+        word, _, job = self._request("SUBMIT --hold --label=bystander true").partition(" ")
         assert word == "JOB_ID", (word, job)
         for verb, expected in (("STATUS", "STATUS"), ("SHOW", "JOB"), ("CANCEL", "STATUS"), ("REMOVE", "OK")):
-            reply = self._add(f"{verb} {job}")
+            reply = self._request(f"{verb} {job}")
             assert reply.split(" ")[0] == expected or reply.startswith(("ERROR GONE", "ERROR WRONG_STATE")), (
                 reply
             )
 
-    def _add(self, request: str) -> str:
+    def _request(self, request: str) -> str:
         began = time.perf_counter()
         reply = self._wire.ask(request)
         self.times[request.partition(" ")[0]].append(time.perf_counter() - began)

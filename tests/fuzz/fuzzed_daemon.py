@@ -16,7 +16,7 @@ from tests.fuzz.reply_checker import RuleBroken
 
 WAYS: dict[str, tuple[str, ...]] = {
     "unix": ("",),
-    "tcp": ("admin", "submit", "parse_stream", ""),
+    "tcp": ("admin", "submit", "read", ""),
     "tls": ("admin", "submit", ""),
     "raw": ("",),
 }
@@ -24,7 +24,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 
 ``raw`` is the TLS port, without TLS.
 """
-ROLES = ("admin", "submit", "parse_stream")
+ROLES = ("admin", "submit", "read")
 OVER_TLS = frozenset({"tls", "raw"})
 
 KEPT_JOBS = [
@@ -108,11 +108,11 @@ class FuzzedDaemon(Daemon):
         if wire.stats()["counters"]["started"] != self._started:
             raise RuleBroken("a job was started while everything is paused")
         for number in wire.schedules():
-            _add(wire, f"UNSCHEDULE {number}")
+            _request(wire, f"UNSCHEDULE {number}")
         for name, queue in wire.queues().items():
             if queue["paused"] or queue["slots"] is not None:
-                _add(wire, f"SET-QUEUE --slots=default -- {name}")
-                _add(wire, f"RESUME -- {name}")
+                _request(wire, f"SET-QUEUE --slots=default -- {name}")
+                _request(wire, f"RESUME -- {name}")
         _request_for_all(wire, "--status=PENDING,RUNNING", ("CANCEL", "WAIT"))
         _request_for_all(wire, "", ("REMOVE",))
         if left := wire.list():
@@ -124,14 +124,14 @@ class FuzzedDaemon(Daemon):
         wire = self.connect()
         if (jobs := wire.stats()["jobs"])["pending"] or wire.schedules():
             raise RuleBroken(f"nothing is pending or scheduled before the pause ends, but there are {jobs}")
-        _add(wire, "RESUME")
+        _request(wire, "RESUME")
         self.kept = [wire.submit(text) for text in KEPT_JOBS]
         for job in self.kept[:-_RUNNING]:
             wire.wait(job)
         running = self.kept[-_RUNNING:]
         wire.wait_running(*running)
         until(lambda: all(wire.show(job)["pid"] for job in running), "what runs to be counted as started")
-        _add(wire, "PAUSE")
+        _request(wire, "PAUSE")
         stats = wire.stats()
         self._started = stats["counters"]["started"]
         if self._connections is None:
@@ -139,7 +139,7 @@ class FuzzedDaemon(Daemon):
         wire.close()
 
 
-def _add(wire: Wire, request: str) -> None:
+def _request(wire: Wire, request: str) -> None:
     if (reply := wire.ask(request)).startswith("ERROR "):
         raise RuleBroken(f"{request} was answered {reply}")
 
