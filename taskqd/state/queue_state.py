@@ -58,14 +58,14 @@ class QueueState:
     delay queue; ``open`` then adds all at once, which is faster.
     """
 
-    def __init__(self, limits: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
+    def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
         self.jobs: dict[int, Job] = {}
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
         self.ahead = 0.0
-        self.queues = Queues(limits.queues)
+        self.queues = Queues(totals.queues)
         self.schedules = Schedules()
-        self.capacity = Capacity(limits, self.queues.limit)
+        self.capacity = Capacity(totals, self.queues.limit)
         self.ready_queue = ReadyQueue(self.capacity, self.queues.has_pause)
         self.dependencies = Dependencies()
         self.skips = Skips()
