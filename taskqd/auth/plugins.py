@@ -48,7 +48,7 @@ class PluginChecker:
         if failure.check(LoginFailed, CancelledError):
             return failure
         self._log.failure("the checker {name} of the setting auth failed", failure, name=self._name)
-        raise UnauthorizedLogin("that cannot be checked now; see the daemon's log")
+        raise UnauthorizedLogin("authentication is not possible now; see the daemon's log")
 
 
 def _convert_avatar_id(avatar_id: Any) -> bytes | tuple[()]:

@@ -136,7 +136,7 @@ def parse_options(verb: str, options: list[Option], table: Table) -> dict[str, A
     for name, text in options:
         option = table.get(name)
         if option is None:
-            raise BadRequest(f"--{name} is no option of {verb}{_list_options(verb, table)}")
+            raise BadRequest(f"--{name} is not an option of {verb}{_list_options(verb, table)}")
         field, parse = option.field, option.parse
         if field in values and name not in VARIABLE_OPTIONS:
             raise BadRequest(f"--{name} is given twice")

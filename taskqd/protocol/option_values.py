@@ -67,7 +67,7 @@ def parse_needs(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, _, amount = part.rpartition(":")
         if not is_name(name):
-            raise BadRequest(f"expected a resource and how much of it, such as gpu:1, not {part[:60]!r}")
+            raise BadRequest(f"expected a resource and its amount, such as gpu:1, not {part[:60]!r}")
         if name in needs:
             raise BadRequest(f"{name} is named twice; add the two up")
         needs[name] = parse_integer(amount, 1, MAX_NEED)

@@ -59,7 +59,7 @@ def parse_line(line: bytes) -> Request:
     try:
         _check_encoding(line)
         if verb not in VERBS:
-            raise UnknownCommand(f"{word[:40]!r} is no command of this server; HELP lists them")
+            raise UnknownCommand(f"{word[:40]!r} is not a command of this server; HELP lists them")
         row = VERBS[verb]
         argument = row.parse(row.usage, rest)
         has_secrets = verb == "SUBMIT" and argument.spec.secrets

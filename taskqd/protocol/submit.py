@@ -183,7 +183,9 @@ SET_OPTIONS: Mapping[str, OptionType] = {
 
 
 def _block_too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(f"--{name}={size} is more than the {MAX_BLOCK_SIZE} bytes that a block may have")
+    return TooLarge(
+        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
+    )
 
 
 def block_sizes(text: str) -> tuple[int, ...]:
@@ -238,9 +240,9 @@ def parse_submission(text: str) -> Submission:
         if values.get(name, 0) > MAX_BLOCK_SIZE:
             raise _block_too_large(name, values[name])
     if command and "script" in values:
-        raise BadRequest("a --script stands in place of the command; give one of them, not both")
+        raise BadRequest("--script replaces the command; give one of them")
     if not command.strip(" \t") and "script" not in values:
-        raise BadRequest("expected SUBMIT [options] <command>, but no command came")
+        raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
     if "delay" in values and "at" in values:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
     values["secrets"] = tuple(sorted(values.get("secrets", ())))
@@ -249,7 +251,7 @@ def parse_submission(text: str) -> Submission:
         raise BadRequest(f"{min(duplicates)} is given by --env and by --secret; give it once")
     dependencies = sum(len(values.get(field, ())) for field in ("after", "after_any", "after_fail"))
     if dependencies > MAX_DEPENDENCIES:
-        raise BadRequest(f"expected at most {MAX_DEPENDENCIES} jobs to come after, not {dependencies}")
+        raise BadRequest(f"expected up to {MAX_DEPENDENCIES} dependencies, not {dependencies}")
     return Submission(command, _make_spec(values))
 
 
@@ -260,7 +262,7 @@ def resolve_time(values: dict[str, Any]) -> None:
         if values.get("tz") is None:
             raise BadRequest(
                 f"expected a time with its offset from UTC, such as +01:00, not --at={at.isoformat()}; or "
-                "add --tz with the time zone in which clocks show that"
+                "add --tz with its time zone"
             )
         values["at"] = time_zones.at_or_after(at, time_zones.named(values["tz"]))[0]
 
@@ -271,7 +273,7 @@ def parse_schedule(text: str) -> ScheduleRequest:
     for name, _ in options:
         option = SUBMIT_OPTIONS.get(name)
         if option is not None and option.not_scheduled is not None:
-            raise BadRequest(f"--{name} is no option of SCHEDULE: {option.not_scheduled}")
+            raise BadRequest(f"--{name} is not an option of SCHEDULE: {option.not_scheduled}")
     values = parse_options("SCHEDULE", options, SCHEDULE_OPTIONS)
     fields = [option.field for option in _TIMING_OPTIONS.values()]
     timing = {field: values.pop(field) for field in fields if field in values}
@@ -280,7 +282,7 @@ def parse_schedule(text: str) -> ScheduleRequest:
             'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
         )
     if not command.strip(" \t"):
-        raise BadRequest("expected SCHEDULE --every=...|--cron=... [options] <command>, but no command came")
+        raise BadRequest("expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing")
     return ScheduleRequest(command=command, spec=_make_spec(values), **timing)
 
 

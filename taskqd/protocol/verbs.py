@@ -34,7 +34,7 @@ def _parse_help(usage: str, text: str) -> HelpRequest:
         return HelpRequest()
     verb = capitals(words[0])
     if verb not in VERBS:
-        raise BadRequest(f"{words[0][:40]!r} is no command of this server; HELP alone lists them")
+        raise BadRequest(f"{words[0][:40]!r} is not a command of this server; HELP alone lists them")
     return HelpRequest(verb=verb)
 
 

@@ -103,7 +103,7 @@ def test_refusal_does_not_repeat_or_store_the_secret(daemon: DaemonFactory) -> N
         assert VALUE.decode() not in reply
     for line in (f"SCHEDULE --every=1h {SECRET} true", f"SET {wire.submit('--hold true')} {SECRET}"):
         reply = wire.ask(line)
-        assert "--secret is no option of" in reply
+        assert "--secret is not an option of" in reply
         assert VALUE.decode() not in reply
     assert files_with(one.place, VALUE) == []
 

@@ -38,7 +38,7 @@ class QueryHandlers(HandlerGroup):
     @handles("LIST")
     def _list(self, client: IClient, request: ListRequest) -> Reply:
         if request.array is not None and self._queue_state.get(request.array).tasks is None:
-            raise WrongState(f"job {request.array} is no array, so it has no tasks")
+            raise WrongState(f"job {request.array} is not an array, so it has no tasks")
         return Deferred.fromCoroutine(send_lines(client, self._lines(client.principal, request)))
 
     def _lines(self, principal: Principal, request: ListRequest) -> Iterator[bytes | None]:

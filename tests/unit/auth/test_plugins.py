@@ -172,7 +172,7 @@ def test_avatar_id_may_be_text(site: Site) -> None:
 
 def test_failing_checker_refuses_and_is_logged(site: Site, logged_errors: LeakWatch) -> None:
     access = site.open(ROLES, [fixed(ZeroDivisionError())])
-    assert refused(access, "x:y") == "that cannot be checked now; see the daemon's log"
+    assert refused(access, "x:y") == "authentication is not possible now; see the daemon's log"
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 

@@ -150,7 +150,7 @@ READ = [
     ('--env=_a1="x y"', {"env": {"_a1": "x y"}}),
 ]
 REFUSED = [
-    ("--size=3", "--size is no option of VERB, which takes --count --name --loud --env"),
+    ("--size=3", "--size is not an option of VERB, which takes --count --name --loud --env"),
     ("--count", "--count needs a value"),
     ("--name", "--name needs a value"),
     ("--env", "--env needs a value"),
@@ -183,13 +183,13 @@ def test_parse_options_names_the_refused_option(text: str, part: str) -> None:
 
 
 def test_parse_options_says_that_a_verb_takes_none() -> None:
-    with pytest.raises(BadRequest, match="--x is no option of PING, which takes none"):
+    with pytest.raises(BadRequest, match="--x is not an option of PING, which takes none"):
         parse_options("PING", [Option("x", None)], {})
 
 
 def test_parse_options_refers_to_help_if_there_are_many() -> None:
     table = {letter: OptionType(letter, str) for letter in "abcdefghijklm"}
-    with pytest.raises(BadRequest, match="--x is no option of VERB; HELP VERB lists those that it takes"):
+    with pytest.raises(BadRequest, match="--x is not an option of VERB; HELP VERB lists those that it takes"):
         parse_options("VERB", [Option("x", None)], table)
 
 

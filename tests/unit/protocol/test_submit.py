@@ -140,12 +140,12 @@ ACCEPTED = [
     (f"--stdin={MAX_BLOCK_SIZE} cat", Submission("cat", Spec(stdin=MAX_BLOCK_SIZE))),
 ]
 REFUSED = [
-    ("", BadRequest, "no command came"),
-    ("   ", BadRequest, "no command came"),
-    ("--retries=1", BadRequest, "no command came"),
-    ("--", BadRequest, "no command came"),
+    ("", BadRequest, "the command is missing"),
+    ("   ", BadRequest, "the command is missing"),
+    ("--retries=1", BadRequest, "the command is missing"),
+    ("--", BadRequest, "the command is missing"),
     ("--script=5 true", BadRequest, "give one of them"),
-    ("--bogus=1 true", BadRequest, "--bogus is no option of SUBMIT"),
+    ("--bogus=1 true", BadRequest, "--bogus is not an option of SUBMIT"),
     ("--timeout true", BadRequest, "--timeout needs a value"),
     ("--timeout=0 true", BadRequest, "--timeout: expected a duration above 0"),
     ("--timeout=soon true", BadRequest, "--timeout: expected a duration such as"),
@@ -179,11 +179,11 @@ REFUSED = [
     (
         "--need=gpu true",
         BadRequest,
-        "--need: expected a resource and how much of it, such as gpu:1, not 'gpu'",
+        "--need: expected a resource and its amount, such as gpu:1, not 'gpu'",
     ),
-    ("--need= true", BadRequest, "--need: expected a resource and how much"),
-    ("--need=:1 true", BadRequest, "--need: expected a resource and how much"),
-    ("--need=gpu:1, true", BadRequest, "--need: expected a resource and how much"),
+    ("--need= true", BadRequest, "--need: expected a resource and its amount"),
+    ("--need=:1 true", BadRequest, "--need: expected a resource and its amount"),
+    ("--need=gpu:1, true", BadRequest, "--need: expected a resource and its amount"),
     ("--need=gpu:0 true", BadRequest, "--need: expected a whole number from 1"),
     ("--need=gpu:x true", BadRequest, "--need: expected a whole number from 1"),
     ("--need=gpu:1,gpu:1 true", BadRequest, "--need: gpu is named twice"),
@@ -221,8 +221,8 @@ REFUSED = [
     ("--overlap true", BadRequest, "--overlap is an option of SCHEDULE"),
     ("--max-output=999999999999999G true", BadRequest, "--max-output: expected a size"),
     ("--stdin=1x cat", BadRequest, "--stdin: expected a whole number"),
-    (f"--stdin={MAX_BLOCK_SIZE + 1} cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
-    (f"--script={MAX_SKIPPED_BLOCK}", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
+    (f"--stdin={MAX_BLOCK_SIZE + 1} cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
+    (f"--script={MAX_SKIPPED_BLOCK}", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
 ]
 
 
@@ -310,7 +310,7 @@ def test_parse_submission_refuses_more_than_1000_dependencies(counts: tuple[int,
         ]
         return " ".join([*given, "true"])
 
-    with pytest.raises(BadRequest, match="expected at most 1000 jobs to come after, not 1001"):
+    with pytest.raises(BadRequest, match="expected up to 1000 dependencies, not 1001"):
         parse_submission(line(counts))
     most = max(counts)
     parse_submission(line(tuple(count - (count == most) for count in counts)))
@@ -343,8 +343,8 @@ SCHEDULED = [
 NOT_SCHEDULED = [
     ("true", "expected either --every=<duration> or --cron="),
     ('--every=1h --cron="* * * * *" true', "expected either --every=<duration> or --cron="),
-    ("--every=1h", "no command came"),
-    ("--every=1h  --  ", "no command came"),
+    ("--every=1h", "the command is missing"),
+    ("--every=1h  --  ", "the command is missing"),
     ("--every=0.5 true", "--every: expected a duration of at least 1 s"),
     ("--every=often true", "--every: expected a duration"),
     ("--cron=hourly true", "--cron: expected the 5 fields of a cron expression"),
@@ -352,15 +352,15 @@ NOT_SCHEDULED = [
     ('--cron="60 0 * * *" true', "--cron: expected"),
     ('--cron="0 0 31 2 *" true', "--cron: "),
     ("--every=1h --overlap=1 true", "--overlap: takes no value"),
-    ("--every=1h --key=k true", "--key is no option of SCHEDULE: each of its jobs"),
-    ("--every=1h --stdin=5 cat", "--stdin is no option of SCHEDULE: a schedule keeps no blocks"),
-    ("--every=1h --script=5", "--script is no option of SCHEDULE: a schedule keeps no blocks"),
-    ("--every=1h --secret=A=1 true", "--secret is no option of SCHEDULE: a schedule keeps nothing but"),
-    ("--every=1h --delay=5 true", "--delay is no option of SCHEDULE: --every or --cron says when"),
-    ("--every=1h --at=5 true", "--at is no option of SCHEDULE: --every or --cron says when"),
-    ("--every=1h --hold true", "--hold is no option of SCHEDULE: --every or --cron says when"),
-    ("--every=1h --after-any=5 true", "--after-any is no option of SCHEDULE: its jobs come after"),
-    ("--every=1h --bogus true", "--bogus is no option of SCHEDULE; HELP SCHEDULE lists"),
+    ("--every=1h --key=k true", "--key is not an option of SCHEDULE: each of its jobs"),
+    ("--every=1h --stdin=5 cat", "--stdin is not an option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --script=5", "--script is not an option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --secret=A=1 true", "--secret is not an option of SCHEDULE: a schedule keeps nothing but"),
+    ("--every=1h --delay=5 true", "--delay is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --at=5 true", "--at is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --hold true", "--hold is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --after-any=5 true", "--after-any is not an option of SCHEDULE: its jobs come after"),
+    ("--every=1h --bogus true", "--bogus is not an option of SCHEDULE; HELP SCHEDULE lists"),
 ]
 
 
@@ -420,9 +420,9 @@ LOST = [
     ("--Bogus --script=5", BadRequest, "expected an option"),
     ("--stdin=5 --stdin=5 cat", BadRequest, "--stdin is given twice"),
     ("--script=1 --stdin=x", BadRequest, "--stdin needs the number of bytes"),
-    (f"--stdin={MAX_SKIPPED_BLOCK + 1} cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
-    ("--stdin=" + "9" * 18 + " cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
-    ("--stdin=" + "9" * 60000 + " cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
+    (f"--stdin={MAX_SKIPPED_BLOCK + 1} cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
+    ("--stdin=" + "9" * 18 + " cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
+    ("--stdin=" + "9" * 60000 + " cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
 ]
 
 
@@ -473,7 +473,7 @@ def test_time_without_offset_is_local_to_the_given_zone(words: str, at: str) -> 
 @pytest.mark.parametrize(
     "words, part",
     [
-        ("--at=2026-03-29T02:30", "add --tz with the time zone"),
+        ("--at=2026-03-29T02:30", "add --tz with its time zone"),
         ("--at=2026-02-30T02:30 --tz=UTC", "there is no such day or time"),
         ("--tz=Mars/Olympus", "expected a time zone that this machine knows"),
         ("--tz=../../etc/passwd", "expected a time zone that this machine knows"),

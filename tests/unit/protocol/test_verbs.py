@@ -50,23 +50,23 @@ LIMITS = [
 """The limits of docs/protocol.md, and that of a block."""
 
 REFUSED = [
-    ("", "UNKNOWN_COMMAND", "'' is no command"),
-    ("EXPLODE 5", "UNKNOWN_COMMAND", "'EXPLODE' is no command"),
-    ("STATUS5", "UNKNOWN_COMMAND", "is no command"),
-    ("\u017ftatus 5", "UNKNOWN_COMMAND", "is no command"),
-    ("SUBM\u0131T true", "UNKNOWN_COMMAND", "is no command"),
-    ("\ufeffPING", "UNKNOWN_COMMAND", "is no command"),
-    ("--", "UNKNOWN_COMMAND", "is no command"),
-    ("x" * 60000, "UNKNOWN_COMMAND", "is no command"),
-    ("SETQUEUE q --slots=2", "UNKNOWN_COMMAND", "is no command"),
-    ("SUBMIT", "BAD_REQUEST", "no command came"),
+    ("", "UNKNOWN_COMMAND", "'' is not a command"),
+    ("EXPLODE 5", "UNKNOWN_COMMAND", "'EXPLODE' is not a command"),
+    ("STATUS5", "UNKNOWN_COMMAND", "is not a command"),
+    ("\u017ftatus 5", "UNKNOWN_COMMAND", "is not a command"),
+    ("SUBM\u0131T true", "UNKNOWN_COMMAND", "is not a command"),
+    ("\ufeffPING", "UNKNOWN_COMMAND", "is not a command"),
+    ("--", "UNKNOWN_COMMAND", "is not a command"),
+    ("x" * 60000, "UNKNOWN_COMMAND", "is not a command"),
+    ("SETQUEUE q --slots=2", "UNKNOWN_COMMAND", "is not a command"),
+    ("SUBMIT", "BAD_REQUEST", "the command is missing"),
     ("SUBMIT --retries=x true", "BAD_REQUEST", "--retries: expected a whole number"),
     ("SUBMIT --after=9999999999999999999 true", "NO_SUCH_JOB", "there is no job"),
     ("SCHEDULE true", "BAD_REQUEST", "expected either --every"),
-    ("HELP EXPLODE", "BAD_REQUEST", "'EXPLODE' is no command"),
+    ("HELP EXPLODE", "BAD_REQUEST", "'EXPLODE' is not a command"),
     ("HELP PING PING", "BAD_REQUEST", "expected HELP [verb]"),
-    ("HELP --all", "BAD_REQUEST", "--all is no option of HELP"),
-    ("HELP \u017ftatus", "BAD_REQUEST", "is no command"),
+    ("HELP --all", "BAD_REQUEST", "--all is not an option of HELP"),
+    ("HELP \u017ftatus", "BAD_REQUEST", "is not a command"),
 ]
 SECRETS = [
     (
@@ -103,7 +103,7 @@ def test_parse_line_returns_secrets_apart_from_the_spec(line: str, secret: bytes
 @pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
 def test_parse_line_refuses_secrets_of_other_verbs_without_repeating_them(line: str) -> None:
     request = parse_line(line.encode())
-    assert f"--secret is no option of {request.verb}" in str(request.error)
+    assert f"--secret is not an option of {request.verb}" in str(request.error)
     assert "hunter2" not in f"{request.error} {request.argument}"
 
 
