@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
-from taskqd.protocol import parser, replies, telnet
+from taskqd.protocol import parser, replies
+from taskqd.protocol.telnet import IAC
 from taskqd.server.block_receiver import BlockReceiver
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.connection_state import ALLOWED, TRANSITIONS, ConnectionEvent, ConnectionState
@@ -33,6 +34,7 @@ from taskqd.server.plain_submissions import read_plain_submissions, starts_plain
 from taskqd.server.reply_writer import ReplyWriter
 from taskqd.server.request_memory import ConnectionMemory
 from taskqd.server.submit_batching import SubmitBatcher
+from taskqd.server.telnet_filter import TelnetFilter
 from taskqd.server.time_slices import TimeSlices
 from taskqd.server.transport import (
     IClientTransport,
@@ -53,13 +55,9 @@ LINES_PER_TURN = 250
 """Lines and pieces of blocks that are read from one connection in one turn of the reactor."""
 LINES_PER_CLOCK_CHECK = 8
 LONG_LINE = 256
-"""Whether the time slice is used up is checked after this many lines, and after each line of this many
-bytes.
-"""
+"""The time slice is checked after this many lines, and after each line of at least this many bytes."""
 MAX_FRAMED_BYTES = 65_536
 """Bytes handed to LineReceiver in one call: it copies the rest of its buffer for each line."""
-
-_LINE_START_IAC = b"\n" + bytes([telnet.IAC])
 
 
 @implementer(IClient, IHalfCloseableProtocol, IHandshakeListener)
@@ -97,11 +95,10 @@ class Connection(LineReceiver):
         self._pipeline = RequestPipeline(
             router, submit_batcher, self, self._flow, self._on_progress, self._blocks.release, memory
         )
-        self._writer: ReplyWriter
+        self._writer: ReplyWriter  # this and the filter are made with the transport
+        self._telnet: TelnetFilter
         self._max_line = connection_limits.limits.line
-        self.MAX_LENGTH = (
-            self._max_line + 1
-        )  # LineReceiver counts the CR as well; lineReceived checks exactly
+        self.MAX_LENGTH = self._max_line + 1  # with a CR; lineReceived checks the line without it
         self._is_framing = False
         self._is_first_line = True
         self._lines_left = LINES_PER_TURN
@@ -122,6 +119,7 @@ class Connection(LineReceiver):
             on_paused=self._update_flow,
             on_resumed=self._on_replies_read,
         )
+        self._telnet = TelnetFilter(self._writer.send_between_lines, lambda: self.paused)
         self._on_opened(self)
         self._limits.opened(self)
         set_socket_options(self.transport)
@@ -196,10 +194,10 @@ class Connection(LineReceiver):
         position, is_line_start = 0, True
         while position < len(data) and not self.paused:
             if is_line_start and self.line_mode:
-                if data[position] == telnet.IAC:
-                    position = self._remove_telnet(data, position)
-                    if position == len(data) or data[position] == telnet.IAC:
-                        break  # the last sequence is incomplete, or reading has paused
+                if data[position] == IAC:
+                    position = self._telnet.skip(data, position)
+                    if position == len(data) or data[position] == IAC:
+                        break
                 if starts_plain_submission(data, position):
                     start, position = position, self._enqueue_plain_submissions(data, position)
                     if position != start:
@@ -217,26 +215,10 @@ class Connection(LineReceiver):
             flow.yield_to_reactor()
 
     def _piece_end(self, data: bytes, start: int) -> int:
-        """Return where the piece ends that the framing gets next.
-
-        A piece never extends over the start of a line that begins with a telnet sequence, unless a block
-        does.
-        """
+        """Return where the piece ends that the framing gets next."""
         if not self.line_mode:
             return start + self._blocks.wanted
-        end = start + MAX_FRAMED_BYTES
-        telnet_at = data.find(_LINE_START_IAC, start, end)
-        return end if telnet_at < 0 else telnet_at + 1
-
-    def _remove_telnet(self, data: bytes, position: int) -> int:
-        """Answer the telnet sequences at the start of a line, and return where they end."""
-        while position < len(data) and data[position] == telnet.IAC and not self.paused:
-            sequence = telnet.parse_sequence(data, position)
-            if sequence is None:
-                break
-            self._writer.send_between_lines(sequence.answer)
-            position = sequence.end
-        return position
+        return self._telnet.find_next(data, start, start + MAX_FRAMED_BYTES)
 
     def _enqueue_plain_submissions(self, data: bytes, position: int) -> int:
         submissions, end = read_plain_submissions(data, position, self._max_line, self._lines_left)
