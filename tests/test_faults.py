@@ -20,7 +20,7 @@ from taskqd.storage.journal.segments import JournalEnd
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool.output_stream import OutputStream
 from taskqd.storage.spool.spool import Spool
-from tests.fakes.filesystem import LOOKS
+from tests.fakes.filesystem import CHECKS
 from tests.support import faults as sweep_module
 from tests.support.faults import NO_FAULT, Fault, FaultyFilesystem, Mode, RuleViolation, faults, run_scenario
 from tests.support.journals import run_bounded, sweep
@@ -35,7 +35,7 @@ def test_run_without_a_fault_makes_every_call_and_command() -> None:
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
     assert set(scenario.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
     assert (
-        set(scenario.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - LOOKS
+        set(scenario.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - CHECKS
     )
     assert scenario.faulty.calls.count("rename") > 1, "the run has no snapshot"
     assert scenario.faulty.calls.count("create") > 15, "the run has too few segments"

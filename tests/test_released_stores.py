@@ -1,4 +1,4 @@
-"""A store of each released version is opened by this one, and everything in it is as it was.
+"""The store of each released version can be opened by this one, with all its jobs.
 
 ``tests/stores/VERSION`` was made by that version's daemon (``tests/stores/make.py``) and never changes.
 """
@@ -48,7 +48,7 @@ JOBS: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     10: ((Status.PENDING, Reason.RETRYING, 1, None), (b"", b"")),
     11: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
 }
-"""What is in the store of every version; job 8 was removed."""
+"""Jobs of all stores; job 8 was removed."""
 
 SINCE_0_2: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     **JOBS,
@@ -63,14 +63,14 @@ SINCE_0_2: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     18: ((Status.COMPLETED, None, 1, 0), (b"sorry\n", b"")),
     22: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
 }
-"""What is in the stores that know arrays: 13 is one; 19, which was removed, was another."""
+"""Jobs of the stores since version 0.2; 13 is an array, and so was 19, which was removed."""
 
 
 SINCE_0_3: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     **SINCE_0_2,
     23: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
 }
-"""What is in the stores that know secrets."""
+"""Jobs of the stores since version 0.3, with a job that has secrets."""
 
 
 SINCE_0_5: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
@@ -80,7 +80,7 @@ SINCE_0_5: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     26: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
     27: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
 }
-"""What is in the stores that know time zones, clocks that were set and starts that were taken back."""
+"""Jobs of the stores since version 0.5, with time zones, clock jumps and void starts."""
 
 
 BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
@@ -93,7 +93,7 @@ def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]
 
 
 class Site:
-    """A copy of a store, opened by what taskqd is now."""
+    """A copy of a store, opened by this version."""
 
     def __init__(self, state: Path, version: str = "") -> None:
         self.state = state

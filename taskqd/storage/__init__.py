@@ -1,1 +1,1 @@
-"""What is on disk: the journal of events, and the spool of input and output."""
+"""Data on disk: the journal of events, and the spool of input and output."""

@@ -1,4 +1,4 @@
-"""Clocks and threads that a test moves: no test waits for time."""
+"""Clocks and threads that a test controls, so that no test waits for time."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,23 +14,23 @@ from taskqd.storage.interfaces import ICommitReactor
 from tests.fakes.deferreds import Value, result_of
 
 START = 1_700_000_000.0
-"""The fakes' time of day begins here, in seconds since the epoch."""
+"""The initial time of day, in seconds since the epoch."""
 
 
 MONOTONIC = 1_000.0
-"""Their monotonic clock begins here, in seconds."""
+"""The initial monotonic clock, in seconds."""
 
 
 BOOT = 5_000.0
-"""Their boot clock begins here, in seconds since the machine was started."""
+"""The initial boot clock, in seconds since the machine was started."""
 
 
 TURN_TIMEOUT = 10.0
-"""A test waits for so many seconds for another thread before it fails."""
+"""Seconds that a test waits for another thread before it fails."""
 
 
 class FakeClocks(Clock, Clocks):
-    """The clocks of the daemon in the test's hands: `advance` moves all three."""
+    """The clocks of the daemon; `advance` moves all three."""
 
     def __init__(self, time_of_day: float = START, boot: float = BOOT) -> None:
         Clock.__init__(self)
@@ -46,26 +46,26 @@ class FakeClocks(Clock, Clocks):
         return self._read_boot() + self._boot_time
 
     def set_time(self, time_of_day: float) -> None:
-        """Set the time of day, as a person or NTP does; the two other clocks do not move."""
+        """Set the time of day, as a user or NTP does; the other clocks do not move."""
         self._boot_time = time_of_day - self._read_boot()
 
     def suspend(self, seconds: float) -> None:
-        """Suspend the machine for a time: the monotonic clock stands still."""
+        """Suspend the machine: the monotonic clock does not advance."""
         self._suspended += seconds
 
 
 def clock() -> FakeClocks:
-    """Return clocks of which the time of day is START."""
+    """Return clocks at the time of day START."""
     return FakeClocks()
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
-    """Run a blocking function at once, in the place of another thread."""
+    """Run a blocking function at once, in this thread."""
     return maybeDeferred(function, *args)
 
 
 class Threads:
-    """A thread pool in the test's hands: what is handed over waits until ``run``."""
+    """A thread pool whose calls wait until `run`."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
@@ -76,7 +76,7 @@ class Threads:
         return done
 
     def run(self) -> None:
-        """Run all that waits, and what comes of it."""
+        """Run all waiting calls, also those that they add."""
         while self.waiting:
             self.waiting.pop(0)()
 
@@ -87,7 +87,7 @@ def _chain(first: "Deferred[Any]", second: "Deferred[Any]") -> None:
 
 @implementer(ICommitReactor)
 class ThreadReactor(FakeClocks):
-    """A clock to which another thread can hand calls; they are made when the test lets it turn."""
+    """A clock with calls from other threads, which `turn` makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,11 +102,11 @@ class ThreadReactor(FakeClocks):
         self._calls.put(partial(callable, *args, **kwargs))
 
     def turn(self) -> None:
-        """Make the next call that another thread asks for, waiting until there is one."""
+        """Make the next call from another thread; waits for one."""
         self._calls.get(timeout=TURN_TIMEOUT)()
 
     def until(self, deferred: "Deferred[Value]") -> Value:
-        """Turn until a Deferred has fired, and return its result or raise its error."""
+        """Call `turn` until a Deferred has fired; return its result or raise its error."""
         fired: list[Any] = []
 
         def remember(result: Any) -> Any:

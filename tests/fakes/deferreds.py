@@ -1,4 +1,4 @@
-"""What a Deferred has fired with."""
+"""Results of Deferreds that have fired."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 def result_of(deferred: "Deferred[Value]") -> Value:
-    """Return what a Deferred has fired with; fails the test where it has not, or with an error."""
+    """Return the result of a Deferred; fails the test if it has not fired, raises its error."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     assert results, "the Deferred has not fired"
@@ -20,7 +20,7 @@ def result_of(deferred: "Deferred[Value]") -> Value:
 
 
 def error_of(deferred: "Deferred[Any]") -> BaseException:
-    """Return the error with which a Deferred has fired."""
+    """Return the error of a Deferred that has failed."""
     results: list[Any] = []
     deferred.addBoth(results.append)
     assert results, "the Deferred has not fired"
@@ -29,5 +29,5 @@ def error_of(deferred: "Deferred[Any]") -> BaseException:
 
 
 def begin(coroutine: "Coroutine[Deferred[Any], Any, Value]") -> "Deferred[Value]":
-    """Return the Deferred of a coroutine, which begins at once."""
+    """Start a coroutine and return its Deferred."""
     return Deferred.fromCoroutine(coroutine)

@@ -15,7 +15,7 @@ from taskqd.storage.interfaces import IOutputWriter, ISpool
 
 @implementer(IOutputWriter)
 class FakeOutputWriter:
-    """Keeps what it is given; ``close`` gives it back, or the test's error, once the test lets it."""
+    """Keeps output in memory; `close` returns it, or the test's error, once ``closing`` has fired."""
 
     def __init__(self, attempt: int = 1) -> None:
         self.attempt = attempt
@@ -30,8 +30,8 @@ class FakeOutputWriter:
     def write(self, stream: int, data: bytes) -> None:
         assert not self.is_closed
         self.data[stream] += data
-        for follower in tuple(self.observers):
-            follower()
+        for observer in tuple(self.observers):
+            observer()
 
     def set_callbacks(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
         self.on_backpressure, self.on_failure = choked, failed
@@ -49,7 +49,7 @@ class FakeOutputWriter:
 
 @implementer(ISpool)
 class FakeSpool:
-    """What jobs print, in memory. ``on_disk`` has by (job, attempt) what a crash has left there."""
+    """A spool in memory; ``leftovers`` has by (job, attempt) the output that a crash has left."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, dict[str, bytes]] = {}
@@ -87,18 +87,18 @@ class FakeSpool:
     def open_output(self, job_id: int, attempt: int, limit: int) -> FakeOutputWriter:
         assert job_id not in self.writers, "the attempt before was not released"
         self.limits[job_id] = limit
-        recording = self.writers[job_id] = FakeOutputWriter(attempt)
-        recording.observers = self.observers[job_id]
-        self._tell(job_id)
-        return recording
+        writer = self.writers[job_id] = FakeOutputWriter(attempt)
+        writer.observers = self.observers[job_id]
+        self._notify(job_id)
+        return writer
 
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         self.observers[job_id].append(on_output)
         return partial(self.observers[job_id].remove, on_output)
 
-    def _tell(self, job_id: int) -> None:
-        for follower in tuple(self.observers[job_id]):
-            follower()
+    def _notify(self, job_id: int) -> None:
+        for observer in tuple(self.observers[job_id]):
+            observer()
 
     def output_on_disk(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         stdout, stderr = self.leftovers.get((job_id, attempt), (b"", b""))
@@ -139,4 +139,4 @@ class FakeSpool:
         self.closed_attempts.append(job_id)
         self.writers.pop(job_id, None)
         self.percentages.pop(job_id, None)
-        self._tell(job_id)
+        self._notify(job_id)

@@ -1,9 +1,7 @@
-"""Make a store of this version for ``tests/test_released_stores.py``, once a release.
+"""Makes a store of this version for ``tests/test_released_stores.py``, once per release.
 
-``python -m tests.stores.make`` makes it.
-
-A real daemon does it, in two runs, with a snapshot between them. It is written to ``tests/stores/VERSION``,
-where an older one must not be: a released format is kept as it was.
+``python -m tests.stores.make`` runs a real daemon several times, with a snapshot in between, and writes its
+store to ``tests/stores/VERSION``. A store that exists there is not replaced: released formats do not change.
 """
 
 import os
@@ -22,11 +20,11 @@ HERE = Path(__file__).parent
 
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-"""Debian's package faketime."""
+"""From Debian's package faketime."""
 
 
 class Daemon:
-    """twistd with one slot on a state directory; its time of day is ``ahead`` by what that file says."""
+    """twistd with one slot on a state directory; the file ``ahead`` has the offset of its time of day."""
 
     def __init__(self, state: Path, ahead: Path | None = None) -> None:
         self.socket = state / "s"
@@ -70,7 +68,7 @@ class Daemon:
 
 
 def make(state: Path) -> None:
-    """Let a daemon live through all that a journal can tell."""
+    """Run daemons that record every kind of event."""
     daemon = Daemon(state)
     daemon.ask(b"SUBMIT --key=first --label=hello echo hello", b"WAIT 1")
     daemon.ask(b"SUBMIT seq 1 3000", b"WAIT 2")
@@ -105,7 +103,7 @@ def make(state: Path) -> None:
 
 
 def _use_queues(daemon: Daemon) -> None:
-    """What version 0.2.0 brought: order, queues, arrays, dependencies, schedules."""
+    """Features of version 0.2.0: order, queues, arrays, dependencies, schedules."""
     daemon.ask(b"CANCEL 10", b"WAIT 10", b"WAIT 11")
     daemon.ask(
         b"SUBMIT --hold --queue=q true", b'SET 12 --priority=5 --label="a b"', b"RELEASE 12", b"WAIT 12"
@@ -118,19 +116,19 @@ def _use_queues(daemon: Daemon) -> None:
 
 
 def _have_secrets(daemon: Daemon) -> None:
-    """What version 0.3.0 brought: from where somebody asks, and secrets."""
+    """Features of version 0.3.0: origins and secrets."""
     daemon.ask(b"SUBMIT --hold --secret=KEY=value --key=again true")
 
 
 def _have_zones(daemon: Daemon) -> None:
-    """What version 0.5.0 brought: time zones, and directories whose names are no text."""
+    """Features of version 0.5.0: time zones, and directories whose names are not UTF-8."""
     daemon.ask(b"SUBMIT --hold --at=2030-03-31T02:30 --tz=Europe/Berlin true")
     daemon.ask(b'SCHEDULE --cron="30 4 * * *" --tz=Australia/Lord_Howe true')
     daemon.ask(b'SUBMIT --hold --cwd="/tmp/\\xff" true')
 
 
 def _set_the_clock(daemon: Daemon, ahead: Path) -> None:
-    """Since 0.5.0: set the time of day by an hour while a delay counts, and wait for the record of that."""
+    """Feature of version 0.5.0: set the time of day by an hour during a delay, and wait for its record."""
     daemon.ask(b"SUBMIT --delay=36500d true")
     ahead.write_text("+3600")
     while b'"type":"clocked"' not in b"".join(path.read_bytes() for path in _segments(ahead.parent)):
@@ -142,7 +140,7 @@ def _segments(state: Path) -> list[Path]:
 
 
 def _lack_descriptors(daemon: Daemon) -> None:
-    """Since 0.5.0: a start for which the machine has no descriptor is taken back, and made again."""
+    """Feature of version 0.5.0: a start without a descriptor is voided and repeated."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(daemon.socket))
         before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
@@ -158,10 +156,10 @@ def _lack_descriptors(daemon: Daemon) -> None:
 
 
 def main() -> None:
-    """Make it where it belongs."""
+    """Write the store of this version."""
     target = HERE / __version__
     if target.exists():
-        sys.exit(f"{target} is there, and is not to be made again")
+        sys.exit(f"{target} exists; released stores are not replaced")
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory)
         make(state)

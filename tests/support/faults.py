@@ -62,7 +62,7 @@ from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
 from tests.fakes.deferreds import begin
 from tests.fakes.engine import ACTOR
-from tests.fakes.filesystem import LOOKS
+from tests.fakes.filesystem import CHECKS
 from tests.fakes.processes import run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
@@ -82,7 +82,7 @@ KEPT = 12
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
 """Errors that a command may return after an earlier one was refused."""
 
-_CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - LOOKS
+_CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - CHECKS
 _WRITES = frozenset({"write", "write_at"})
 _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 

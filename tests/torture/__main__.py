@@ -1,4 +1,4 @@
-"""bin/torture: kill the daemon again and again while clients work, and hold every answer against a model."""
+"""bin/torture: kill the daemon repeatedly while clients work, and check every reply against a model."""
 
 import argparse
 import random
@@ -12,9 +12,9 @@ from tests.torture.campaign import Limits, torture
 def main() -> int:
     """Read the command line and return the exit code: 0 if every rule held, 1 if one was broken."""
     parser = argparse.ArgumentParser(prog="bin/torture", description=__doc__)
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes (1, or none with --kills)")
-    parser.add_argument("--kills", type=int, help="stop after so many kills")
-    parser.add_argument("--seed", type=int, help="make the decisions of an earlier run (a new seed)")
+    parser.add_argument("--minutes", type=float, help="minutes to run (default 1, or no limit with --kills)")
+    parser.add_argument("--kills", type=int, help="number of kills to run")
+    parser.add_argument("--seed", type=int, help="the seed of an earlier run, to repeat its decisions")
     arguments = parser.parse_args()
     minutes, kills = arguments.minutes, arguments.kills
     if minutes is None and kills is None:

@@ -1,4 +1,4 @@
-"""A campaign: clients at work, and a daemon that is killed whenever it is least convenient."""
+"""A campaign: clients work, and the daemon is killed at critical moments."""
 
 import json
 import os
@@ -32,27 +32,27 @@ from tests.torture.victim import Victim
 CLIENTS = 8
 SLOTS = 6
 PAGE = 500
-TELL_EVERY = 5.0
-SNAPSHOT_PATIENCE = 1.5
-LONGEST_LIFE = 0.6
-REPLAY_EVERY = 10
-"""Every so many kills the journal is replayed while no daemon runs."""
+PROGRESS_INTERVAL = 5.0
+SNAPSHOT_TIMEOUT = 1.5
+MAX_UPTIME = 0.6
+REPLAY_INTERVAL = 10
+"""Kills between two replays of the journal while no daemon runs."""
 
-STOPPED = "stopped in good order"
-"""An end of the daemon that is no kill."""
+STOPPED = "stopped by SIGTERM"
+"""An end of the daemon that is not a kill."""
 
 
 class Limits(NamedTuple):
-    """When a campaign has had enough: seconds, kills, or both."""
+    """When a campaign ends: after some seconds, some kills, or both."""
 
     seconds: float | None
     kills: int | None
 
 
 class Campaign:
-    """Kills until the limits are reached, then lets all jobs end, and looks at everything once more.
+    """Kills until the limits are reached, then lets all jobs end, and checks everything once more.
 
-    ``run`` raises Broken, or whatever else went wrong; ``tell`` takes a line of progress now and then.
+    `run` raises Broken or another error; ``tell`` is called with a line of progress periodically.
     """
 
     def __init__(self, place: Path, seed: int, limits: Limits, tell: Callable[[str], object]) -> None:
@@ -77,7 +77,7 @@ class Campaign:
             )
             for number in range(CLIENTS)
         ]
-        self._began = self._told = time.monotonic()
+        self._began = self._last_progress = time.monotonic()
         self._startup = 0.35
 
     @property
@@ -85,7 +85,7 @@ class Campaign:
         return self.kinds.total() - self.kinds[STOPPED]
 
     def summary(self) -> str:
-        """Return a line about what has been done so far."""
+        """Return a line with the progress."""
         ways = ", ".join(f"{count} {way}" for way, count in sorted(self.kinds.items()))
         seconds, model = time.monotonic() - self._began, self._model
         return (
@@ -100,7 +100,7 @@ class Campaign:
             for client in self._clients:
                 client.stop()
             if self._daemon.is_running:
-                self._daemon.kill()  # so that what is kept is what was found
+                self._daemon.kill()  # keeps the files as they were found
             self._daemon.close()
 
     def _run(self) -> None:
@@ -108,8 +108,8 @@ class Campaign:
             client.start()
         while not self._is_enough():
             self._cycle()
-            if time.monotonic() > self._told + TELL_EVERY:
-                self._told = time.monotonic()
+            if time.monotonic() > self._last_progress + PROGRESS_INTERVAL:
+                self._last_progress = time.monotonic()
                 self._tell(self.summary())
         self._start()
         self._finish()
@@ -119,13 +119,13 @@ class Campaign:
         is_over = seconds is not None and time.monotonic() > self._began + seconds
         return is_over or (kills is not None and self.kills >= kills)
 
-    # one life of the daemon
+    # one run of the daemon
 
     def _cycle(self) -> None:
         self._chance.choices(list(_WAYS), list(_WAYS.values()))[0](self)
 
     def _live(self) -> None:
-        """Start it, and mostly look at everything before it is killed."""
+        """Start the daemon, and usually check all jobs."""
         self._start()
         if self._chance.random() < 0.7:
             self._audit()
@@ -135,7 +135,7 @@ class Campaign:
         return self._daemon.begin()
 
     def _start(self) -> None:
-        """Start, and look at once whether anything is left of the time before."""
+        """Start the daemon, and check that no processes are left of the run before."""
         began = self._launch()
         self._daemon.wait_for_answer()
         took = time.monotonic() - began
@@ -152,7 +152,7 @@ class Campaign:
         self._daemon.wait_for_end()
         self.kinds[way] += 1
         self._check_all_is_well()
-        if self.kills % REPLAY_EVERY == 0:
+        if self.kills % REPLAY_INTERVAL == 0:
             self._replay()
 
     def _at_start_up(self) -> None:
@@ -162,21 +162,21 @@ class Campaign:
 
     def _at_work(self) -> None:
         self._live()
-        time.sleep(self._chance.uniform(0, LONGEST_LIFE))
+        time.sleep(self._chance.uniform(0, MAX_UPTIME))
         self._kill("at work")
 
     def _at_an_answer(self) -> None:
         self._live()
-        time.sleep(self._chance.uniform(0, LONGEST_LIFE / 2))
+        time.sleep(self._chance.uniform(0, MAX_UPTIME / 2))
         self._on_answer.clear()
         self._on_answer.wait(1)
         self._kill("at an answer")
 
     def _in_a_snapshot(self) -> None:
-        """Wait until a snapshot is being made or has just been made; its maker is killed as well, or not."""
+        """Kill during or just after a snapshot, with or without the snapshot process."""
         self._live()
         before = self._snapshot_files()
-        deadline = time.monotonic() + SNAPSHOT_PATIENCE
+        deadline = time.monotonic() + SNAPSHOT_TIMEOUT
         wanted = self._chance.choice((".snapshot.new", ".moved", ".snapshot"))
         is_maker_killed = self._chance.random() < 0.5
         is_seen = False
@@ -184,7 +184,7 @@ class Campaign:
             time.sleep(0.001)
             is_seen = any(name.endswith(wanted) for name in self._snapshot_files() - before)
         time.sleep(self._chance.uniform(0, 0.004))
-        makers = self._daemon.condensers() if is_maker_killed else []
+        makers = self._daemon.snapshot_processes() if is_maker_killed else []
         self._kill("in a snapshot" if is_seen else "at work", makers)
 
     def _snapshot_files(self) -> set[str]:
@@ -192,9 +192,9 @@ class Campaign:
         return {path.name for path in journal.iterdir() if not path.name.endswith(".journal")}
 
     def _in_a_stop(self) -> None:
-        """Ask it to stop, and kill it in the midst of that, or let it end."""
+        """Send SIGTERM, and kill the daemon during the stop or let it end."""
         self._live()
-        time.sleep(self._chance.uniform(0, LONGEST_LIFE / 2))
+        time.sleep(self._chance.uniform(0, MAX_UPTIME / 2))
         self._model.crashes += 1
         self._daemon.signal(signal.SIGTERM)
         if self._chance.random() < 0.5:
@@ -205,7 +205,7 @@ class Campaign:
         try:
             self._daemon.wait_for_end()
         except subprocess.TimeoutExpired as why:
-            raise Broken("a daemon ends when it is told to", None, why) from None
+            raise Broken("a daemon ends on SIGTERM", None, why) from None
         self.kinds[STOPPED] += 1
         self._check_all_is_well()
         allowed = ("taskqd.storage.journal.snapshot", OWN_SESSION)
@@ -219,7 +219,7 @@ class Campaign:
             if client.broken is not None:
                 raise client.broken
         if complaint := self._daemon.complaints():
-            raise Broken("nothing is in the log that should not be", None, complaint)
+            raise Broken("the log has no unexpected lines", None, complaint)
 
     def _check_leftovers(self) -> None:
         left = self._daemon.leftovers()
@@ -229,13 +229,13 @@ class Campaign:
         for pid, (job, attempt, line) in left.items():
             if not (OWN_SESSION in line and not _is_interrupted(wire, job, attempt)):
                 found = (pid, job, attempt, line, wire.ask(f"SHOW {job}"))
-                raise Broken("a start finds nothing left of the attempts before", None, found)
+                raise Broken("no processes are left of earlier attempts", None, found)
         wire.close()
 
-    # looking at everything
+    # checks
 
     def _audit(self) -> None:
-        """Hold the whole list against the model, also what is missing in it."""
+        """Check the list of all jobs against the model, also for missing ones."""
         generation = self._model.generation
         wire = self._daemon.connect()
         listed = {job["id"] for job in self._list(wire)}
@@ -265,7 +265,7 @@ class Campaign:
             first = page[-1]["id"] + 1
 
     def _replay(self) -> dict[int, Shown]:
-        """Hold the journal itself against the model, and return its jobs as the daemon would show them."""
+        """Check the journal against the model, and return its jobs as the daemon would show them."""
         asked = time.monotonic()
         jobs = replayed(self._daemon.state / "journal")
         for job in jobs.values():
@@ -275,7 +275,7 @@ class Campaign:
     # the end
 
     def _finish(self) -> None:
-        """Let all jobs end, and check everything; what ended is then to be seen after one more kill alike."""
+        """Let all jobs end and check them; after one more kill they must be the same."""
         for client in self._clients:
             client.stop()
         for client in self._clients:
@@ -303,14 +303,14 @@ class Campaign:
         self._check_ids(list(listed))
         for task in self._model.tasks():
             if task.state is not State.KNOWN and self._model.attempts(task):
-                raise Broken("what is gone does not run", task, self._model.attempts(task))
+                raise Broken("a job that is gone does not run", task, self._model.attempts(task))
         code = self._daemon.stop()
         if code not in {0, -signal.SIGTERM}:
-            raise Broken("a daemon stops well", None, (code, self._daemon.log[-1000:]))
+            raise Broken("a daemon stops without error", None, (code, self._daemon.log[-1000:]))
         self._check_all_is_well()
 
     def _let_all_go(self, wire: Connection) -> None:
-        """Release what a kill has left held or paused."""
+        """Release jobs and queues that a kill has left held or paused."""
         for request in ("RESUME", "RESUME a", "RESUME b", "SET-QUEUE a --slots=default"):
             wire.ask(request)
         for job in wire.list(f"--status=PENDING --limit={PAGE}"):
@@ -321,7 +321,7 @@ class Campaign:
             self._clients[0].submit_again(wire, task)
 
     def _check_ids(self, listed: list[int]) -> None:
-        """Remove the newest jobs, let a snapshot forget them, and see that their ids are not used again."""
+        """Remove the newest jobs, also from the journal, and check that their ids are not reused."""
         wire = self._daemon.connect()
         for job in listed[-3:]:
             wire.ask(f"REMOVE {job}")
@@ -337,7 +337,7 @@ class Campaign:
         wire.close()
 
     def _agree(self, who: str, found: dict[int, Shown], expected: dict[int, Shown]) -> None:
-        """Check that two lists tell the same, but for what the retention has removed since the first."""
+        """Check that two lists are equal, except for jobs that the retention has removed since."""
         for job_id in found.keys() | expected.keys():
             if found.get(job_id) != expected.get(job_id) and job_id in found:
                 raise Broken(f"{who} agrees with the daemon", None, (found[job_id], expected.get(job_id)))
@@ -357,11 +357,11 @@ _WAYS: dict[Callable[[Campaign], None], int] = {
     Campaign._in_a_snapshot: 14,
     Campaign._in_a_stop: 8,
 }
-"""When the daemon is killed, and how often so."""
+"""The moments at which the daemon is killed, and their weights."""
 
 
 def replayed(journal: Path) -> dict[int, Shown]:
-    """Return the jobs that the journal has, by id, as SHOW would tell of them."""
+    """Return the jobs in the journal by id, as SHOW would return them."""
     segments = Segments(str(journal), Filesystem())
     queue_state = QueueState()
     try:

@@ -14,8 +14,8 @@ from tests.torture.history import check_history, read_history
 from tests.torture.kinds import End, Plan
 from tests.torture.model import FINAL, Broken, Model, Shown, Task
 
-MOST_OPEN = 150
-"""With so many jobs that have not ended, clients only look at them."""
+MAX_OPEN_JOBS = 150
+"""If this many jobs have not ended, clients submit no more."""
 BURST = 25
 _STATUS = re.compile("STATUS ([A-Z]+) ([0-9]{1,3})")
 
@@ -59,7 +59,7 @@ def connect(path: Path) -> Connection:
 
 
 class Client(Thread):
-    """One client: asks for this and that, and connects anew when the daemon is gone, until it is stopped."""
+    """A client that sends random requests, and reconnects when the daemon is gone, until it is stopped."""
 
     def __init__(self, name: str, model: Model, path: Path, chance: random.Random, on_answer: Event) -> None:
         super().__init__(name=name, daemon=True)
@@ -97,7 +97,7 @@ class Client(Thread):
 
     def _act(self) -> None:
         act = self._chance.choices(list(_ACTS), list(_ACTS.values()))[0]
-        if act in _SUBMITTING and self._model.open() >= MOST_OPEN:
+        if act in _SUBMITTING and self._model.open() >= MAX_OPEN_JOBS:
             act = Client._wait
         act(self)
 
@@ -147,7 +147,7 @@ class Client(Thread):
         raise Lost("hung up")
 
     def _repeat(self) -> None:
-        """Submit something known under its key again: the same, and something else."""
+        """Repeat a submission with its key, and submit something else with the same key."""
         task = self._model.borrow_keyed(self._chance)
         if task is None:
             return
@@ -158,7 +158,7 @@ class Client(Thread):
             self._wire.send(task.plan.request(task.token, task.key) + other.request(token, task.key))
             same, conflict = self._wire.lines(2)
         finally:
-            self._model.give_back(task)
+            self._model.return_keyed(task)
         if same.startswith("ERROR DRAINING "):
             return
         self._model.taken(task, _job_id(task, same))
@@ -166,11 +166,11 @@ class Client(Thread):
             raise Broken("another submission under a known key is refused", task, conflict)
 
     def submit_again(self, wire: Connection, task: Task) -> None:
-        """Submit something that was never answered, from outside of this thread."""
+        """Repeat a submission that got no reply; called from another thread."""
         self._wire = wire
         self._send_all([task])
 
-    # looking
+    # queries
 
     def _wait(self) -> None:
         self._status_by("WAIT", {"PENDING", "RUNNING"}, " --timeout=150ms")
@@ -196,7 +196,7 @@ class Client(Thread):
         form = _STATUS.fullmatch(reply)
         if form is None or int(form[2]) > 100 or (form[1] == "COMPLETED") != (form[2] == "100"):
             raise Broken("a status is answered", task, reply)
-        self._model.told(task, form[1], asked)
+        self._model.status_seen(task, form[1], asked)
         return form[1]
 
     def _is_gone(self, task: Task, reply: str) -> bool:
@@ -237,7 +237,7 @@ class Client(Thread):
             self._model.observed(job, asked, time.monotonic())
 
     def _read_running(self) -> None:
-        """Read what a job has printed so far: the beginning of what it will have printed."""
+        """Read the output of a running job: a prefix of its final output."""
         task = self._model.pick(self._chance, {"RUNNING"})
         if task is None:
             return
@@ -255,7 +255,7 @@ class Client(Thread):
                 raise Broken("output is what was printed", task, (data, before, after))
 
     def _data(self) -> Data | None:
-        """Return the next reply, a DATA block; None if it is an error, which the SHOWs beside it explain."""
+        """Return the next reply, a DATA block; None if the job is gone."""
         line = self._wire.line()
         if line.startswith("ERROR GONE "):
             return None
@@ -267,7 +267,7 @@ class Client(Thread):
             raise Broken("a block ends in CRLF", None, line)
         return Data(form[1], int(form[2]), data)
 
-    # deciding
+    # control
 
     def _cancel(self) -> None:
         task = self._model.pick(self._chance, {"PENDING", "RUNNING"})
@@ -298,7 +298,7 @@ class Client(Thread):
         self._on_answer.set()
 
     def _change_mind(self) -> None:
-        """Hold a job, ask something else of it, and release it; a kill in between leaves it held."""
+        """Hold a job, change it, and release it; a kill in between leaves it held."""
         task = self._model.pick(self._chance, {"PENDING"})
         if task is None:
             return
@@ -315,7 +315,7 @@ class Client(Thread):
         self._on_answer.set()
 
     def _pause(self) -> None:
-        """Let nothing start in a queue for a moment, or at all; a kill in between leaves it so."""
+        """Pause a queue or all queues for a moment; a kill in between leaves it paused."""
         queue = self._chance.choice(("a", "b", ""))
         slots = self._chance.choice(("1", "2", "none", "default"))
         self._wire.send(f"PAUSE {queue}\r\nSET-QUEUE a --slots={slots}\r\nRESUME {queue}\r\n".encode())
@@ -324,7 +324,7 @@ class Client(Thread):
                 raise Broken("a decision about a queue is answered", None, reply)
 
     def _remove(self) -> None:
-        """Check a job that has ended from all sides, then remove it."""
+        """Check a job that has ended, then remove it."""
         task = self._model.pick(self._chance, FINAL)
         if task is None or not self.verify(self._wire, task) or not self._model.may_remove(task):
             return
@@ -371,7 +371,7 @@ class Client(Thread):
         return True
 
     def _is_still(self, task: Task, job: Shown) -> bool:
-        """Whether a job that may have been retried in between is as it was."""
+        """Whether a job has not changed."""
         return self._shown(task, f"SHOW {task.id}") == job
 
     def _check_result(self, task: Task, job: Shown, reply: str, end: End | None) -> None:
@@ -386,7 +386,7 @@ class Client(Thread):
         expected = end or End(None, b"", b"", "-")
         streams = [(result.stdout, expected.stdout), (result.stderr, expected.stderr)]
         if task.plan.kind == "nowhere":
-            del streams[1]  # it has what the shell says of a directory that is not there
+            del streams[1]  # it has the shell's error message
         for found, whole in streams:
             is_right = found == whole if expected.is_exact else whole.startswith(found)
             if not is_right:
@@ -397,7 +397,7 @@ class Client(Thread):
             raise Broken("SHOW knows the size of the output", task, (reply[-100:], job))
 
     def _read_all(self, task: Task, job: Shown) -> Result | None:
-        """Read both streams piece by piece; None if the job was retried or removed meanwhile."""
+        """Read both streams in parts; None if the job was retried or removed meanwhile."""
         found = []
         for stream in ("stdout", "stderr"):
             pieces: list[bytes] = []
@@ -423,7 +423,7 @@ def _job_id(task: Task, reply: str) -> int:
 
 
 def _result(task: Task, reply: str) -> Result:
-    """Return what a RESULT line says."""
+    """Parse a RESULT line."""
     wire = _Read(reply)
     try:
         return wire.read_result()
@@ -432,7 +432,7 @@ def _result(task: Task, reply: str) -> Result:
 
 
 class _Read(Wire):
-    """A line that has been read."""
+    """A line that was read before."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -460,6 +460,6 @@ _ACTS: dict[Act, int] = {
     Client._pause: 2,
     Client._remove: 36,
 }
-"""What clients do, and how often."""
+"""The requests of clients, and their weights."""
 
 _SUBMITTING = {Client._submit, Client._submit_many, Client._submit_and_hang_up}

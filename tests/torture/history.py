@@ -1,4 +1,4 @@
-"""The life of a job as HISTORY tells it, held against a second reading of the rules of docs/protocol.md."""
+"""Checks the events that HISTORY returns against the rules of docs/protocol.md, implemented a second time."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ History = list[tuple[int, dict[str, Any]]]
 
 
 def read_history(wire: Wire) -> History:
-    """Return what the next reply, to a HISTORY, says; nothing if the job is gone."""
+    """Return the events in the next reply, to a HISTORY; none if the job is gone."""
     events = []
     while (line := wire.line()).startswith("EVENT "):
         _, sequence, text = line.split(" ", 2)
@@ -36,8 +36,8 @@ def read_history(wire: Wire) -> History:
     return events
 
 
-class _Life:
-    """A job's life, event by event."""
+class _JobState:
+    """The state of a job, event by event."""
 
     def __init__(self, task: Task) -> None:
         self.status = "PENDING"
@@ -48,16 +48,16 @@ class _Life:
         self._failures = 0
         self._is_cancelled = False
 
-    def live(self, event: dict[str, Any]) -> None:
+    def apply(self, event: dict[str, Any]) -> None:
         if (self.status, event["type"]) not in _LEGAL:
-            raise Broken("moves are legal", self._task, (self.status, event))
+            raise Broken("transitions are legal", self._task, (self.status, event))
         getattr(self, f"_{event['type']}")(event)
 
     def _started(self, event: dict[str, Any]) -> None:
         self.attempts += 1
         self.status = "RUNNING"
         if self.is_held:
-            raise Broken("what is held does not start", self._task, event)
+            raise Broken("a held job does not start", self._task, event)
         if event["attempt"] != self.attempts:
             raise Broken("attempts count up by one", self._task, event)
         if self._failures > self._task.plan.retries:
@@ -68,7 +68,7 @@ class _Life:
 
     def _held(self, event: dict[str, Any]) -> None:
         if self.is_held:
-            raise Broken("what is held is not held again", self._task, event)
+            raise Broken("a held job is not held again", self._task, event)
         self.is_held = True
 
     def _released(self, event: dict[str, Any]) -> None:
@@ -98,19 +98,19 @@ class _Life:
 
 
 def check_history(task: Task, history: History, job: Shown, crashes: int) -> None:
-    """Check that a job came to be as it is by legal moves, and by no more than ``crashes`` interruptions."""
+    """Check that legal transitions lead to the job, with at most ``crashes`` interruptions."""
     sequences = [sequence for sequence, _ in history]
     if sequences != sorted(set(sequences)) or not history or history[0][1]["type"] != "submitted":
         raise Broken("a history is in order, from the submission on", task, history)
     if {event["id"] for _, event in history} != {job["id"]}:
         raise Broken("a history is of one job", task, history)
-    life = _Life(task)
+    state = _JobState(task)
     for _, event in history[1:]:
         if event["type"] == "removed" and task.removals:
             return
-        life.live(event)
-    # A RETRY that is on its way is on disk a moment before it is told.
-    if not task.retries and (life.status, life.attempts) != (job["status"], job["attempts"]):
-        raise Broken("a history leads to what the job is", task, (history, job))
-    if life.interrupted > crashes:
+        state.apply(event)
+    # A RETRY without a reply yet may be durable already.
+    if not task.retries and (state.status, state.attempts) != (job["status"], job["attempts"]):
+        raise Broken("a history leads to the state of the job", task, (history, job))
+    if state.interrupted > crashes:
         raise Broken("a crash interrupts an attempt once", task, (history, job))

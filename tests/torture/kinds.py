@@ -1,7 +1,7 @@
-"""The kinds of jobs that are submitted, and what each must do if nobody interferes with it.
+"""The kinds of jobs that are submitted, and how each must end if it is not interrupted.
 
-A job first appends ``<id> <attempt>`` to a file of its own, named by its token, and so tells how often it has
-run and as whom. Whatever it prints follows from its token and the number of the attempt.
+A job first appends ``<id> <attempt>`` to a file named by its token, which shows the attempts that have run.
+Its output is a function of its token and the number of the attempt.
 """
 
 import random
@@ -12,13 +12,13 @@ from typing import NamedTuple
 from tests.end_to_end.wire import quote
 
 OWN_SESSION = "sleep 0.4"
-"""What has left its job's process group runs to its end, unless the job is interrupted by a crash."""
+"""A process that has left its job's process group; it ends by itself unless a crash interrupts the job."""
 
 
 class End(NamedTuple):
-    """How an attempt ends if left alone; ``reason`` is None if it completes.
+    """The end of an attempt that is not interrupted; ``reason`` is None if it completes.
 
-    ``is_exact`` tells whether all output must be there: of what the daemon ends, only a beginning must.
+    ``is_exact`` tells whether the output must be complete; if the daemon ends the attempt, it is a prefix.
     """
 
     reason: str | None
@@ -29,7 +29,7 @@ class End(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Bytes that are made anew each time: nobody has to keep them."""
+    """Pseudorandom bytes, which are generated each time they are read."""
 
     seed: str
     size: int

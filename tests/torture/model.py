@@ -1,8 +1,8 @@
-"""What was asked and what was answered, and the rules that no kill may break.
+"""The requests and replies of all clients, and the rules that no kill may break.
 
-A fact that one client was told is true for all that ask afterwards, kills or not: that is the whole of it.
-Clients ask at the same time, so two answers are only compared where the later one was asked for after the
-earlier had come, and what a request may have done counts from the moment when it was sent.
+The main rule: a fact in one reply holds in all later replies, across kills. Clients run concurrently, so two
+replies are compared only if the later request was sent after the earlier reply; and a request may have had
+its effect from the moment when it was sent.
 """
 
 import random
@@ -23,11 +23,11 @@ Shown = dict[str, Any]
 STATUSES = {"PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
 RETENTION = 15.0
-"""The daemon keeps ended jobs for so many seconds; a removal of its own accord before that is a loss."""
-LONGEST_REPEAT = 6.0
-"""A key is repeated for so many seconds, in which no retention can have freed it."""
-LOOKED_AT = 12
-"""Whoever looks for a job of some sort looks at so many."""
+"""Seconds that the daemon keeps ended jobs; if it removes one earlier, the job is lost."""
+KEY_REPEAT_TIMEOUT = 6.0
+"""Seconds in which a key is repeated; the retention cannot have freed it by then."""
+SAMPLE_SIZE = 12
+"""Jobs that are examined to find one with a given status."""
 
 
 class Broken(Exception):
@@ -38,7 +38,7 @@ class Broken(Exception):
 
 
 class State(Enum):
-    """What is known of a submission."""
+    """The state of a submission."""
 
     SENT = "not answered yet"
     KNOWN = "acknowledged, or seen in a list"
@@ -122,14 +122,14 @@ class Model:
         return task
 
     def refuse(self, token: str, plan: Plan, key: str | None) -> None:
-        """Take note of a submission that must never be taken."""
+        """Note a submission that must never be accepted."""
         with self._lock:
             self._tasks[token] = Task(
                 token, plan, key, self.newest, self.crashes, time.monotonic(), state=State.VOID
             )
 
     def sending(self, task: Task) -> None:
-        """Take note that a submission is sent to the daemon that runs now, or to one before it."""
+        """Note that a submission is sent to the current daemon or an earlier one."""
         with self._lock:
             task.sent_to = self.generation
 
@@ -138,32 +138,32 @@ class Model:
         with self._lock:
             while self._unanswered:
                 task = self._unanswered.popleft()
-                if task.state is State.SENT and time.monotonic() < task.sent_at + LONGEST_REPEAT:
+                if task.state is State.SENT and time.monotonic() < task.sent_at + KEY_REPEAT_TIMEOUT:
                     return task
         return None
 
     def unanswered(self, task: Task) -> None:
-        """Take note that no answer came, and that it may or may not have been taken."""
+        """Note that a submission got no reply: it may have been accepted or not."""
         if task.key is not None:
             with self._lock:
                 self._unanswered.append(task)
 
     def borrow_keyed(self, chance: random.Random) -> Task | None:
-        """Return a known submission with a key, which nobody removes before it is returned."""
+        """Return a known submission with a key, which is not removed before `return_keyed`."""
         with self._lock:
             for task in self._some(chance):
-                is_young = time.monotonic() < task.sent_at + LONGEST_REPEAT
+                is_young = time.monotonic() < task.sent_at + KEY_REPEAT_TIMEOUT
                 if task.key is not None and not task.removals and is_young:
                     task.repeats += 1
                     return task
         return None
 
-    def give_back(self, task: Task) -> None:
+    def return_keyed(self, task: Task) -> None:
         with self._lock:
             task.repeats -= 1
 
     def may_remove(self, task: Task) -> bool:
-        """Tell whether a removal may be sent, and count it."""
+        """Return whether a removal may be sent, and count it."""
         with self._lock:
             if task.repeats:
                 return False
@@ -178,7 +178,7 @@ class Model:
         return next(fitting, found[0] if found else None)
 
     def _some(self, chance: random.Random) -> list[Task]:
-        return [chance.choice(self._known) for _ in range(LOOKED_AT)] if self._known else []
+        return [chance.choice(self._known) for _ in range(SAMPLE_SIZE)] if self._known else []
 
     def open(self) -> int:
         """Return how many jobs are known and not known to have ended."""
@@ -196,7 +196,7 @@ class Model:
     # answered
 
     def taken(self, task: Task, job_id: int) -> None:
-        """Take note of the id that a submission has: by its JOB_ID, or because it was seen."""
+        """Note the id of a submission, from its JOB_ID or another reply."""
         with self._lock:
             if task.state is State.VOID:
                 raise Broken("a submission that was refused or lost is there all the same", task, job_id)
@@ -213,7 +213,7 @@ class Model:
             self.newest = max(self.newest, job_id)
 
     def refused(self, task: Task) -> None:
-        """Take note of an ERROR: what was refused never happens, unless it is sent again."""
+        """Note an ERROR: the submission must never run, unless it is sent again."""
         if task.key is not None:
             self.unanswered(task)
             return
@@ -221,7 +221,7 @@ class Model:
             task.state = State.VOID
 
     def observed(self, job: Shown, asked: float, answered: float) -> Task:
-        """Hold an answer about a job against all that is known of it, and return whose it is."""
+        """Check a reply about a job against all that is known of it, and return its task."""
         job = {name: value for name, value in job.items() if name != "runs"}  # those are SHOW's alone
         with self._lock:
             task = self._tasks.get(job["label"])
@@ -244,8 +244,8 @@ class Model:
                 _compare(task, job, before.job)
             return task
 
-    def told(self, task: Task, status: str, asked: float) -> None:
-        """Hold a status alone against what is known."""
+    def status_seen(self, task: Task, status: str, asked: float) -> None:
+        """Check a reply that has only the status."""
         if status not in STATUSES:
             raise Broken("a status is one of five words", task, status)
         with self._lock:
@@ -257,12 +257,12 @@ class Model:
                 raise Broken("a job that was removed does not come back", task, status)
 
     def cancelling(self, task: Task) -> None:
-        """Take note that a CANCEL is sent."""
+        """Note that a CANCEL is sent."""
         with self._lock:
             task.cancels += 1
 
     def retrying(self, task: Task) -> None:
-        """Take note that a RETRY is sent."""
+        """Note that a RETRY is sent."""
         with self._lock:
             task.retries += 1
 
@@ -275,7 +275,7 @@ class Model:
             task.attempts_at_retry = max(task.attempts_at_retry, attempts)
 
     def gone(self, task: Task, answered: float, is_acknowledged: bool = False) -> None:
-        """Take note that a job is gone, if it may be."""
+        """Note that a job is gone; a rule is broken if it must not be."""
         noted = self.attempts(task)
         with self._lock:
             if task.state is State.GONE:
@@ -283,7 +283,7 @@ class Model:
             if not task.removals and answered < task.sent_at + RETENTION:
                 raise Broken("no acknowledged job is lost", task, "GONE")
             if is_acknowledged and not task.removals:
-                raise Broken("nobody removed it", task, "OK")
+                raise Broken("a job is removed only on request", task, "OK")
             if not noted and not task.cancels and task.plan.kind != "nowhere" and not self.interrupted(task):
                 raise Broken("only jobs that have ended are removed", task, "it has never run")
             task.state, task.gone_at = State.GONE, answered
@@ -295,13 +295,13 @@ class Model:
         return self.crashes - task.crashes
 
     def settle(self, listed: set[int], generation: int) -> list[Task]:
-        """Give up what was sent only to daemons before ``generation`` and is not ``listed``.
+        """Give up submissions that were sent only to daemons before ``generation`` and are not ``listed``.
 
         Returns the known jobs that should have been listed and were not.
         """
         with self._lock:
             for task in self._tasks.values():
-                is_waiting = task.key is not None and time.monotonic() < task.sent_at + 2 * LONGEST_REPEAT
+                is_waiting = task.key is not None and time.monotonic() < task.sent_at + 2 * KEY_REPEAT_TIMEOUT
                 if task.state is State.SENT and task.sent_to < generation and not is_waiting:
                     task.state = State.VOID
             return [task for task in self._known if task.id not in listed and task.sent_to < generation]
@@ -309,7 +309,7 @@ class Model:
     # what jobs have noted themselves
 
     def attempts(self, task: Task) -> list[int]:
-        """Return the attempts that a job has noted, all of the same job and each once."""
+        """Return the attempts that a job has noted; checks that they are of one job, and each once."""
         try:
             lines = (self.runs / task.token).read_text().splitlines()
         except FileNotFoundError:
@@ -326,14 +326,14 @@ class Model:
         return attempts
 
     def check_noted(self, task: Task, noted: list[int], job: Shown) -> None:
-        """Check that a job that was asked about knows of all attempts that had been ``noted`` before."""
+        """Check that a job has all attempts that had been ``noted`` before."""
         if max(noted, default=0) > job["attempts"]:
             raise Broken("an attempt is on disk before it runs", task, (noted, job))
 
     def check_end(self, task: Task, job: Shown, attempts_at_retry: int) -> End | None:
-        """Check a job that has ended, all but its output; return what its last attempt should have printed.
+        """Check a job that has ended, except its output; return the expected end of its last attempt.
 
-        ``attempts_at_retry`` is how many it had had at the last RETRY that was answered before we asked.
+        ``attempts_at_retry`` is the number of its attempts at the last RETRY that had a reply.
         """
         noted = self.attempts(task)
         attempts = job["attempts"]
@@ -349,7 +349,7 @@ class Model:
         end = task.plan.end(attempts) if attempts else None
         if job["status"] == "CANCELLED":
             if not task.cancels:
-                raise Broken("nobody cancelled it", task, job)
+                raise Broken("a job is cancelled only on request", task, job)
             return end._replace(is_exact=False) if end else None
         if end is None:
             raise Broken("only a cancelled job ends without an attempt", task, job)
@@ -390,7 +390,7 @@ def _check_submission(task: Task, job: Shown) -> None:
 
 
 def _compare(task: Task, before: Shown, after: Shown) -> None:
-    """Check that what was true before is not undone by what is said after it."""
+    """Check that a later reply does not contradict an earlier one."""
     for name in ("id", "owner", "submitted_at", "timeout", "cwd"):
         if before[name] != after[name]:
             raise Broken(f"the {name} of a job does not change", task, (before, after))
@@ -400,6 +400,6 @@ def _compare(task: Task, before: Shown, after: Shown) -> None:
     if is_same and before["started_at"] != after["started_at"]:
         raise Broken("an attempt starts once", task, (before, after))
     if before["status"] in FINAL and not task.retries and before != after:
-        raise Broken("a job that has ended stays as it is", task, (before, after))
+        raise Broken("a job that has ended does not change", task, (before, after))
     if is_same and before["status"] == "PENDING" and after["status"] == "RUNNING" and after["attempts"]:
         raise Broken("a start is a new attempt", task, (before, after))

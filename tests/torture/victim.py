@@ -1,4 +1,4 @@
-"""The daemon that is killed: started with short segments, looked at from outside."""
+"""The daemon that is killed; it has short segments."""
 
 import re
 import sys
@@ -18,19 +18,19 @@ _MARK = re.compile(rb"(?:^|\0)TASKQ_RUN=[0-9a-f]+\.([0-9]+)\.([0-9]+)(?:\0|$)")
 _UNEXPECTED = re.compile(
     rb"Traceback|Unhandled|bug of taskqd|snapshot of \S+ failed|CRITICAL|cannot be written"
 )
-DYING = 0.3
-"""What was killed has so many seconds to be gone from /proc."""
+EXIT_TIMEOUT = 0.3
+"""Seconds until a killed process must be gone from /proc."""
 
 
 class Victim(Daemon):
-    """A daemon that is started and killed again and again."""
+    """A daemon that is started and killed repeatedly."""
 
     def __init__(self, place: Path, *options: str, slots: int) -> None:
         super().__init__(place, *options, slots=slots)
         self._log_seen = 0
 
     def command(self, pid_file: Path | None = None) -> Command:
-        # Without a pid file: a stale one refuses the start where its pid belongs to somebody else by now.
+        # Without a pid file: a stale one refuses the start if its pid is in use again.
         sizes = [str(SEGMENT_BYTES), str(SNAPSHOT_BYTES)]
         return [sys.executable, LAUNCHER, *sizes, "-n", "--pidfile=", "taskq", *self.options]
 
@@ -38,13 +38,13 @@ class Victim(Daemon):
         return connect(self.socket)
 
     def begin(self) -> float:
-        """Start the process and return at once, with the time at which it began."""
+        """Start the process without waiting; return the time of the start."""
         self._process = self.launch()
         self._pid = self._process.pid
         return time.monotonic()
 
     def wait_for_answer(self) -> None:
-        """Wait until it answers; a daemon that ends instead breaks a rule."""
+        """Wait until the daemon replies; if it ends, a rule is broken."""
         try:
             until(self.answers, "the daemon to answer", pause=0.005)
         except AssertionError as why:
@@ -67,17 +67,17 @@ class Victim(Daemon):
     def has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def condensers(self) -> list[int]:
-        """Return the pids of the processes that make a snapshot, of this daemon or one before it."""
+    def snapshot_processes(self) -> list[int]:
+        """Return the pids of the snapshot processes of this daemon and earlier ones."""
         return [pid for pid, line in self.processes().items() if "taskqd.storage.journal.snapshot" in line]
 
     def leftovers(self) -> dict[int, tuple[int, int, str]]:
         """Return (job, attempt, command line) by pid of the processes that jobs of earlier daemons have left.
 
-        What is dying has a moment for that; what makes a snapshot may end in its own time.
+        Processes that exit within EXIT_TIMEOUT and snapshot processes are not included.
         """
         found = self._older_processes()
-        deadline = time.monotonic() + DYING
+        deadline = time.monotonic() + EXIT_TIMEOUT
         while found and time.monotonic() < deadline:
             time.sleep(0.01)
             found = {pid: what for pid, what in found.items() if is_alive(pid)}
@@ -95,7 +95,7 @@ class Victim(Daemon):
         return found
 
     def complaints(self) -> str:
-        """Return the part of the log since the last call if anything in it should not be there."""
+        """Return the log since the last call if it has unexpected lines, else an empty string."""
         with self.log_file.open("rb") as log:
             log.seek(self._log_seen)
             text = log.read()
@@ -104,7 +104,7 @@ class Victim(Daemon):
 
 
 def _start_time(pid: int) -> int:
-    """Return when a process began, in ticks since boot; one that is gone began later than all others."""
+    """Return the start time of a process in ticks since boot; the maximum if it is gone."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[19])
     return sys.maxsize

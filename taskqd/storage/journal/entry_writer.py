@@ -11,7 +11,7 @@ from taskqd.storage.journal.segment_writer import SegmentWriter
 
 
 class EntryKind(Enum):
-    """Where an entry is written to."""
+    """The segment that an entry is written to."""
 
     RECORDS = "the current segment"
     ROTATION = "the next segment, because the current one is full"

@@ -51,7 +51,7 @@ class Journal:
     would take long.
 
     After `replay`: ``is_copy`` tells whether the last daemon wrote this journal in another place; it has a
-    new name then, so that no process of the original's jobs is taken for one of its own. ``last_boot`` is the
+    new name then, so that it does not kill processes of the original's jobs. ``last_boot`` is the
     boot of the last daemon, ``last_opened`` the record at the beginning of its last segment.
 
     ``snapshot_number`` is the number of the last segment that a snapshot replaces (0 if none),
@@ -260,7 +260,7 @@ class Journal:
     def check_location(self) -> "Deferred[None]":
         """Check in another thread that the current segment has not been moved or removed.
 
-        If it has, appends fail from now on, before a client is told that an event is durable that is not.
+        If it has, appends fail from now on: a record in a moved file would be lost.
         """
         number = self._segment_writer.last_created
 

@@ -4,7 +4,7 @@ Lines are decoded many at a time, which is fast. Only if one of them is invalid 
 to report which one it is and why.
 
 The last segment may end with a write that a crash has interrupted. Its lines are ignored, because they were
-never acknowledged. They are told from damage by the rules of `Replay.read_segment` and `_torn_bytes`.
+never acknowledged. `Replay.read_segment` and `_torn_bytes` distinguish them from damage.
 """
 
 from collections.abc import Iterator, Sequence

@@ -111,7 +111,7 @@ def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float)
     harness.journal.fail()
     harness.executor.finish(job, FAILED)
     harness.clock.set_time(START + jump)
-    harness.journal._waiting, waiting = [], harness.journal._waiting
+    harness.journal.writable_waiters, waiting = [], harness.journal.writable_waiters
     harness.journal.failure = None
     advance(harness, CHECK_INTERVAL)  # the jump is recorded before the end is
     for each in waiting:

@@ -675,7 +675,7 @@ def test_wait_for_the_journal_may_be_cancelled() -> None:
     harness.begin_submit()
     harness.journal.sync()
     harness.journal.fail()
-    harness.journal._waiting[0].cancel()
+    harness.journal.writable_waiters[0].cancel()
     assert harness.statuses() == [PENDING]
 
 

@@ -35,7 +35,7 @@ def as_ada(harness: Harness, role: Role = Role.SUBMIT) -> Client:
 
 def entries(harness: Harness) -> list[int]:
     """Return the number of events of each entry that is not durable yet."""
-    return [len(events) for events, _ in harness.journal._on_their_way]
+    return [len(events) for events in harness.journal.pending_appends]
 
 
 def test_submissions_of_one_cycle_are_one_entry_and_each_client_is_answered() -> None:
