@@ -138,6 +138,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
         parse_secret,
         "NAME=<value>",
         not_scheduled="a schedule keeps nothing but the journal; give it a command that reads a file",
+        is_shown=False,
     ),
     "umask": SubmitOption("umask", parse_octal, "<octal>", is_shown=False),
     "nice": SubmitOption("nice", integer(-20, 19), "<n>", is_settable=True, clear=Clear()),

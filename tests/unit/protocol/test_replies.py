@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskqd import errors
 from taskqd.model.events import EVENTS as ALL_EVENTS
@@ -304,6 +305,25 @@ def test_describe_has_the_fields_of_the_protocol(job: Job, fields: str) -> None:
 
 def test_describe_omits_options_with_default_values() -> None:
     assert set(_described(_job())) == set(FIELDS)
+
+
+def test_describe_keeps_the_order_of_the_options() -> None:
+    spec = replace(WITH_MORE_OPTIONS, nice=1, script=2, stdin=3, umask=0o77, env={"A": "b"})
+    names = list(_described(_job(spec=spec)))[len(FIELDS) :]
+    assert names == [
+        *(
+            "slots",
+            "idle_timeout",
+            "retry_delay_max",
+            "retry_on",
+            "no_retry_on",
+            "delay",
+            "after",
+            "after_any",
+        ),
+        *("after_fail", "hold", "nice", "memory", "cpu_time", "nofile", "notify_fail", "script", "stdin"),
+        *("secrets", "tz", "need", "at", "umask", "env"),
+    ]
 
 
 def test_describe_has_the_given_progress_and_reason() -> None:
