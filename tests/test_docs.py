@@ -70,3 +70,9 @@ def test_page_names_only_existing_modules(name: str) -> None:
         if not (path.is_dir() or path.with_suffix(".py").exists() or has_definition):
             missing.append(module)
     assert missing == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = CHECKOUT / "docs" / "decisions"
+    listed = set(_LINK.findall((folder / "README.md").read_text("utf-8")))
+    assert {page.name for page in folder.glob("0*.md")} - listed == set()
