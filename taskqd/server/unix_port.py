@@ -154,15 +154,20 @@ class UnixEndpoint:
     """Listens with a UnixPort."""
 
     def __init__(self, reactor: IReactorUNIX, path: str, mode: int, backlog: int, wants_lock: bool) -> None:
-        self._arguments: Any = (reactor, os.fsencode(path), mode, backlog, wants_lock)
+        self._reactor = reactor
+        self._path = os.fsencode(path)
+        self._mode = mode
+        self._backlog = backlog
+        self._wants_lock = wants_lock
 
     def listen(self, protocolFactory: IProtocolFactory) -> "Deferred[IListeningPort]":
         """Create the socket and listen on it."""
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> UnixPort:
-        reactor, path, mode, backlog, wants_lock = self._arguments
-        port = UnixPort(path, factory, backlog, mode, reactor, wants_lock)
+        port = UnixPort(
+            self._path, factory, self._backlog, self._mode, self._reactor, wantPID=self._wants_lock
+        )
         port.startListening()
         return port
 

@@ -16,7 +16,7 @@ SNAPSHOT_BYTES = 24 * 1024
 LAUNCHER = Path(__file__).with_name("launcher.py")
 _MARK = re.compile(rb"(?:^|\0)TASKQ_RUN=[0-9a-f]+\.([0-9]+)\.([0-9]+)(?:\0|$)")
 _UNEXPECTED = re.compile(
-    rb"Traceback|Unhandled|bug of taskqd|snapshot of \S+ failed|CRITICAL|cannot be written"
+    rb"Traceback|Unhandled|internal error|snapshot of \S+ failed|CRITICAL|cannot be written"
 )
 EXIT_TIMEOUT = 0.3
 """Seconds until a killed process must be gone from /proc."""
