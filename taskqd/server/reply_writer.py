@@ -1,7 +1,7 @@
 """Writes the replies of one connection, and is the producer that its transport pauses.
 
-The transport cannot have the Connection as its producer: LineReceiver's own `pauseProducing` and
-`resumeProducing` stop and continue the framing, which must not happen when a send buffer fills or drains.
+The Connection itself cannot be the producer: LineReceiver's `resumeProducing` continues the framing. A send
+buffer that drains would then deliver the line behind an AUTH whose result is still unknown.
 """
 
 from collections.abc import Callable
