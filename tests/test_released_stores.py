@@ -99,24 +99,24 @@ class Site:
         self.state = state
         self.version = version
         self.reactor = ThreadReactor()
-        self.store = Journal(str(state), self.reactor, Filesystem(), "boot", self.reactor, in_thread)
+        self.journal = Journal(str(state), self.reactor, Filesystem(), "boot", self.reactor, in_thread)
         self.spool = Spool(str(state), Filesystem(), self.reactor, in_thread)
         self.queue_state = QueueState()
 
     def open(self) -> None:
-        self.store.lock()
-        for event, position in self.store.replay():
+        self.journal.lock()
+        for event, position in self.journal.replay():
             self.queue_state.apply(event, position)
-        self.queue_state.last_id = max(self.queue_state.last_id, self.store.next_id - 1)
-        self.store.start_writing(self.queue_state.last_id)
+        self.queue_state.last_id = max(self.queue_state.last_id, self.journal.next_id - 1)
+        self.journal.start_writing(self.queue_state.last_id)
         self.spool.open()
 
     def close(self) -> None:
-        self.reactor.until(self.store.close())
+        self.reactor.until(self.journal.close())
 
     def output(self, job: Job) -> tuple[bytes, bytes]:
         view = JobView(
-            *(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before),
+            *(self.journal, self.spool, lambda job: job.reason, lambda job: job.not_before),
             lambda pid, started: False,
         )
         return result_of(begin(view.read_both_streams(job)))
@@ -149,7 +149,7 @@ def test_released_store_has_the_same_jobs(site: Site) -> None:
     check(site)
     last_id = max(known(site.version))
     assert site.queue_state.last_id == last_id
-    assert site.store.next_id == last_id + 1
+    assert site.journal.next_id == last_id + 1
     assert (
         site.spool.sweep(lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None)
         == 0
@@ -182,13 +182,13 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
     if site.version not in ("0.1.0", "0.2.0"):
         assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
         assert unpack_secrets(site.spool.read_block(23, SECRET_BLOCK), ["KEY"]) == {"KEY": "value"}
-        submitted = read_all(site.store.events_of(23))[0][1]
+        submitted = read_all(site.journal.events_of(23))[0][1]
         assert isinstance(submitted, Submitted)
         assert (submitted.origin or "").startswith("pid ")
     if site.version not in BEFORE_0_5:
         assert (jobs[24].spec.tz, jobs[25].spec.cwd_base64) == ("Europe/Berlin", b"/tmp/\xff")
         assert site.queue_state.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
-        history = read_all(site.store.events_of(27))
+        history = read_all(site.journal.events_of(27))
         assert [event.is_void for _, event in history if isinstance(event, Ended)] == [True, False]
     site.close()
 
@@ -204,8 +204,8 @@ def test_released_store_continues_its_pending_jobs(site: Site) -> None:
 def test_released_store_can_be_appended_to_and_compacted(site: Site) -> None:
     site.open()
     event = Submitted(id=30, at=START, owner="ada", command="true")
-    site.reactor.until(site.store.append(event))
-    SnapshotWriter(site.store.segments, Filesystem(), site.store.last_durable_segment - 1).write()
+    site.reactor.until(site.journal.append(event))
+    SnapshotWriter(site.journal.segments, Filesystem(), site.journal.last_durable_segment - 1).write()
     site.close()
     again = Site(site.state, site.version)
     again.open()
@@ -217,7 +217,7 @@ def test_released_store_can_be_appended_to_and_compacted(site: Site) -> None:
 
 def test_released_store_has_the_history_of_its_jobs(site: Site) -> None:
     site.open()
-    histories: list[tuple[int, Event]] = read_all(site.store.events_of(1))
+    histories: list[tuple[int, Event]] = read_all(site.journal.events_of(1))
     # A process that had ended before it could be noted has no spawned.
     assert [event.name for _, event in histories if event.name != "spawned"] == [
         *("submitted", "started", "ended", "retried", "started", "ended")
@@ -238,7 +238,7 @@ def test_newer_format_is_refused_with_its_number(tmp_path: Path, kind: str) -> N
         path = directory / "00000001.snapshot"
         path.write_bytes(encode(Snapshot(**newer, records=0), 1))
     with pytest.raises(JournalDamaged) as refusal:
-        list(site.store.replay())
+        list(site.journal.replay())
     assert str(path) in str(refusal.value)
     assert f"its format is {FORMAT + 1}, but this version of taskqd reads formats up to {FORMAT}" in str(
         refusal.value
@@ -253,4 +253,4 @@ def test_newer_format_with_unknown_records_is_refused_with_its_number(tmp_path: 
     path = tmp_path / "journal" / "00000001.journal"
     path.write_bytes(encode(newer, 1) + b"something quite else\n")
     with pytest.raises(JournalDamaged, match=f"format is {FORMAT + 1}"):
-        list(site.store.replay())
+        list(site.journal.replay())

@@ -343,8 +343,8 @@ class InlineCommitThread:
 
 
 class _Attempt:
-    def __init__(self, recording: IOutputWriter) -> None:
-        self.recording = recording
+    def __init__(self, output: IOutputWriter) -> None:
+        self.output = output
         self.ended: Deferred[Outcome] = Deferred()
         self.why: Reason | None = None
         self.printed = b""
@@ -361,16 +361,16 @@ class Attempts:
         self._numbers: dict[int, int] = {}
 
     def start(
-        self, run: Run, recording: IOutputWriter, spawned: Callable[[int, int | None], None]
+        self, run: Run, output: IOutputWriter, on_spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         assert run.id not in self.running, f"job {run.id} runs twice"
         assert (run.id, run.attempt) not in self.printed, f"attempt {run.attempt} of job {run.id} ran already"
         self._started(run)
-        attempt = self.running[run.id] = _Attempt(recording)
+        attempt = self.running[run.id] = _Attempt(output)
         self.printed[run.id, run.attempt] = b""
         self._numbers[run.id] = run.attempt
-        recording.set_callbacks(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
-        spawned(1000 + run.id, 77)
+        output.set_callbacks(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
+        on_spawned(1000 + run.id, 77)
         return attempt.ended
 
     def end(self, job_id: int, why: Reason, number: int) -> None:
@@ -385,7 +385,7 @@ class Attempts:
 
     def prints(self, job_id: int, data: bytes) -> None:
         if job_id in self.running:
-            self.running[job_id].recording.write(1, data)
+            self.running[job_id].output.write(1, data)
             self.printed[job_id, self._numbers[job_id]] += data
 
     def finish(self, job_id: int, code: int = 0) -> None:
@@ -394,7 +394,7 @@ class Attempts:
         if attempt is None:
             return
         lost: list[Failure] = []
-        closed = attempt.recording.close()
+        closed = attempt.output.close()
 
         def lose(failure: Failure) -> tuple[Output, Output]:
             failure.trap(OSError)
@@ -903,8 +903,8 @@ def _is_idle(executor: Attempts) -> bool:
 
 async def _read_all(reading: IEventReader) -> list[tuple[int, Event]]:
     found: list[tuple[int, Event]] = []
-    while portion := await reading.read_batch():
-        found += portion
+    while batch := await reading.read_batch():
+        found += batch
     return found
 
 

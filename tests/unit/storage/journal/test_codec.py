@@ -199,7 +199,7 @@ def _replay(*segments: bytes) -> list[Record]:
 
 
 def _read(replay: Replay, content: bytes, upto: int | None) -> list[Record]:
-    return [record for portion in replay.read_segment("segment", content, upto) for record in portion.records]
+    return [record for batch in replay.read_segment("segment", content, upto) for record in batch.records]
 
 
 def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
@@ -208,8 +208,8 @@ def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
     firsts = [(name, content, first_sequence(name, content, is_truncated=False)) for name, content in named]
     whole = [one for one in firsts if one[2] is not None]
     for (name, content, _), (*_, following) in pairwise([*whole, ("", b"", None)]):
-        for portion in replay.read_segment(name, content, None if following is None else following - 1):
-            yield from portion.records
+        for batch in replay.read_segment(name, content, None if following is None else following - 1):
+            yield from batch.records
 
 
 def _refusal(*segments: bytes) -> str:
@@ -404,11 +404,11 @@ def test_replay_in_batches_agrees_with_replay_line_by_line(
 def test_replay_returns_records_with_positions() -> None:
     replay = Replay()
     found = list(replay.read_segment("segment", SEGMENT, None))
-    assert [record for portion in found for record in portion.records] == RECORDS
-    assert [number for portion in found for number in portion.sequences] == list(range(1, len(LINES) + 1))
-    assert [line + b"\n" for portion in found for line in portion.lines] == [line for _, line in LINES]
-    assert [portion.start for portion in found] == [0, len(LINES[0][1])]
-    assert [portion.end for portion in found] == [len(LINES[0][1]), len(SEGMENT)]
+    assert [record for batch in found for record in batch.records] == RECORDS
+    assert [number for batch in found for number in batch.sequences] == list(range(1, len(LINES) + 1))
+    assert [line + b"\n" for batch in found for line in batch.lines] == [line for _, line in LINES]
+    assert [batch.start for batch in found] == [0, len(LINES[0][1])]
+    assert [batch.end for batch in found] == [len(LINES[0][1]), len(SEGMENT)]
     assert (replay.good_bytes, replay.sequence) == (len(SEGMENT), len(LINES))
 
 
@@ -680,8 +680,8 @@ SNAPSHOT = b"".join(encode(record, number) for number, record in [(9, HEADER), *
 
 
 def _snapshot(content: bytes, replay: Replay | None = None) -> list[Record]:
-    split_events = (replay or Replay()).read_snapshot("snapshot", content)
-    return [record for portion in split_events for record in portion.records]
+    batches = (replay or Replay()).read_snapshot("snapshot", content)
+    return [record for batch in batches for record in batch.records]
 
 
 def test_snapshot_is_replayed_before_the_segments_after_it() -> None:

@@ -70,7 +70,7 @@ class Bench:
 
     def _build(self, boot: str = "boot-1") -> Journal:
         self.reactor = ThreadReactor()
-        store = Journal(
+        journal = Journal(
             str(self.directory),
             self.reactor,
             self.filesystem,
@@ -79,9 +79,9 @@ class Bench:
             in_thread,
             lambda: self.may_block,
         )
-        store._group_commit.now = lambda: 0.0  # no commit is slow, on however busy a machine this runs
-        store.segment_bytes = self.segment_bytes
-        return store
+        journal._group_commit.now = lambda: 0.0  # no commit is slow, on however busy a machine this runs
+        journal.segment_bytes = self.segment_bytes
+        return journal
 
     def open(self, boot: str = "boot-1") -> list[Event]:
         """Open a journal as the service does, and return the events that it replays."""
@@ -1378,8 +1378,8 @@ def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
     found: list[tuple[int, Event]] = []
     reading = bench.journal.events_since(first)
     verifyObject(IEventReader, reading)
-    while portion := result_of(reading.read_batch()):
-        found += portion
+    while batch := result_of(reading.read_batch()):
+        found += batch
     assert reading.next_sequence == bench.journal.last_sequence + 1
     return found
 
@@ -1406,10 +1406,10 @@ def test_events_since_includes_events_appended_while_reading(bench: Bench) -> No
     threads = Threads()
     bench.open()
     bench.journal._in_thread = threads
-    portion = bench.journal.events_since(1).read_batch()
+    batch = bench.journal.events_since(1).read_batch()
     bench.append(submitted(1))
     threads.run()
-    assert result_of(portion) == [(2, submitted(1))]
+    assert result_of(batch) == [(2, submitted(1))]
 
 
 def test_events_since_a_compacted_event_fails_with_the_oldest_number(bench: Bench) -> None:

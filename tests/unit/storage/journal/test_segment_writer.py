@@ -36,19 +36,19 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.filesystem = Filesystem()
         self.segments = Segments(str(directory), self.filesystem)
-        self.tail = SegmentWriter(self.segments, self.filesystem)
+        self.writer = SegmentWriter(self.segments, self.filesystem)
         self.number = 0
         self.begin()
 
     def begin(self) -> None:
         self.number += 1
-        self.tail.begin_segment(self.number)
+        self.writer.begin_segment(self.number)
         self.records = b""
 
     def write(self, content: bytes = LINE) -> list[str]:
         """Write, and return the calls of the file system."""
         self.filesystem.calls.clear()
-        self.tail.write(content, content.count(b"\n"))
+        self.writer.write(content, content.count(b"\n"))
         self.records += content
         return self.filesystem.calls[:]
 
@@ -57,7 +57,7 @@ class Bench:
         with pytest.raises(OSError, match="No space left"):
             self.write()
         self.filesystem.clear_failures()
-        self.tail.discard_failed()
+        self.writer.discard_failed()
 
     def lay_blanks(self) -> None:
         """Write until the segment is preallocated."""
@@ -89,7 +89,7 @@ def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
     bench = Bench(tmp_path)
     yield bench
     bench.filesystem.clear_failures()
-    descriptor = bench.tail.detach()
+    descriptor = bench.writer.detach()
     if descriptor is not None:
         bench.filesystem.close(descriptor)
     assert bench.filesystem.descriptors == set()
@@ -99,16 +99,16 @@ def test_begin_segment_syncs_the_directory_before_any_write(bench: Bench) -> Non
     bench.filesystem.calls.clear()
     bench.begin()
     assert bench.filesystem.calls == ["close", "create", "remove", "sync_directory"]
-    assert bench.tail.end == JournalEnd(2, 0, 0)
+    assert bench.writer.end == JournalEnd(2, 0, 0)
 
 
 def test_end_does_not_move_when_a_write_fails(bench: Bench) -> None:
     bench.write(LINE * 2)
-    assert bench.tail.end == JournalEnd(1, 2 * len(LINE), 2)
+    assert bench.writer.end == JournalEnd(1, 2 * len(LINE), 2)
     for call in ("write_at", "sync"):
         bench.filesystem.fail(call, written=5)
         bench.refused()
-        assert bench.tail.end == JournalEnd(1, 2 * len(LINE), 2)
+        assert bench.writer.end == JournalEnd(1, 2 * len(LINE), 2)
         assert bench.content() == LINE * 2
 
 
@@ -168,7 +168,7 @@ def test_large_write_is_refused_if_truncation_fails(bench: Bench) -> None:
     with pytest.raises(OSError, match="No space left"):
         bench.write(LINE * 10)
     bench.filesystem.clear_failures()
-    bench.tail.discard_failed()
+    bench.writer.discard_failed()
     assert bench.content() == bench.records
 
 
@@ -209,11 +209,11 @@ def test_begin_segment_truncates_the_previous_one_to_its_records(bench: Bench) -
 
 def test_detach_truncates_the_segment_to_its_records(bench: Bench) -> None:
     bench.lay_blanks()
-    descriptor = bench.tail.detach()
+    descriptor = bench.writer.detach()
     assert descriptor is not None
     bench.filesystem.close(descriptor)
     assert bench.content() == bench.records
-    assert bench.tail.detach() is None
+    assert bench.writer.detach() is None
 
 
 def test_failed_truncation_of_a_sealed_segment_is_logged(
@@ -253,11 +253,11 @@ def test_write_without_a_segment_is_refused(tmp_path: Path) -> None:
 def test_any_writes_precede_the_blanks_and_match_can_append(bench: Bench, sizes: list[int]) -> None:
     bench.begin()
     for size in sizes:
-        is_ready = bench.tail.can_append(size)
+        is_ready = bench.writer.can_append(size)
         before = len(bench.content())
         calls = bench.write(b"#" * (size - 1) + b"\n")
         assert (calls == PLAIN) is is_ready
-        assert bench.tail.end[:2] == (bench.number, len(bench.records))
+        assert bench.writer.end[:2] == (bench.number, len(bench.records))
         blanks = bench.blanks()
         assert blanks < PREALLOCATION + BLOCK_SIZE
         assert not (blanks and size > MAX_SMALL_WRITE)

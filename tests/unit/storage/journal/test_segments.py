@@ -111,10 +111,10 @@ def test_replay_reads_valid_files_in_order(tmp_path: Path) -> None:
     reading = Replay()
     segments = Segments(str(tmp_path), Filesystem())
     found = list(segments.batches(segments.layout(), reading))
-    assert sum(isinstance(record, Opened) for _, portion in found for record in portion.records) == 4
+    assert sum(isinstance(record, Opened) for _, batch in found for record in batch.records) == 4
     assert reading.sequence == len(events) + 4
-    for number, portion in found:
-        assert [segments.read(position) for position in positions(number, portion)] == portion.records
+    for number, batch in found:
+        assert [segments.read(position) for position in positions(number, batch)] == batch.records
     segments.close()
 
 
@@ -379,8 +379,8 @@ def since(
         Segments(str(directory), filesystem or Filesystem()), filesystem or Filesystem(), first
     )
     found: list[tuple[int, Event]] = []
-    while portion := reading.read_batch(last):
-        found += portion
+    while batch := reading.read_batch(last):
+        found += batch
     assert reading.next_sequence == max(first, last + 1)
     return found
 
@@ -393,8 +393,8 @@ def test_reader_returns_all_events_in_any_batch_size(
     write(tmp_path, *split_events(story(25), 3))
     segments, reading = Segments(str(tmp_path), Filesystem()), Replay()
     known: list[tuple[int, Event]] = []
-    for _, portion in segments.batches(segments.layout(), reading):
-        for sequence, record in zip(portion.sequences, portion.records, strict=True):
+    for _, batch in segments.batches(segments.layout(), reading):
+        for sequence, record in zip(batch.sequences, batch.records, strict=True):
             if not isinstance(record, Opened | Snapshot):
                 known.append((sequence, record))
     last = reading.sequence

@@ -287,16 +287,16 @@ def test_snapshot_reads_the_same_files_twice(tmp_path: Path, monkeypatch: pytest
     """A snapshot process that a killed daemon left may finish an older snapshot between the two readings."""
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
     before = known(tmp_path)
-    condenser = SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 3)
-    header_of = condenser._header
+    snapshot_writer = SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 3)
+    header_of = snapshot_writer._header
 
     def meanwhile(count: int) -> bytes:
         write_snapshot(tmp_path, 2)
         return header_of(count)
 
-    monkeypatch.setattr(condenser, "_header", meanwhile)
+    monkeypatch.setattr(snapshot_writer, "_header", meanwhile)
     with suppress(OSError):
-        condenser.write()
+        snapshot_writer.write()
     assert known(tmp_path) == before
 
 
