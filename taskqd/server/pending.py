@@ -5,7 +5,7 @@ from taskqd.model.submission import Submission, names_other_jobs
 from taskqd.protocol import parser
 
 LONG_LINE = 256
-"""Lines of at least this many bytes are kept unparsed while they wait: parsed, they take ten times the memory."""
+"""Lines of at least this many bytes wait unparsed: parsed, they take ten times the memory."""
 
 
 class PendingRequest:
