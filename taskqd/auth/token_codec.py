@@ -71,9 +71,9 @@ def decode_entries(text: bytes, path: str) -> list[Entry]:
         try:
             entry = _decode_entry(_DECODER.decode(line))
             _check_unique(entry, entries)
-        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest, RecursionError) as why:
+        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest, RecursionError) as error:
             raise StartRefused(
-                f"{path}: line {number} is not a valid token: {why}; correct or remove the line, or add a "
+                f"{path}: line {number} is not a valid token: {error}; correct or remove the line, or add a "
                 "new token with `taskq token add`"
             ) from None
         entries[entry.id] = entry

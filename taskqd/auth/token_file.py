@@ -147,8 +147,8 @@ class TokenFile:
             token = text.decode("utf-8").strip()
         except FileNotFoundError:
             return None
-        except UnicodeDecodeError as why:
-            raise StartRefused(f"the token in {self.plain_path} cannot be read: {why}") from None
+        except UnicodeDecodeError as error:
+            raise StartRefused(f"the token in {self.plain_path} cannot be read: {error}") from None
         if not token:
             raise StartRefused(f"{self.plain_path} is empty; remove it")
         return token

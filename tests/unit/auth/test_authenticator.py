@@ -42,8 +42,10 @@ def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return Site(state)
 
 
-def refused(access: Authenticator, text: str, address: str = HERE, throttled: "Site | None" = None) -> str:
-    asked = access.authenticate(text, address)
+def refused(
+    authenticator: Authenticator, text: str, address: str = HERE, throttled: "Site | None" = None
+) -> str:
+    asked = authenticator.authenticate(text, address)
     if not asked.called and throttled is not None:
         throttled.clock.advance(REFUSAL_DELAY)
     error = error_of(asked)
@@ -98,13 +100,13 @@ def test_identify_peer_of_real_unix_socket_returns_its_user(site: Site) -> None:
 
 
 def test_identify_peer_of_other_transports_is_none(site: Site) -> None:
-    access = site.open()
+    authenticator = site.open()
     for family in (socket.AF_INET, socket.AF_INET6):
-        assert access.identify_peer(Transport(FakeSocket(family))) is None
-    assert access.identify_peer(TlsTransport()) is None
+        assert authenticator.identify_peer(Transport(FakeSocket(family))) is None
+    assert authenticator.identify_peer(TlsTransport()) is None
     behind_a_proxy = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
     behind_a_proxy.makeConnection(Transport(FakeSocket()))
-    assert access.identify_peer(cast("ITransport", behind_a_proxy)) is None
+    assert authenticator.identify_peer(cast("ITransport", behind_a_proxy)) is None
 
 
 # Tokens.
@@ -122,12 +124,12 @@ def test_authenticate_returns_the_principal_of_the_token(site: Site, role: Role,
 def test_token_of_older_version_is_imported_as_admin(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     (site.state / "token").write_text("sesame\n")
     (site.state / "token").chmod(0o600)
-    access = site.open()
+    authenticator = site.open()
     assert "may be removed once no client" in caplog.text
     assert "sesame" not in caplog.text
-    found = result_of(access.authenticate("sesame", HERE))
+    found = result_of(authenticator.authenticate("sesame", HERE))
     assert (found.name, found.role) == ("token", Role.ADMIN)
-    assert refused(access, "sesam") == refused(access, "0123abcd.x")
+    assert refused(authenticator, "sesam") == refused(authenticator, "0123abcd.x")
 
 
 @pytest.mark.parametrize("change", ["cut", "longer", "other id", "no id", "upper"])
@@ -155,66 +157,66 @@ def test_text_that_is_no_token_is_refused(site: Site, text: str) -> None:
 
 def test_authenticate_computes_one_slow_hash_with_or_without_entry(site: Site) -> None:
     text = site.add()
-    access = site.open()
+    authenticator = site.open()
     for number, each in enumerate((text, f"{tokens.parse_token_id(text)}.x", "0123abcd.x", "x", ""), 1):
-        access.authenticate(each, HERE).addErrback(lambda _: None)
+        authenticator.authenticate(each, HERE).addErrback(lambda _: None)
         assert site.hashed[-1] == each
         assert len(site.hashed) == number
 
 
 def test_token_that_matched_needs_no_hash_the_next_time(site: Site) -> None:
     text = site.add()
-    access = site.open()
-    first = result_of(access.authenticate(text, HERE))
-    assert result_of(access.authenticate(text, "10.0.0.6:1"))._replace(origin=HERE) == first
+    authenticator = site.open()
+    first = result_of(authenticator.authenticate(text, HERE))
+    assert result_of(authenticator.authenticate(text, "10.0.0.6:1"))._replace(origin=HERE) == first
     assert site.hashed == [text]
-    refused(access, text + "x")
+    refused(authenticator, text + "x")
     assert len(site.hashed) == 2
 
 
 def test_token_is_valid_until_it_expires(site: Site) -> None:
     text = site.add(expires_in=10)
-    access = site.open()
-    principal = result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    principal = result_of(authenticator.authenticate(text, HERE))
     site.clock.advance(9.9)
-    assert access.is_valid(principal)
-    result_of(access.authenticate(text, HERE))
+    assert authenticator.is_valid(principal)
+    result_of(authenticator.authenticate(text, HERE))
     site.clock.advance(0.1)
-    assert not access.is_valid(principal)
-    assert refused(access, text).startswith("the token has expired; ")
-    assert refused(access, text + "x").startswith("the token is unknown")
+    assert not authenticator.is_valid(principal)
+    assert refused(authenticator, text).startswith("the token has expired; ")
+    assert refused(authenticator, text + "x").startswith("the token is unknown")
 
 
 # Changes of the token file.
 
 
 def test_token_added_while_running_is_valid_at_once(site: Site) -> None:
-    access = site.open()
-    assert not access.accepts_remote_clients
+    authenticator = site.open()
+    assert not authenticator.accepts_remote_clients
     text = site.add()
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
-    assert access.accepts_remote_clients
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
+    assert authenticator.accepts_remote_clients
 
 
 def test_token_revoked_while_running_is_refused_at_once(site: Site) -> None:
     text, other = site.add(), site.add("ana")
-    access = site.open()
-    mine, theirs = (result_of(access.authenticate(each, HERE)) for each in (text, other))
+    authenticator = site.open()
+    mine, theirs = (result_of(authenticator.authenticate(each, HERE)) for each in (text, other))
     site.file.revoke("ci")
-    assert refused(access, text).startswith("the token is unknown")
-    assert not access.is_valid(mine)
-    assert access.is_valid(theirs)
+    assert refused(authenticator, text).startswith("the token is unknown")
+    assert not authenticator.is_valid(mine)
+    assert authenticator.is_valid(theirs)
 
 
 def test_token_revoked_during_its_check_is_refused(site: Site) -> None:
     text = site.add()
-    access = site.open()
+    authenticator = site.open()
     site.is_ready = False
-    asked = access.authenticate(text, HERE)
+    asked = authenticator.authenticate(text, HERE)
     site.file.revoke("ci")
-    access.start()
+    authenticator.start()
     site.clock.advance(1)
-    access.stop()
+    authenticator.stop()
     site.threads.run()
     assert isinstance(error_of(asked), AuthFailed)
 
@@ -225,32 +227,32 @@ def test_token_revoked_during_its_check_is_refused(site: Site) -> None:
 )
 def test_principal_of_changed_entry_is_not_valid(site: Site, change: dict[str, Any]) -> None:
     text = site.add()
-    access = site.open()
-    principal = result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    principal = result_of(authenticator.authenticate(text, HERE))
     seen: list[bool] = []
-    access.add_observer(lambda: seen.append(access.is_valid(principal)))
-    access.start()
+    authenticator.add_observer(lambda: seen.append(authenticator.is_valid(principal)))
+    authenticator.start()
     (entry,) = site.file.read()
     if "hash" in change:
         change = {"hash": cheap("another", b"salt" * 4)}
     (site.state / "tokens").write_bytes(token_codec.encode_entries([entry._replace(**change)]))
     site.clock.advance(1)
     assert seen == [False]
-    access.stop()
+    authenticator.stop()
 
 
 def test_principal_without_token_stays_valid(site: Site) -> None:
-    access = site.open()
-    assert access.is_valid(Principal("root", Role.ADMIN, uid=0))
-    assert access.is_valid(Principal("ana", Role.SUBMIT, HERE))
+    authenticator = site.open()
+    assert authenticator.is_valid(Principal("root", Role.ADMIN, uid=0))
+    assert authenticator.is_valid(Principal("ana", Role.SUBMIT, HERE))
 
 
 def test_observers_are_called_within_a_second_of_a_change(site: Site) -> None:
     site.add()
-    access = site.open()
+    authenticator = site.open()
     times: list[float] = []
-    access.add_observer(lambda: times.append(site.clock.now() - START))
-    access.start()
+    authenticator.add_observer(lambda: times.append(site.clock.now() - START))
+    authenticator.start()
     site.clock.pump([0.5] * 10)
     assert times == []
     site.add("ana", expires_in=3)
@@ -261,7 +263,7 @@ def test_observers_are_called_within_a_second_of_a_change(site: Site) -> None:
     (site.state / "tokens").touch()
     site.clock.pump([0.5] * 10)
     assert times == [6.0, 8.0]
-    access.stop()
+    authenticator.stop()
     site.add("ben")
     site.clock.pump([0.5] * 10)
     assert times == [6.0, 8.0]
@@ -277,8 +279,8 @@ def test_invalid_token_file_refuses_all_until_it_is_corrected(
     site: Site, flaw: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
-    access = site.open()
-    principal = result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    principal = result_of(authenticator.authenticate(text, HERE))
     path = site.state / "tokens"
     good = path.read_bytes()
     if flaw == "mode":
@@ -286,21 +288,21 @@ def test_invalid_token_file_refuses_all_until_it_is_corrected(
     else:
         path.write_bytes(good + b"x\n")
     for _ in range(2):
-        assert refused(access, text).startswith("the token is unknown")
-    assert not access.is_valid(principal)
+        assert refused(authenticator, text).startswith("the token is unknown")
+    assert not authenticator.is_valid(principal)
     assert caplog.text.count("is invalid, so no token is valid until it is corrected: ") == 1
     path.chmod(0o600)
     path.write_bytes(good)
-    assert result_of(access.authenticate(text, HERE)) == principal
-    assert access.is_valid(principal)
+    assert result_of(authenticator.authenticate(text, HERE)) == principal
+    assert authenticator.is_valid(principal)
 
 
 def test_unreadable_token_file_keeps_the_known_tokens(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
-    access = site.open()
-    result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    result_of(authenticator.authenticate(text, HERE))
     other = site.add("ana")
 
     def fail() -> None:
@@ -309,24 +311,24 @@ def test_unreadable_token_file_keeps_the_known_tokens(
     with monkeypatch.context() as patch:
         patch.setattr(site.file, "read", fail)
         for _ in range(2):
-            refused(access, other)
-        assert result_of(access.authenticate(text, HERE)).name == "ci"
+            refused(authenticator, other)
+        assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
     assert (
         caplog.text.count(
             "cannot be read, so the tokens known before stay valid: [Errno 24] Too many open files"
         )
         == 1
     )
-    assert result_of(access.authenticate(other, HERE)).name == "ana"
+    assert result_of(authenticator.authenticate(other, HERE)).name == "ana"
 
 
 def test_removed_token_file_refuses_all(site: Site) -> None:
     text = site.add()
-    access = site.open()
-    principal = result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    principal = result_of(authenticator.authenticate(text, HERE))
     (site.state / "tokens").unlink()
-    refused(access, text)
-    assert not access.is_valid(principal)
+    refused(authenticator, text)
+    assert not authenticator.is_valid(principal)
 
 
 @pytest.mark.parametrize("name", ["tokens", "token"])
@@ -348,48 +350,50 @@ def test_unreadable_token_file_refuses_the_start(site: Site) -> None:
 
 def test_host_with_ten_failures_is_refused_without_a_check(site: Site) -> None:
     text = site.add()
-    access = site.open()
+    authenticator = site.open()
     for number in range(throttling.MAX_FAILURES):
-        refused(access, f"wrong {number}", f"10.0.0.5:{number}")
+        refused(authenticator, f"wrong {number}", f"10.0.0.5:{number}")
         site.clock.advance(1)
     hashed = list(site.hashed)
     for other in ("wrong", f"{'0' * 8}.{'x' * 43}"):
-        why = refused(access, other, throttled=site)
+        why = refused(authenticator, other, throttled=site)
         assert why.startswith("too many failed AUTHs from 10.0.0.5; try again in ")
     assert site.hashed == hashed
-    assert result_of(access.authenticate(text, "10.0.0.6:1")).name == "ci"
+    assert result_of(authenticator.authenticate(text, "10.0.0.6:1")).name == "ci"
     site.clock.advance(50 - REFUSAL_DELAY)
-    refused(access, "wrong")
-    assert refused(access, "wrong") == "too many failed AUTHs from 10.0.0.5; try again in 1 s"
+    refused(authenticator, "wrong")
+    assert refused(authenticator, "wrong") == "too many failed AUTHs from 10.0.0.5; try again in 1 s"
 
 
 def test_token_that_matched_is_accepted_from_throttled_host(site: Site) -> None:
     text = site.add()
-    access = site.open()
-    result_of(access.authenticate(text, HERE))
+    authenticator = site.open()
+    result_of(authenticator.authenticate(text, HERE))
     for number in range(throttling.MAX_FAILURES):
-        refused(access, f"wrong {number}")
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
-    assert refused(access, "wrong").startswith("too many failed AUTHs")
+        refused(authenticator, f"wrong {number}")
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
+    assert refused(authenticator, "wrong").startswith("too many failed AUTHs")
 
 
 def test_new_token_is_accepted_from_throttled_host(site: Site) -> None:
     first, second = site.add(), site.add()
-    access = site.open()
+    authenticator = site.open()
     for number in range(throttling.MAX_FAILURES):
-        refused(access, f"wrong {number}")
-    assert result_of(access.authenticate(first, HERE)).name == "ci"
-    assert refused(access, "wrong").startswith("too many failed AUTHs")
-    assert result_of(access.authenticate(second, HERE)).name == "ci"
+        refused(authenticator, f"wrong {number}")
+    assert result_of(authenticator.authenticate(first, HERE)).name == "ci"
+    assert refused(authenticator, "wrong").startswith("too many failed AUTHs")
+    assert result_of(authenticator.authenticate(second, HERE)).name == "ci"
 
 
 def test_refusal_of_known_id_is_that_of_unknown_id(site: Site) -> None:
     identity = site.add().partition(".")[0]
-    access = site.open()
+    authenticator = site.open()
     for number in range(throttling.MAX_FAILURES):
-        refused(access, f"wrong {number}")
+        refused(authenticator, f"wrong {number}")
     for number in range(throttling.MAX_FAILURES_OF_TOKEN + 2):
-        asked = [access.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)]
+        asked = [
+            authenticator.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)
+        ]
         assert not any(each.called for each in asked), "both are answered at the same time"
         site.clock.advance(REFUSAL_DELAY)
         known, unknown = (str(error_of(each)) for each in asked)
@@ -400,89 +404,91 @@ def test_refusal_of_known_id_is_that_of_unknown_id(site: Site) -> None:
 
 
 def test_auth_in_progress_counts_as_failure(site: Site) -> None:
-    access = site.open()
+    authenticator = site.open()
     site.is_ready = False
-    asked = [access.authenticate(f"wrong {number}", HERE) for number in range(throttling.MAX_FAILURES)]
-    assert refused(access, "one more") == "too many failed AUTHs from 10.0.0.5; try again in 1 s"
+    asked = [authenticator.authenticate(f"wrong {number}", HERE) for number in range(throttling.MAX_FAILURES)]
+    assert refused(authenticator, "one more") == "too many failed AUTHs from 10.0.0.5; try again in 1 s"
     site.threads.run()
     assert all(isinstance(error_of(each), AuthFailed) for each in asked)
 
 
 def test_simultaneous_auths_with_one_token_share_one_hash(site: Site) -> None:
     text = site.add()
-    access = site.open()
+    authenticator = site.open()
     site.is_ready = False
-    asked = [access.authenticate(text, HERE) for _ in range(50)]
+    asked = [authenticator.authenticate(text, HERE) for _ in range(50)]
     site.threads.run()
     assert {result_of(each).name for each in asked} == {"ci"}
     assert site.hashed == [text]
 
 
 def test_cancelled_auth_counts_as_failure(site: Site) -> None:
-    access = site.open()
+    authenticator = site.open()
     site.is_ready = False
-    first = access.authenticate("wrong", HERE)
-    others = [access.authenticate(f"wrong {number}", HERE) for number in range(throttling.MAX_FAILURES - 1)]
+    first = authenticator.authenticate("wrong", HERE)
+    others = [
+        authenticator.authenticate(f"wrong {number}", HERE) for number in range(throttling.MAX_FAILURES - 1)
+    ]
     for each in others:
         each.cancel()
         assert isinstance(error_of(each), CancelledError)
     site.threads.run()
     assert isinstance(error_of(first), AuthFailed)
     assert site.hashed == ["wrong"]
-    assert refused(access, "wrong").startswith("too many failed AUTHs")
+    assert refused(authenticator, "wrong").startswith("too many failed AUTHs")
 
 
 def test_busy_server_refuses_without_counting_a_failure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskqd.auth.hash_cache.MAX_QUEUED_CHECKS", 2)
     text = site.add()
-    access = site.open()
+    authenticator = site.open()
     site.is_ready = False
-    asked = [access.authenticate(f"wrong {number}", f"10.0.1.{number}:1") for number in range(3)]
+    asked = [authenticator.authenticate(f"wrong {number}", f"10.0.1.{number}:1") for number in range(3)]
     for _ in range(20):
-        assert refused(access, text) == "too many tokens are being checked; try again in 2 s"
+        assert refused(authenticator, text) == "too many tokens are being checked; try again in 2 s"
     site.threads.run()
     assert all(isinstance(error_of(each), AuthFailed) for each in asked)
     site.is_ready = True
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
 
 
 def test_failure_is_logged_with_address_and_without_token(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = site.add()
-    access = site.open()
-    access.start()
+    authenticator = site.open()
+    authenticator.start()
     for number in range(5):
-        refused(access, f"{text}{number}", f"10.0.0.5:{number}")
-    result_of(access.authenticate(text, HERE))
+        refused(authenticator, f"{text}{number}", f"10.0.0.5:{number}")
+    result_of(authenticator.authenticate(text, HERE))
     failures = [line for line in caplog.messages if "AUTH" in line]
     assert failures == [f"AUTH from 10.0.0.5:0 failed: {UNKNOWN}"]
     site.clock.pump([1.0] * 60)
     assert caplog.messages[-1] == "4 more AUTHs from 10.0.0.5 failed"
-    refused(access, "x")
-    access.stop()
+    refused(authenticator, "x")
+    authenticator.stop()
     assert caplog.messages[-1] == "1 more AUTHs from 10.0.0.5 failed"
     assert text.partition(".")[2] not in caplog.text
 
 
 def test_internal_error_of_auth_counts_and_is_raised(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    access = site.open()
+    authenticator = site.open()
 
     def fail(*_: object) -> bool:
         raise ZeroDivisionError
 
     monkeypatch.setattr(tokens, "matches", fail)
-    assert isinstance(error_of(access.authenticate("x", HERE)), ZeroDivisionError)
+    assert isinstance(error_of(authenticator.authenticate("x", HERE)), ZeroDivisionError)
 
 
 # The parts of twisted.cred.
 
 
 def test_realm_has_avatars_only_for_iprincipal(site: Site) -> None:
-    access = site.open()
+    authenticator = site.open()
     with pytest.raises(NotImplementedError):
-        access._portal.realm.requestAvatar(b"uid:0", None)
-    found = access._portal.realm.requestAvatar(b"uid:0", None, IPrincipal)
+        authenticator._portal.realm.requestAvatar(b"uid:0", None)
+    found = authenticator._portal.realm.requestAvatar(b"uid:0", None, IPrincipal)
     assert isinstance(found, tuple)
     interface, principal, leave = found
     assert interface is IPrincipal
@@ -492,8 +498,8 @@ def test_realm_has_avatars_only_for_iprincipal(site: Site) -> None:
 
 def test_user_of_plugin_cannot_pass_for_another_kind(site: Site) -> None:
     text = site.add("ana", Role.ADMIN)
-    access = site.open({"*": Role.READ})
-    realm = access._portal.realm
+    authenticator = site.open({"*": Role.READ})
+    realm = authenticator._portal.realm
     for name in ("uid:0", f"token:{tokens.parse_token_id(text)}"):
         _, principal, _ = result_of(succeed(realm.requestAvatar(f"name:{name}".encode(), None, IPrincipal)))
         assert principal == Principal(name, Role.READ)
@@ -533,9 +539,9 @@ def test_unknown_credentials_have_no_checker(site: Site) -> None:
 
 def test_methods_lists_the_ways_to_authenticate(site: Site) -> None:
     assert site.open().methods == ["token"]
-    access = site.open(has_ca=True)
-    assert access.methods == ["token", "certificate"]
-    assert access.accepts_remote_clients
+    authenticator = site.open(has_ca=True)
+    assert authenticator.methods == ["token", "certificate"]
+    assert authenticator.accepts_remote_clients
 
 
 def make(site: Site, **more: Any) -> Authenticator:
@@ -545,11 +551,11 @@ def make(site: Site, **more: Any) -> Authenticator:
 def test_open_authenticator_uses_slow_hashes(tmp_path: Path) -> None:
     site = Site(tmp_path)
     text = site.add()
-    access = make(site)
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
-    assert refused(access, "0123abcd.x").startswith("the token is unknown")
+    authenticator = make(site)
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
+    assert refused(authenticator, "0123abcd.x").startswith("the token is unknown")
     site.file.revoke("ci")
-    assert refused(access, text).startswith("the token is unknown")
+    assert refused(authenticator, text).startswith("the token is unknown")
 
 
 def test_open_authenticator_refuses_unknown_plugin(site: Site) -> None:

@@ -46,12 +46,12 @@ def a_ca(tmp_path: Path) -> Authority:
 class IdentifyingProtocol(Protocol):
     """Identifies the client certificate after the handshake."""
 
-    def __init__(self, access: Authenticator) -> None:
-        self._access = access
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
         self.found: list[Principal | None] = []
 
     def handshakeCompleted(self) -> None:
-        self.found.append(self._access.identify_certificate(cast("ITransport", self.transport)))
+        self.found.append(self._authenticator.identify_certificate(cast("ITransport", self.transport)))
 
 
 @implementer(IOpenSSLContextFactory)
@@ -71,10 +71,10 @@ class Contexts:
 
 
 def shown(
-    access: Authenticator, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
+    authenticator: Authenticator, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
 ) -> list[Principal | None]:
     """Connect with a certificate; return the principals that were identified, none if the handshake fails."""
-    protocol = IdentifyingProtocol(access)
+    protocol = IdentifyingProtocol(authenticator)
     factory = Factory.forProtocol(lambda: protocol)
     server: Any = TLSMemoryBIOFactory(Contexts(ca, verdict), False, factory).buildProtocol(None)
     transport = StringTransport(peerAddress=IPv4Address("TCP", "10.0.0.5", 4242))
@@ -119,11 +119,11 @@ def test_certificate_of_another_ca_fails_the_handshake(site: Site, ca: Authority
 
 def test_certificate_accepted_by_a_lax_callback_is_verified_again(site: Site, ca: Authority) -> None:
     place = ca.cert.parent
-    access = site.open(ROLES)
+    authenticator = site.open(ROLES)
     others = Authority(place, "Other").issue("ana", usage=CLIENT)
     for pair in (self_signed(place, "ana"), others):
-        assert shown(access, ca, pair, lambda *_: True) == [None]
-    assert shown(access, ca, ca.issue("ana", usage=CLIENT), lambda *_: True) == [ANA]
+        assert shown(authenticator, ca, pair, lambda *_: True) == [None]
+    assert shown(authenticator, ca, ca.issue("ana", usage=CLIENT), lambda *_: True) == [ANA]
 
 
 def test_certificate_of_intermediate_ca_is_accepted(site: Site, ca: Authority) -> None:

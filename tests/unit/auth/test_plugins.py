@@ -57,8 +57,8 @@ def the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"ticket:{key}"
 
 
-def refused(access: Authenticator, text: str) -> str:
-    error = error_of(access.authenticate(text, HERE))
+def refused(authenticator: Authenticator, text: str) -> str:
+    error = error_of(authenticator.authenticate(text, HERE))
     assert isinstance(error, AuthFailed)
     return str(error)
 
@@ -86,25 +86,25 @@ def fixed(answer: Any) -> Plugin:
 
 
 def test_password_authenticates_with_the_role_of_the_name(site: Site, users: str) -> None:
-    access = site.open(ROLES, make_plugins([users]))
-    assert access.methods == ["token", "file"]
-    assert access.accepts_remote_clients
-    assert result_of(access.authenticate("ana:sesame", HERE)) == Principal("ana", Role.ADMIN, HERE)
-    assert result_of(access.authenticate("ben:open", HERE)) == Principal("ben", Role.READ, HERE)
+    authenticator = site.open(ROLES, make_plugins([users]))
+    assert authenticator.methods == ["token", "file"]
+    assert authenticator.accepts_remote_clients
+    assert result_of(authenticator.authenticate("ana:sesame", HERE)) == Principal("ana", Role.ADMIN, HERE)
+    assert result_of(authenticator.authenticate("ben:open", HERE)) == Principal("ben", Role.READ, HERE)
     assert site.hashed == []
 
 
 @pytest.mark.parametrize("text", ["ana:wrong", "ana:", "eva:sesame", ":", "ben:open:", "ana:sésame"])
 def test_wrong_password_is_refused(site: Site, users: str, text: str) -> None:
-    access = site.open(ROLES, make_plugins([users]))
-    assert "the name or the password is wrong" in refused(access, text)
+    authenticator = site.open(ROLES, make_plugins([users]))
+    assert "the name or the password is wrong" in refused(authenticator, text)
     assert site.hashed == [text]
 
 
 def test_name_without_role_is_refused_by_name(site: Site, users: str) -> None:
-    access = site.open(ROLES, make_plugins([users]))
-    assert refused(access, "eve:evil").startswith("eve has no role here; ask")
-    assert "a name has 1 to 200" in refused(access, "two words:x")
+    authenticator = site.open(ROLES, make_plugins([users]))
+    assert refused(authenticator, "eve:evil").startswith("eve has no role here; ask")
+    assert "a name has 1 to 200" in refused(authenticator, "two words:x")
     others = site.open({"*": Role.SUBMIT}, make_plugins([users]))
     assert result_of(others.authenticate("eve:evil", HERE)).role is Role.SUBMIT
 
@@ -114,23 +114,23 @@ def test_tokens_are_valid_besides_passwords(site: Site, users: str) -> None:
     (site.state / "token").chmod(0o600)
     text = site.add()
     plugin = make_plugins([users])
-    access = site.open(ROLES, plugin)
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
-    assert result_of(access.authenticate("old:token", HERE)).name == "token"
-    assert refused(access, "x") == UNKNOWN
+    authenticator = site.open(ROLES, plugin)
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
+    assert result_of(authenticator.authenticate("old:token", HERE)).name == "token"
+    assert refused(authenticator, "x") == UNKNOWN
 
 
 def test_text_in_token_format_is_not_a_password(site: Site) -> None:
     checker = Fixed(b"ana")
-    access = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
-    assert refused(access, "0123abcd.x:y") == UNKNOWN
+    authenticator = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
+    assert refused(authenticator, "0123abcd.x:y") == UNKNOWN
     assert checker.asked == []
 
 
 def test_password_may_contain_colons(site: Site) -> None:
     checker = Fixed(b"ana")
-    access = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
-    result_of(access.authenticate("ana:open:sésame", HERE))
+    authenticator = site.open(ROLES, [Plugin("fixed", PluginChecker("fixed", checker))])
+    result_of(authenticator.authenticate("ana:open:sésame", HERE))
     (asked,) = checker.asked
     assert (asked.username, asked.password) == (b"ana", "open:sésame".encode())
 
@@ -139,22 +139,22 @@ def test_first_checker_that_accepts_counts(site: Site) -> None:
     plugins = [fixed(UnauthorizedLogin("first")), fixed(b"ben"), fixed(b"ana")]
     assert result_of(site.open(ROLES, plugins).authenticate("x:y", HERE)).name == "ben"
     plugins = [fixed(UnauthorizedLogin("first")), fixed(UnauthorizedLogin("second"))]
-    access = site.open(ROLES, plugins)
-    assert refused(access, "x:y") == "first"
-    assert access.methods == ["token", "fixed"]
+    authenticator = site.open(ROLES, plugins)
+    assert refused(authenticator, "x:y") == "first"
+    assert authenticator.methods == ["token", "fixed"]
 
 
 def test_wrong_passwords_are_throttled(site: Site, users: str) -> None:
-    access = site.open(ROLES, make_plugins([users]))
+    authenticator = site.open(ROLES, make_plugins([users]))
     for number in range(10):
-        refused(access, f"ana:{number}")
-    assert refused(access, "ana:sesame").startswith("too many failed AUTHs from 10.0.0.5")
+        refused(authenticator, f"ana:{number}")
+    assert refused(authenticator, "ana:sesame").startswith("too many failed AUTHs from 10.0.0.5")
 
 
 def test_checker_may_answer_later_and_be_cancelled(site: Site) -> None:
     cancelled: list[Any] = []
-    access = site.open(ROLES, [fixed(Deferred(cancelled.append))])
-    asked = access.authenticate("x:y", HERE)
+    authenticator = site.open(ROLES, [fixed(Deferred(cancelled.append))])
+    asked = authenticator.authenticate("x:y", HERE)
     asked.cancel()
     error_of(asked)
     assert len(cancelled) == 1
@@ -162,8 +162,8 @@ def test_checker_may_answer_later_and_be_cancelled(site: Site) -> None:
 
 @pytest.mark.parametrize("answer", [ANONYMOUS, b"\xff", None, 7])
 def test_avatar_id_that_is_no_name_is_refused(site: Site, answer: Any) -> None:
-    access = site.open({"*": Role.ADMIN}, [fixed(answer)])
-    assert refused(access, "x:y") == "the user has no name that is text"
+    authenticator = site.open({"*": Role.ADMIN}, [fixed(answer)])
+    assert refused(authenticator, "x:y") == "the user has no name that is text"
 
 
 def test_avatar_id_may_be_text(site: Site) -> None:
@@ -171,8 +171,8 @@ def test_avatar_id_may_be_text(site: Site) -> None:
 
 
 def test_failing_checker_refuses_and_is_logged(site: Site, logged_errors: LeakWatch) -> None:
-    access = site.open(ROLES, [fixed(ZeroDivisionError())])
-    assert refused(access, "x:y") == "authentication is not possible now; see the daemon's log"
+    authenticator = site.open(ROLES, [fixed(ZeroDivisionError())])
+    assert refused(authenticator, "x:y") == "authentication is not possible now; see the daemon's log"
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
@@ -181,20 +181,20 @@ def test_failing_checker_refuses_and_is_logged(site: Site, logged_errors: LeakWa
 
 def test_plugin_of_itoken_is_asked_about_any_text(site: Site, tickets: str) -> None:
     text = site.add()
-    access = site.open(ROLES, make_plugins([tickets]))
-    assert access.methods == ["token", "ticket"]
-    found = result_of(access.authenticate(ticket(b"key", "ana"), HERE))
+    authenticator = site.open(ROLES, make_plugins([tickets]))
+    assert authenticator.methods == ["token", "ticket"]
+    found = result_of(authenticator.authenticate(ticket(b"key", "ana"), HERE))
     assert found == Principal("ana", Role.ADMIN, HERE)
-    assert refused(access, ticket(b"another key", "ana")) == UNKNOWN
-    assert refused(access, ticket(b"key", "eve")).startswith("eve has no role here")
-    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert refused(authenticator, ticket(b"another key", "ana")) == UNKNOWN
+    assert refused(authenticator, ticket(b"key", "eve")).startswith("eve has no role here")
+    assert result_of(authenticator.authenticate(text, HERE)).name == "ci"
 
 
 def test_several_plugins_work_together(site: Site, tickets: str, users: str) -> None:
-    access = site.open(ROLES, make_plugins([tickets, users]))
-    assert access.methods == ["token", "ticket", "file"]
-    assert result_of(access.authenticate("ana:sesame", HERE)).name == "ana"
-    assert result_of(access.authenticate(ticket(b"key", "ben"), HERE)).name == "ben"
+    authenticator = site.open(ROLES, make_plugins([tickets, users]))
+    assert authenticator.methods == ["token", "ticket", "file"]
+    assert result_of(authenticator.authenticate("ana:sesame", HERE)).name == "ana"
+    assert result_of(authenticator.authenticate(ticket(b"key", "ben"), HERE)).name == "ben"
 
 
 # Invalid settings.

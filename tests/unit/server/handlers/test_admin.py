@@ -15,7 +15,7 @@ from taskqd.errors import (
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.protocol import parser, submit, verbs
-from taskqd.server.handlers import admin as verbs_of_the_daemon
+from taskqd.server.handlers import admin
 from tests.fakes.client import FakeClient
 from tests.fakes.deferreds import result_of
 from tests.fakes.engine import Harness
@@ -88,12 +88,12 @@ def test_hello_has_the_fields_of_the_principal(principal: Principal, found: dict
 
 
 def test_hello_and_stats_have_every_limit() -> None:
-    quotas = Limits(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
-    harness = Harness(limits=quotas)
+    limits = Limits(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
+    harness = Harness(limits=limits)
     stats = shown(harness, "STATS")["limits"]
     hello = json.loads(answer(harness, "HELLO").split(" ", 2)[2])["limits"]
-    assert hello == stats == {**verbs_of_the_daemon.LIMITS, **describe(quotas)}
-    assert set(asdict(quotas)) - {"output"} | {"max_output"} <= set(stats)
+    assert hello == stats == {**admin.LIMITS, **describe(limits)}
+    assert set(asdict(limits)) - {"output"} | {"max_output"} <= set(stats)
     assert (stats["connections"], stats["submissions"], stats["idle_time"]) == (7, 2.5, None)
     assert (stats["max_output"], stats["line"]) == (1000, 2048)
 
