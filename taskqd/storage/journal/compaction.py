@@ -68,18 +68,20 @@ class Compactor:
 
     def start(self) -> None:
         """Check now and every CHECK_INTERVAL whether a snapshot is due, and make it."""
-        if self._is_stopped:
-            return
-        if self._is_snapshot_due():
-            self._is_running = True
-            Deferred.fromCoroutine(self._make_snapshot()).addErrback(self._on_failure)
-        self._timer = self._clock.callLater(CHECK_INTERVAL, self.start)
+        if not self._is_stopped:
+            self._check()
 
     def stop(self) -> None:
         """Start no more snapshots; if one is being written, its process ends without the daemon."""
         self._is_stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+
+    def _check(self) -> None:
+        if self._is_snapshot_due():
+            self._is_running = True
+            Deferred.fromCoroutine(self._make_snapshot()).addErrback(self._on_failure)
+        self._timer = self._clock.callLater(CHECK_INTERVAL, self._check)
 
     def _is_snapshot_due(self) -> bool:
         journal = self._journal
