@@ -248,9 +248,9 @@ class RequestPipeline:
         """Return how many bytes of replies may be unsent: `limit`, fewer if the user has no memory left."""
         return min(limit, MIN_BUFFER_SIZE) if self._memory.is_used_up_for(self._client.principal) else limit
 
-    def max_read(self, limit: int) -> int:
-        """Return how many bytes may be read in one call: fewer than `limit` while a request is unanswered."""
-        return min(self.max_unsent(limit), limit if self.is_idle else BUSY_READ_SIZE)
+    def max_read(self, max_unsent: int) -> int:
+        """Return how many bytes may be read in one call: as many as may be unsent, fewer while not idle."""
+        return max_unsent if self.is_idle else min(max_unsent, BUSY_READ_SIZE)
 
     def count_memory(self) -> None:
         """Count the unanswered requests, the input that is not framed yet, and the unsent replies."""

@@ -20,8 +20,8 @@ class IBufferLimits(Protocol):
     def max_unsent(self, limit: int) -> int:
         """Return how many bytes of replies may be unsent, at most ``limit``."""
 
-    def max_read(self, limit: int) -> int:
-        """Return how many bytes may be read from the socket in one call, at most ``limit``."""
+    def max_read(self, max_unsent: int) -> int:
+        """Return how many bytes may be read from the socket in one call, at most ``max_unsent``."""
 
     def count_memory(self) -> None:
         """Count again what this connection takes."""
@@ -83,13 +83,14 @@ class ReplyWriter:
 
     def set_read_size(self) -> None:
         """Set how many bytes the transport reads in one call."""
-        self._socket.bufferSize = self._buffers.max_read(self._limit)
+        self._socket.bufferSize = self._buffers.max_read(self._buffers.max_unsent(self._limit))
 
     def _write(self, data: bytes) -> None:
         # Twisted has one setting for the bytes read in one call and for those that may be unsent.
-        self._socket.bufferSize = self._buffers.max_unsent(self._limit)
+        max_unsent = self._buffers.max_unsent(self._limit)
+        self._socket.bufferSize = max_unsent
         self._transport.write(data)
-        self.set_read_size()
+        self._socket.bufferSize = self._buffers.max_read(max_unsent)
         unsent = unsent_bytes(self._socket)
         if unsent != self._flow.unsent:
             self._flow.unsent = unsent
