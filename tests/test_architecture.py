@@ -38,9 +38,6 @@ MAY_IMPORT = {
 }
 """For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""
 
-NOT_YET: set[tuple[str, str]] = set()
-"""Imports against the table that the next steps remove."""
-
 PURE = ("errors", "model", "protocol", "config", "state")
 """They wait for nothing, ask no clock and no source of chance, and touch no files."""
 
@@ -105,10 +102,7 @@ def modules_imported(module: str) -> set[str]:
     return found - {"", module}
 
 
-EDGES = {
-    module: {other for other in modules_imported(module) if (module, other) not in NOT_YET}
-    for module in MODULES
-}
+EDGES = {module: modules_imported(module) for module in MODULES}
 
 
 def package_edges() -> dict[str, set[str]]:

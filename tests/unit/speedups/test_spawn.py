@@ -516,15 +516,15 @@ async def test_stop_waits_for_spawns_in_flight(reactor: Any) -> None:
 
 
 async def test_known_start_time_is_that_of_proc(reactor: Any) -> None:
-    known = []
-    for _ in range(20):
+    known: list[bool] = []
+    while len(known) < 3:  # on a busy machine few spawns take less than a tick of the clock
         subscriber = starter(reactor, True)("read -r _", stdin="/dev/zero")
         transport = await subscriber.running
         if subscriber.started is not None:
             known.append(subscriber.started == proc.start_time(transport.pid))
         os.kill(transport.pid, signal.SIGKILL)
         await subscriber.ended
-    assert set(known) == {True}, "most are"
+    assert all(known)
 
 
 async def test_start_time_is_unknown_if_the_clock_ticks_during_the_spawn(
