@@ -1036,7 +1036,7 @@ def test_exception_for_a_lost_client_is_ignored(logged_errors: Any) -> None:
 
 
 class SecureTransport(FakeTransport):
-    """A transport over TLS: it has no half-close, and its handle is no socket."""
+    """A transport over TLS: it has no half-close, and its handle is not a socket."""
 
     def __init__(self, handle: Any) -> None:
         super().__init__(handle)

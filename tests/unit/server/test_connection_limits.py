@@ -27,8 +27,8 @@ BOB = Principal("bob", Role.SUBMIT)
 ROOT = Principal("root", Role.ADMIN)
 
 
-def limited_harness(max_connections: int = 1000, **quotas: Any) -> Harness:
-    harness = Harness(limits=Limits(**quotas), max_connections=max_connections)
+def limited_harness(max_connections: int = 1000, **limits: Any) -> Harness:
+    harness = Harness(limits=Limits(**limits), max_connections=max_connections)
     harness.authenticator.roles["4000001"] = Role.SUBMIT
     return harness
 

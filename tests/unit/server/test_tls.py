@@ -25,7 +25,7 @@ from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints, tls
 from tests.support.certificates import CLIENT, SERVER, Authority, Pair, self_signed, write_key
 
-# The string.
+# Endpoint strings.
 
 BASE = tls.TlsOptions(9501, "", 4096, "k", "c", None, None, None)
 
@@ -80,11 +80,11 @@ def test_invalid_arguments_are_refused_with_the_expected_ones(
         tls.parse_options(arguments)
 
 
-# The files.
+# Files.
 
 
 class Site:
-    """A CA with a certificate for the daemon, in a directory; ``endpoint`` is the string for them."""
+    """A directory with a CA and a certificate for the daemon."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -260,7 +260,7 @@ async def test_file_removed_after_the_check_is_refused_when_listening(site: Site
         await endpoints.listen(reactor, endpoint, Factory())
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 does not close it
 async def test_tls_port_in_use_is_refused(site: Site, reactor: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = site.endpoint().replace("tls:0", f"tls:{other.getsockname()[1]}")
@@ -345,7 +345,7 @@ async def listening(reactor: Any, endpoint: str) -> AsyncIterator[tuple[int, Rec
 
 
 def say(port: int, context: ssl.SSLContext) -> tuple[bytes, str | None]:
-    """Connect in the name of localhost, and say hello; return what came back, and the version of TLS."""
+    """Connect to localhost and send a greeting; return the reply and the TLS version."""
     with (
         socket.create_connection(("127.0.0.1", port), 10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secured,
