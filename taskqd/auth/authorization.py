@@ -79,7 +79,7 @@ class Authorizer:
         if getattr(argument, "is_cascade", False):
             return
         jobs = [self._queue_state.get(ref) for ref in argument.jobs]
-        changeable = [job for job in jobs if job.status.is_final is (verb in ("RETRY", "REMOVE"))]
+        changeable = [job for job in jobs if job.status.is_final is VERBS[verb].is_for_ended]
         if changeable or not jobs:
             self.submission_limits.check_rate(principal, count_changes(changeable) or 1)
 

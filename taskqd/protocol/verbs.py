@@ -18,7 +18,8 @@ from taskqd.protocol.values import capitals
 class Verb(NamedTuple):
     """A verb. `parse` is called with the usage and the text after the verb.
 
-    `options` has the options that the usage does not spell out.
+    `options` has the options that the usage does not spell out. A verb that changes jobs is for jobs that
+    have ended if it `is_for_ended`, else for those that have not.
     """
 
     usage: str
@@ -26,6 +27,7 @@ class Verb(NamedTuple):
     parse: Callable[[str, str], Any]
     permission: Permission
     options: Table = MappingProxyType({})
+    is_for_ended: bool = False
 
 
 def _parse_help(usage: str, text: str) -> HelpRequest:
@@ -98,6 +100,7 @@ _ALL = (
         "of it.",
         requests.parse_retry,
         Permission.MODIFY,
+        is_for_ended=True,
     ),
     Verb(
         "HOLD <id>", "Keep a pending job from starting until RELEASE.", requests.parse_job, Permission.MODIFY
@@ -115,7 +118,13 @@ _ALL = (
         Permission.MODIFY,
         submit.SET_OPTIONS,
     ),
-    Verb("REMOVE <id>", "Delete a finished job and its output.", requests.parse_job, Permission.MODIFY),
+    Verb(
+        "REMOVE <id>",
+        "Delete a finished job and its output.",
+        requests.parse_job,
+        Permission.MODIFY,
+        is_for_ended=True,
+    ),
     Verb(
         "HISTORY <id>",
         "Show all events of a job: EVENT <seq> <json> for each, then END <count>.",

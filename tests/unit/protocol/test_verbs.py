@@ -223,6 +223,10 @@ def test_verb_usage_begins_with_its_name(verb: str) -> None:
     assert described.summary.endswith(".")
 
 
+def test_verbs_for_ended_jobs_are_retry_and_remove() -> None:
+    assert {name for name, verb in verbs.VERBS.items() if verb.is_for_ended} == {"RETRY", "REMOVE"}
+
+
 def test_verbs_are_those_of_the_protocol() -> None:
     assert list(verbs.VERBS) == VERBS
 
