@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "storage": {"errors", "model"},
     "execution": {"errors", "model", "storage"},
     "auth": {"errors", "model", "protocol", "config", "state", "storage"},
+    "access": {"auth"},
     "engine": {"errors", "model", "config", "state", "storage", "execution"},
     "server": {"errors", "model", "protocol", "config", "state", "storage", "auth", "engine"},
     "client": {"errors", "protocol.values", "config.paths"},

@@ -12,7 +12,8 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 
 import twisted.plugins
-from taskqd.auth import token_codec, tokens
+from taskqd.access import credentials as former
+from taskqd.auth import credentials, token_codec, tokens
 from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.plugins import Plugin, PluginChecker, make_plugins
 from taskqd.auth.principal import Principal
@@ -83,6 +84,11 @@ def fixed(answer: Any) -> Plugin:
 
 
 # Names and passwords.
+
+
+def test_credentials_have_their_former_name_for_plugins_of_version_0_5() -> None:
+    assert former.IToken is credentials.IToken
+    assert former.Token is credentials.Token
 
 
 def test_password_authenticates_with_the_role_of_the_name(site: Site, users: str) -> None:

@@ -1,0 +1,1 @@
+"""The former place of ``taskqd.auth.credentials``, which operators' checker plugins of 0.5 import."""
