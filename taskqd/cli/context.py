@@ -210,7 +210,8 @@ class Session:
 def _reasons(job: Facts) -> str:
     """Return the reasons for a job's end, as text to append to its status."""
     tasks = job.get("tasks") or {}
-    reasons = [f"{tasks[name]} tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
+    counts = ((name, tasks.get(name, 0)) for name in ("failed", "cancelled"))
+    reasons = [f"{count} task{'s' * (count > 1)} {name}" for name, count in counts if count]
     reasons = reasons or [str(job[name]) for name in ("reason", "signal", "detail") if job.get(name)]
     text = f" ({', '.join(reasons)})" if reasons else ""
     if tasks or job["exit_code"]:

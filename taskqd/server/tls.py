@@ -2,7 +2,7 @@
 
 ``tls:`` and ``ssl:`` mean the same, and the files have Twisted's names or shorter ones. The minimum is TLS
 1.2. With a CA, clients may present a certificate; the handshake fails if the CA has not signed it. The
-package ``auth`` decides which user a certificate belongs to. OpenSSL comes with ``taskqd[tls]`` and is
+package ``auth`` decides which user a certificate belongs to. OpenSSL comes with the extra ``tls`` and is
 imported only if a TLS port is used.
 """
 
@@ -171,7 +171,9 @@ def _load_openssl() -> None:
     try:
         import OpenSSL  # noqa: F401, PLC0415 - an extra that is loaded only if it is used
     except ImportError as error:
-        raise StartRefused(f"TLS needs more packages: pip install 'taskqd[tls]' ({error})") from None
+        raise StartRefused(
+            f"TLS needs pyOpenSSL: in the clone of taskqd, pip install '.[tls]' ({error})"
+        ) from None
 
 
 def _reason(error: BaseException) -> str:

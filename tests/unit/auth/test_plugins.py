@@ -83,12 +83,12 @@ def fixed(answer: Any) -> Plugin:
     return Plugin("fixed", PluginChecker("fixed", Fixed(answer)))
 
 
-# Names and passwords.
-
-
 def test_credentials_have_their_former_name_for_plugins_of_version_0_5() -> None:
     assert former.IToken is credentials.IToken
     assert former.Token is credentials.Token
+
+
+# Names and passwords.
 
 
 def test_password_authenticates_with_the_role_of_the_name(site: Site, users: str) -> None:

@@ -251,7 +251,7 @@ def test_exit_code_is_that_of_the_job(
     "tasks,status,code,stderr",
     [
         ({"completed": 3}, "COMPLETED", 0, ""),
-        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 tasks failed, 1 tasks cancelled)"),
+        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 tasks failed, 1 task cancelled)"),
     ],
 )
 def test_exit_code_of_an_array_is_0_only_if_all_tasks_completed(

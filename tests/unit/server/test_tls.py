@@ -238,7 +238,7 @@ def test_missing_openssl_is_refused_with_the_package_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     assert refusal_of(site.endpoint(), reactor).startswith(
-        "TLS needs more packages: pip install 'taskqd[tls]' ("
+        "TLS needs pyOpenSSL: in the clone of taskqd, pip install '.[tls]' ("
     )
 
 
