@@ -209,22 +209,28 @@ class JobCommands:
     async def hold(self, job_id: int, by: Actor) -> Job:
         """Keep a pending job from starting, and return it."""
         return await self._record_for_pending(
-            Held(id=job_id, at=0.0, by=by.name, origin=by.origin), lambda job: not job.is_held
+            "hold", Held(id=job_id, at=0.0, by=by.name, origin=by.origin), lambda job: not job.is_held
         )
 
     async def release(self, job_id: int, by: Actor) -> Job:
         """Let a job start that is held or delayed, and return it; any other pending job is left alone."""
         return await self._record_for_pending(
+            "release",
             Released(id=job_id, at=0.0, by=by.name, origin=by.origin),
             lambda job: job.is_held or job.not_before is not None,
         )
 
-    async def _record_for_pending(self, event: JobEvent, has_effect: Callable[[Job], bool]) -> Job:
-        """Record an event of a pending job, unless it has no effect on the job or on any pending task."""
+    async def _record_for_pending(
+        self, command: str, event: JobEvent, has_effect: Callable[[Job], bool]
+    ) -> Job:
+        """Record an event of a pending job, unless it has no effect on the job or on any pending task.
+
+        ``command`` is what the user calls, for an error.
+        """
         job = self._queue_state.get(event.id)
         self._event_writer.check_writable()
         async with self._locks.of(job):
-            job = self._get_pending(event.id, "hold" if isinstance(event, Held) else "release")
+            job = self._get_pending(event.id, command)
             pending = [task for task in self._queue_state.tasks(job) if task.status is Status.PENDING]
             if not any(map(has_effect, [job, *pending])):
                 return job
@@ -232,19 +238,20 @@ class JobCommands:
         self._on_change()
         return job
 
-    async def change(self, job_id: int, by: Actor, values: dict[str, Any]) -> Job:
+    async def change(self, job_id: int, by: Actor, values: dict[str, Any], *, command: str = "set") -> Job:
         """Change fields of a pending job's spec, and return the job.
 
-        A ``delay`` counts from now. Raises BadRequest if the job could then never start.
+        A ``delay`` counts from now. Raises BadRequest if the job could then never start. ``command`` is what
+        the user calls, for an error.
         """
         job = self._queue_state.get(job_id)
         self._event_writer.check_writable()
         async with self._locks.of(job):
-            job = self._get_pending(job_id, "set")
+            job = self._get_pending(job_id, command)
             if job.array is not None:
                 raise WrongState(
                     f"job {job_id} cannot be changed: it is a task of array {job.array}; "
-                    f"`taskq set {job.array}` changes all tasks"
+                    f"`taskq {command} {job.array}` changes all tasks"
                 )
             now = self._clock.now()
             spec = _changed_spec(job.spec, values, now)
@@ -263,7 +270,7 @@ class JobCommands:
         self._on_change()
         return job
 
-    def _get_pending(self, job_id: int, verb: str) -> Job:
+    def _get_pending(self, job_id: int, command: str) -> Job:
         """Return a job that has not started, or an array with a task that has not started."""
         job = self._queue_state.get(job_id)
         is_pending = job.status is Status.PENDING or (
@@ -271,7 +278,8 @@ class JobCommands:
         )
         if not is_pending:
             raise WrongState(
-                f"job {job_id} is {job.status.value}; `taskq {verb}` is only for jobs that have not started"
+                f"job {job_id} is {job.status.value}; "
+                f"`taskq {command}` is only for jobs that have not started"
             )
         return job
 

@@ -12,7 +12,7 @@ from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array, Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.engine import Harness, opened, replayed, running
+from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
 from tests.fakes.processes import FAILED
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
@@ -439,6 +439,29 @@ def test_change_of_an_array_changes_all_pending_tasks() -> None:
 def test_change_of_a_single_task_is_refused() -> None:
     harness = array()
     assert isinstance(error_of(harness.change(3, label="other")), WrongState)
+
+
+@pytest.mark.parametrize(
+    "act, command", [(Harness.hold, "hold"), (Harness.release, "release"), (change, "set")]
+)
+def test_refusal_names_the_command_that_the_user_called(act: Act, command: str) -> None:
+    harness = waiting()
+    assert str(error_of(act(harness, 1))) == (
+        f"job 1 is RUNNING; `taskq {command}` is only for jobs that have not started"
+    )
+
+
+@pytest.mark.parametrize(
+    "job_id, text",
+    [
+        (2, "job 2 is RUNNING; `taskq move` is only for jobs that have not started"),
+        (3, "job 3 cannot be changed: it is a task of array 1; `taskq move 1` changes all tasks"),
+    ],
+)
+def test_change_by_another_command_names_that_in_its_refusal(job_id: int, text: str) -> None:
+    commands = array().engine.job_commands
+    change = commands.change(job_id, ACTOR, {"label": "other"}, command="move")
+    assert str(error_of(Deferred.fromCoroutine(change))) == text
 
 
 @ACTS
