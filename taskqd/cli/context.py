@@ -12,6 +12,7 @@ import click
 from taskqd.cli.display.text import sanitize_line
 from taskqd.cli.interrupts import INTERRUPTED, raising_keyboard_interrupt
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
+from taskqd.client.address import AccessDenied
 from taskqd.client.reconnect import RECONNECT_TIMEOUT
 
 REFUSED = 1
@@ -73,6 +74,11 @@ class Session:
             return client
         except Untrusted:
             raise  # the daemon answers, and the message says what to do
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"{error}; the modes of the socket and its directory say who may use it; ask the server's "
+                "operator for access, or set --address"
+            ) from None
         except Unreachable as error:
             raise Unreachable(
                 f"{error}; is it running? Start one with `twistd taskq`, or set --address"

@@ -14,6 +14,10 @@ class Untrusted(Unreachable):
     """TLS failed because a certificate is not trusted or a key or certificate file is unusable."""
 
 
+class AccessDenied(Unreachable):
+    """The UNIX socket or its directory does not admit this user."""
+
+
 class TlsFiles(NamedTuple):
     """The PEM files that a client uses for TLS.
 

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 
-from taskqd.client.address import Address, TlsFiles, Unreachable
+from taskqd.client.address import AccessDenied, Address, TlsFiles, Unreachable
 from taskqd.client.channel import Channel, PlainChannel
 from taskqd.config.paths import MAX_SOCKET_PATH_BYTES
 
@@ -42,7 +42,10 @@ class Connection:
         try:
             self._channel = _connect(self._address, self._tls_files)
         except (OSError, ValueError) as error:  # UnicodeError, for an invalid host name, is a ValueError
-            raise Unreachable(f"cannot reach the daemon at {self.address}: {_reason(error)}") from None
+            is_denied = self._address.is_local and isinstance(error, PermissionError)
+            raise (AccessDenied if is_denied else Unreachable)(
+                f"cannot reach the daemon at {self.address}: {_reason(error)}"
+            ) from None
 
     def close(self) -> None:
         """Close the connection; closing it again has no effect."""

@@ -1,6 +1,8 @@
 """Connections, refusals with hints, exit codes, and answers as text and JSON."""
 
+import errno
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,24 @@ def test_missing_daemon_exits_with_69_and_says_how_to_start_one(call: Call, tmp_
         (
             f"taskq: cannot reach the daemon at unix:{tmp_path}/none: No such file or directory; "
             "is it running? Start one with `twistd taskq`, or set --address\n"
+        ),
+    )
+
+
+def test_socket_that_does_not_admit_the_user_has_a_hint_who_may_use_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")  # the kernel never refuses root
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert call("--address", f"unix:{tmp_path}/theirs", "stats") == (
+        69,
+        b"",
+        (
+            f"taskq: cannot reach the daemon at unix:{tmp_path}/theirs: Permission denied; "
+            "the modes of the socket and its directory say who may use it; "
+            "ask the server's operator for access, or set --address\n"
         ),
     )
 
