@@ -68,7 +68,7 @@ class Clocks:
         *args: object,
         **kwargs: object,
     ) -> IDelayedCall:
-        """Call a function after ``delay`` seconds of the monotonic clock."""
+        """Call a function after `delay` seconds of the monotonic clock."""
         return self._reactor.callLater(delay, callable, *args, **kwargs)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
@@ -97,9 +97,9 @@ class Clocks:
         return self.ahead
 
     def resume(self, opened: Opened | Snapshot | None, boot: str, at: float, elapsed: float) -> None:
-        """Continue from the end of a journal; ``opened`` is the record that began its last segment.
+        """Continue from the end of a journal; `opened` is the record that began its last segment.
 
-        ``boot`` identifies this boot of the machine. ``at`` and ``elapsed`` are the latest moment in the
+        `boot` identifies this boot of the machine. `at` and `elapsed` are the latest moment in the
         journal. Within a boot, the boot clock shows how long ago that was. Between two boots only the time of
         day does, which may be wrong: a negative gap counts as 0, one of more than MAX_GAP as MAX_GAP.
         """
