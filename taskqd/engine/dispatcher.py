@@ -66,7 +66,7 @@ class Dispatcher:
         self._is_deferred = False  # jobs may be due that were not started, as the journal had failed
         self._allocated: set[int] = set()  # jobs that hold capacity
         self._trial_starts: set[int] = set()  # jobs whose start is under way in a shortage
-        self._uncounted: set[int] = set()  # jobs whose attempt `on_started` was not called for
+        self._uncounted: set[int] = set()  # jobs whose attempt ``on_started`` was not called for
         self._under_way = 0
         self._drain_waiters: list[Deferred[None]] = []
         self._journal_recovery: Deferred[None] | None = None

@@ -1,6 +1,6 @@
 """The single writer: a command becomes an event, which is made durable, applied to the state, and acted on.
 
-`Engine` connects the parts: submissions, commands for jobs and for queues, the dispatcher that runs jobs.
+``Engine`` connects the parts: submissions, commands for jobs and for queues, the dispatcher that runs jobs.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,16 +26,16 @@ from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal, ISpool
 
 OnJobEnded = Callable[[Job], object]
-"""Is called with a job that has ended."""
+"""Called with a job that has ended."""
 
 _COUNTERS = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
 """The counters of the jobs that have ended, by status."""
 
 
 class Engine:
-    """The parts of the engine, and who waits for the ends of jobs.
+    """Constructs the parts of the engine, and notifies observers of the ends of jobs.
 
-    ``make_run`` and ``random`` are those of `Dispatcher`, ``max_pending`` is the limit of pending jobs of all
+    ``make_run`` and ``random`` are those of Dispatcher, ``max_pending`` is the limit of pending jobs of all
     users together. ``counters`` counts since the start of the daemon.
     """
 

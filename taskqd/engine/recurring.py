@@ -1,6 +1,6 @@
 """Submits the jobs of schedules when they are due: one job for all runs that were missed.
 
-`state.schedules` computes when each schedule is due. A run counts from the moment that it is submitted or
+``state.schedules`` computes when each schedule is due. A run counts from the moment that it is submitted or
 left out; only a durable submission is in the journal.
 """
 
