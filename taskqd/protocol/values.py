@@ -123,7 +123,7 @@ def parse_time(text: str) -> float:
 def _seconds_since_epoch(date: str, minute: str, second: str, fraction: str, offset: str) -> float | None:
     """Return the seconds since the epoch, None if the date does not exist.
 
-    A leap second, ``:60``, is the first second of the minute after it.
+    A leap second, `:60`, is the first second of the minute after it.
     """
     try:
         start = datetime.fromisoformat(f"{date}T{minute}:00{offset.upper().replace('Z', '+00:00')}")
