@@ -18,10 +18,10 @@ class IBufferLimits(Protocol):
     """How many bytes the transport of a connection may buffer now."""
 
     def max_unsent(self, limit: int) -> int:
-        """Return how many bytes of replies may be unsent, at most ``limit``."""
+        """Return how many bytes of replies may be unsent, at most `limit`."""
 
     def max_read(self, max_unsent: int) -> int:
-        """Return how many bytes may be read from the socket in one call, at most ``max_unsent``."""
+        """Return how many bytes may be read from the socket in one call, at most `max_unsent`."""
 
     def count_memory(self) -> None:
         """Count again what this connection takes."""
