@@ -18,7 +18,7 @@ from taskqd.speedups.pipes import Pipe
 READ_DELAY = 0.005
 """Start reading a child's output after it has run this long (seconds).
 
-Shorter processes are read once, when they exit, which saves 8 % of the time of `true` jobs.
+Shorter processes are read once, when they exit, which saves 8 % of the time of ``true`` jobs.
 """
 
 _handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
@@ -26,7 +26,7 @@ _handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
 
 
 class SessionProtocol(Protocol):
-    """A ProcessProtocol with the attributes and methods that `AcceleratedReactor.spawnProcess` describes."""
+    """A ProcessProtocol with the attributes and methods that AcceleratedReactor.spawnProcess describes."""
 
     pipe_owner: int | None
     started: int | None

@@ -33,7 +33,7 @@ _thread = _ThreadState()
 
 
 def unshare(kept: int) -> int:
-    """Give the calling thread its own descriptor table, with 0 to 2 and ``kept``; return the latter's number.
+    """Give the calling thread its own descriptor table, with 0 to 2 and `kept`; return the latter's number.
 
     The thread blocks all signals from now on, since Python's handler writes to a descriptor of the shared
     table. Raises OSError if the system refuses; then nothing else has changed.
