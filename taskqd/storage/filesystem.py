@@ -13,7 +13,7 @@ from threading import RLock
 class Filesystem:
     """The real file system.
 
-    Written data is durable once `sync` has returned, a name in a directory once `sync_directory` has.
+    Written data is durable once ``sync`` has returned, a name in a directory once ``sync_directory`` has.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Filesystem:
         return sorted(os.listdir(path))
 
     def create_with_parents(self, path: str, mode: int = 0o600) -> int:
-        """Create a file as `create` does, and up to two missing directories above it.
+        """Create a file as ``create`` does, and up to two missing directories above it.
 
         No more than two, so that a state directory that was moved away is not created again.
         """

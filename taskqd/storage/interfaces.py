@@ -35,7 +35,7 @@ class IJournal(Interface):
     def append_all(events: "Sequence[Event]") -> "Deferred[RecordPosition]":
         """Append one or more events atomically; fires with the position of the first one.
 
-        As `append`, but for all: if the Deferred fails, none of them is in the journal and none ever will be.
+        As ``append``, but for all: if the Deferred fails, none of them is or ever will be in the journal.
         """
 
     def append_now(events: "list[Event]") -> "list[RecordPosition]":
@@ -75,7 +75,7 @@ class IEventReader(Interface):
     def read_batch() -> "Deferred[list[tuple[int, Event]]]":
         """Return (sequence, event) of the next events; an empty list if there are no more now.
 
-        After an empty list from `IJournal.events_since`, all later events are those that observers are
+        After an empty list from ``IJournal.events_since``, all later events are those that observers are
         notified of from now on.
 
         Fails with Lagged if a snapshot has replaced the events, as it does not have all of them, and with
@@ -117,7 +117,7 @@ class ISpool(Interface):
     def store_blocks(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         """Store the blocks of a submission by name (``script``, ``stdin``, ``secret``).
 
-        Fires once they are durable. After an OSError some may be there; `remove_job` removes them, and so
+        Fires once they are durable. After an OSError some may be there; ``remove_job`` removes them, and so
         does the next start.
         """
 

@@ -137,7 +137,7 @@ class SnapshotProcess(ProcessProtocol):
 
 
 def write_snapshot(reactor: IReactorProcess, directory: str, number: int) -> "Deferred[None]":
-    """Write the snapshot up to segment ``number`` in another process; see `SnapshotProcess.ended`.
+    """Write the snapshot up to segment ``number`` in another process; see ``SnapshotProcess.ended``.
 
     The daemon's working directory, in which jobs run, is not searched for modules.
     """

@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class EntryWriter:
-    """Writes entries with a `SegmentWriter`, and refuses them after an error until one recovers."""
+    """Writes entries with a ``SegmentWriter``, and refuses them after an error until one recovers."""
 
     def __init__(self, segment_writer: SegmentWriter) -> None:
         self.is_broken = False

@@ -34,7 +34,7 @@ class GroupCommit(Generic[Item]):
     """Collects items, and commits them in batches in their order, one batch at a time.
 
     ``commit(items)`` is called in the commit thread; it returns when the items are durable, or raises. Then
-    ``on_committed(items, error)`` is called in the reactor's thread. Neither is called before `submit` has
+    ``on_committed(items, error)`` is called in the reactor's thread. Neither is called before ``submit`` has
     returned. ``may_block(items)`` tells whether the reactor may wait for a batch.
 
     An error is reported and not retried: whether later items may be committed is up to ``commit``.

@@ -20,7 +20,7 @@ MAX_SEARCH_BYTES = 64 * SEARCH_READ_BYTES
 
 @implementer(IEventReader)
 class JobEventReader:
-    """Reads batches of a `JobEventFinder` in another thread."""
+    """Reads batches of a ``JobEventFinder`` in another thread."""
 
     def __init__(self, finder: "JobEventFinder", in_thread: InThread) -> None:
         self._finder = finder

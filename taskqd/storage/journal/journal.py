@@ -1,6 +1,7 @@
 """The journal: appends events durably, one writer per state directory.
 
-Opening: `Journal.lock`, `replay` and `start_writing`, in this order; then `append` is the only way to write.
+Opening: ``Journal.lock``, ``replay`` and ``start_writing``, in this order; from then on ``append`` is the
+only way to write.
 
 Invariant: if the Deferred of an append failed, its record is not in the journal and never will be. A failed
 write or sync is final for its segment, because the kernel may have dropped pages that it could not write. All
@@ -50,7 +51,7 @@ class Journal:
     machine. ``may_block()`` tells whether the reactor may wait for a sync, as no job writes so much that it
     would take long.
 
-    After `replay`: ``is_copy`` tells whether the last daemon wrote this journal in another place; it has a
+    After ``replay``: ``is_copy`` tells whether the last daemon wrote this journal in another place; it has a
     new name then, so that it does not kill processes of the original's jobs. ``last_boot`` is the
     boot of the last daemon, ``last_opened`` the record at the beginning of its last segment.
 
@@ -159,7 +160,7 @@ class Journal:
             )
 
     def start_writing(self, last_id: int) -> None:
-        """Begin a new segment, after which `append` works; ``last_id`` is the highest job id in use.
+        """Begin a new segment, after which ``append`` works; ``last_id`` is the highest job id in use.
 
         Raises StartRefused.
         """

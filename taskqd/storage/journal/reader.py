@@ -19,7 +19,7 @@ BATCH_BYTES = 65_536
 
 @implementer(IEventReader)
 class EventReader:
-    """Reads batches of a `SegmentReader` in another thread, up to the last record that observers know."""
+    """Reads batches of a ``SegmentReader`` in another thread, up to the last record that observers know."""
 
     def __init__(
         self, reader: "SegmentReader", last_sequence: Callable[[], int], in_thread: InThread

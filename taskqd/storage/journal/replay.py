@@ -4,7 +4,7 @@ Lines are decoded many at a time, which is fast. Only if one of them is invalid 
 to report which one it is and why.
 
 The last segment may end with a write that a crash has interrupted. Its lines are ignored, because they were
-never acknowledged. `Replay.read_segment` and `_torn_bytes` distinguish them from damage.
+never acknowledged. ``Replay.read_segment`` and ``_torn_bytes`` distinguish them from damage.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,7 +81,7 @@ class _Consecutive:
 
 
 class _Ascending:
-    """The order of a snapshot's records: ascending numbers up to ``last``; see `_Consecutive`."""
+    """The order of a snapshot's records: ascending numbers up to ``last``; see ``_Consecutive``."""
 
     def __init__(self, last: int) -> None:
         self._last = last

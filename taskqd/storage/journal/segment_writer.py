@@ -42,8 +42,9 @@ class SegmentWriter:
     ``end`` is the end of the durable records, ``last_created`` the number of the last segment that has a
     file. ``identity`` is the journal's directory as it was locked; nothing is written to another directory.
 
-    Invariant: after an OSError of `begin_segment` or `write`, no record of that call is in the journal, and
-    nothing more is written to that segment. The caller calls `discard_failed`, then begins another segment.
+    Invariant: after an OSError of ``begin_segment`` or ``write``, no record of that call is in the journal,
+    and nothing more is written to that segment. The caller calls ``discard_failed``, then begins another
+    segment.
     """
 
     _log = Logger()

@@ -66,7 +66,7 @@ class Spool:
             self._filesystem.make_directory(os.path.join(self._directory, name))
 
     def sweep(self, attempts_of: Callable[[int], int | None]) -> int:
-        """Remove the files of unknown jobs; see `sweep.remove_stray_files`."""
+        """Remove the files of unknown jobs; see ``sweep.remove_stray_files``."""
         return sweep.remove_stray_files(self._directory, self._filesystem, attempts_of)
 
     # Input.
