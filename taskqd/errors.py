@@ -136,7 +136,7 @@ class JournalDamaged(StartRefused):
 
 
 SHORTAGES = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""The errors of system calls if the machine lacks processes, descriptors or memory."""
+"""The errno values of system calls that fail because the machine lacks processes, descriptors or memory."""
 
 
 def is_shortage(error: BaseException | None) -> bool:
