@@ -1,7 +1,7 @@
-"""The events of the journal: what happened to jobs, queues and schedules, in the order in which it did.
+"""The events of the journal: what happened to jobs, queues and schedules.
 
-An event is immutable, carries its own time (seconds since the epoch) and all that replay needs: whatever
-depended on chance or on the clock, such as when a retry is due, is recorded as it was decided.
+An event is immutable. It has its time (seconds since the epoch) and all that replay needs: a result that
+depended on chance or on the clock, such as when a retry is due, is recorded and not computed again.
 docs/journal.md shows each event as the line that it becomes.
 
 A new event is one class here, one row in transitions.TRANSITIONS, the command that records it, and how the
@@ -65,8 +65,8 @@ class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     """The first record of a snapshot, which replaces all segments up to its number.
 
-    The fields are those of the last Opened among the replaced records; ``records`` is the number of lines
-    that follow.
+    ``records`` is the number of lines that follow. The other fields are those of the last Opened among the
+    replaced records.
     """
 
     in_snapshot: ClassVar = InSnapshot.NEVER
@@ -185,7 +185,7 @@ class Released(Decision, frozen=True, kw_only=True, tag=_tag):
 
 
 class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
-    """A user changed a pending job; ``command`` and ``spec`` replace those that it had.
+    """A user changed a pending job; ``command`` and ``spec`` replace the previous ones.
 
     With ``is_delay`` the spec's ``at`` is the end of a delay, which setting the system clock does not move.
     """
@@ -318,15 +318,15 @@ class _PauseEvent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
 
 
 class Paused(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
-    """Nothing starts any more in a queue or by a schedule, or if neither is named, at all."""
+    """No job of a queue starts any more, or a schedule submits none; if neither is named, no job starts."""
 
 
 class Resumed(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
-    """The pause of a queue or schedule, or if neither is named, the general one, has ended."""
+    """The pause of a queue or schedule has ended; if neither is named, the pause of all queues."""
 
 
 class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A schedule was created: it submits a job ``every`` that many seconds, or when ``cron`` says.
+    """A schedule was created: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
     Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended.
     """

@@ -60,9 +60,11 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 class Attempt(Struct, kw_only=True, gc=False):
     """One attempt to run a job: its process, and when it has ended, its result and the size of its output.
 
-    ``pid_started`` is the start time of the process in clock ticks since boot, which tells it from a later
-    process with the same pid. ``reason`` is why the attempt ended, None if it succeeded. ``record`` is the
-    position of its Ended in the journal, where a short output is stored.
+    ``pid_started`` is the start time of the process in clock ticks since boot, which distinguishes it from a
+    later process with the same pid. ``reason`` is why the attempt ended, None if it succeeded; ``detail``
+    explains it in words. ``progress`` is in percent. Of each stream, the first bytes are kept and the others
+    ``dropped``; what is kept is ``inline`` in the journal or in a file of the spool. ``record`` is the
+    position of the attempt's Ended in the journal, where an inline output is stored.
     """
 
     number: int
@@ -86,7 +88,7 @@ class Attempt(Struct, kw_only=True, gc=False):
 
 
 class Tasks(Struct, kw_only=True, gc=False):
-    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and how many have which status."""
+    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and their number by status."""
 
     first: int
     count: int
@@ -102,7 +104,8 @@ class Job(Struct, kw_only=True, gc=False):
     """A job, an array of jobs, or a task of an array; only the queue state changes it, by events.
 
     ``unmet_dependencies`` counts those that are not satisfied yet. ``attempts`` counts all attempts;
-    ``failures`` those that failed since the submission or the last RETRY, against ``spec.retries``.
+    ``failures`` counts those that failed since the submission or the last RETRY; the limit is
+    ``spec.retries``.
     ``not_before`` is the earliest start of a pending job: a time of day if it ``is_dated``, else a time on
     the monotonic clock. ``ahead`` is how far the time of day was ahead of that clock at the latest start or
     end (events.Clocked). ``cancelling`` is the signal by which a running job is being cancelled. ``attempt``

@@ -40,7 +40,7 @@ _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
-"""A cron expression without a run in the 50 years from here has none at all: the calendar repeats."""
+"""An expression that matches nothing in the 50 years after this never matches: the calendar repeats."""
 
 
 def check_every(seconds: float) -> None:
@@ -86,12 +86,13 @@ def _backwards(fields: str) -> str | None:
 
 
 class Schedule(Struct, kw_only=True, gc=False):
-    """A schedule: it submits a job ``every`` that many seconds, or when ``cron`` says.
+    """A schedule: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
     Unless ``overlap`` is set, no job is submitted while ``last_job``, which was submitted at ``last_run_at``,
     has not ended. The next run is the first after ``next_run_base``: the latest run, creation, pause or
-    resumption, so that runs missed in a pause are not made up for. It is a time of day for a ``cron``, else a
-    time on the monotonic clock, which the time of day was ``ahead`` of at the creation (events.Clocked).
+    resumption, so that runs missed in a pause are not made up for. ``next_run_base`` is a time of day if
+    there is a ``cron``, else a time on the monotonic clock. ``ahead`` is how many seconds the time of day was
+    ahead of that clock at the creation (events.Clocked).
     """
 
     id: int
@@ -110,7 +111,7 @@ class Schedule(Struct, kw_only=True, gc=False):
 
 
 def next_of_every(created_at: float, every: float, after: float) -> float:
-    """Return the first run after a time, which is a multiple of the period after the creation."""
+    """Return the first run after a time; runs are multiples of the period ``every`` after the creation."""
     number = (after - created_at) // every + 1
     at = created_at + number * every
     return at if at > after else created_at + (number + 1) * every  # rounding made it no later
@@ -124,10 +125,10 @@ def next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
     fields = _fields(cron)
     is_fixed = not any(field.startswith("*") for field in fields.split()[:2])
     start = time_zones.wall(after, zone) - time_zones.spread(after, zone) - timedelta(seconds=1)
-    second: list[float] = []
+    repeated: list[float] = []  # later moments with a time that clocks show twice
     for shown in CronSim(fields, start):
         found = time_zones.at_or_after(shown, zone)[:1] if is_fixed else time_zones.moments(shown, zone)
         if found and found[0] > after:
-            return min([*second, found[0]])
-        second += [moment for moment in found[1:] if moment > after]
+            return min([*repeated, found[0]])
+        repeated += [moment for moment in found[1:] if moment > after]
     return None

@@ -34,8 +34,8 @@ class Transition(NamedTuple):
     """The effect of an event on its job, and the statuses that it may lead to, by the status before.
 
     ``change(job, event, whole, ahead)`` is called when the job has its new status. ``whole`` is the spec of
-    the job, or of the array that it is a task of; ``ahead`` is how far the time of day is ahead of the
-    monotonic clock.
+    the job, or of the array that it is a task of. ``ahead`` is how many seconds the time of day is ahead of
+    the monotonic clock.
     """
 
     change: Callable[[Job, Any, Spec, float], None]
@@ -49,10 +49,10 @@ def can_apply(event: JobEvent, job: Job) -> bool:
 
 def next_status(event: JobEvent, job: Job) -> Status | None:
     """Return the status of a job after an event, None if the event is not possible."""
-    leads_to = TRANSITIONS[type(event)].statuses.get(job.status, ())
-    if type(event) is Ended:  # only an end may lead to several; it says to which
-        return event.status if event.status in leads_to else None
-    return leads_to[0] if leads_to else None
+    possible = TRANSITIONS[type(event)].statuses.get(job.status, ())
+    if type(event) is Ended:  # only Ended has several possible statuses, and names one of them
+        return event.status if event.status in possible else None
+    return possible[0] if possible else None
 
 
 def apply_event(job: Job, event: JobEvent, whole: Spec, ahead: float) -> None:
