@@ -15,6 +15,9 @@ from taskqd.model.spec import Spec
 from taskqd.protocol.submit import SUBMIT_OPTIONS
 from taskqd.protocol.values import timestamp
 
+_SHOWN_FIELDS = tuple(option.field for option in SUBMIT_OPTIONS.values() if option.is_shown)
+"""The fields of Spec that a document contains unchanged, if they differ from their defaults."""
+
 
 def describe_event(event: Event) -> dict[str, Any]:
     """Return an event as a JSON document; of its output, only the sizes."""
@@ -23,7 +26,7 @@ def describe_event(event: Event) -> dict[str, Any]:
         if name in document:
             document[name] = timestamp(document[name])
     if isinstance(event, Submitted | Changed | Scheduled):
-        document["spec"] = _take_spec(document)
+        document["spec"] = _pop_spec(document)
     for name in ("stdout", "stderr"):
         if name in document:
             output = document[name]
@@ -31,7 +34,7 @@ def describe_event(event: Event) -> dict[str, Any]:
     return document
 
 
-def _take_spec(document: dict[str, Any]) -> dict[str, Any]:
+def _pop_spec(document: dict[str, Any]) -> dict[str, Any]:
     """Remove the command from an event and return its spec, with the command first."""
     command, spec = document.pop("command", None), document.get("spec", {})
     if "at" in spec:
@@ -42,8 +45,9 @@ def _take_spec(document: dict[str, Any]) -> dict[str, Any]:
 def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
     """Return a job as a JSON document.
 
-    `reason` is that of its status now. The sizes are those of the latest attempt, 0 while it runs. Fields
-    without a value are None; those of arrays and schedules are present only for their jobs.
+    `progress` is in percent, `reason` is why the job has its status now. The sizes are those of the latest
+    attempt, 0 while it runs. Fields without a value are None; those of arrays and schedules are present only
+    for their jobs.
     """
     attempt = job.attempt
     return {
@@ -159,9 +163,6 @@ def _usage(attempt: Attempt | None) -> dict[str, float | int | None]:
         "cpu_system": round(usage.system, 6) if usage else None,
         "memory_peak": usage.memory or None if usage else None,  # some kernels report 0
     }
-
-
-_SHOWN_FIELDS = tuple(option.field for option in SUBMIT_OPTIONS.values() if option.is_shown)
 
 
 def _cwd(spec: Spec) -> str | None:

@@ -44,6 +44,7 @@ MAX_WAIT_JOBS = 1000
 """Jobs in one WAIT."""
 
 _MAX_NUMBER = 10**18 - 1
+"""The largest number, of 18 digits, so that it fits into a signed 64-bit integer."""
 _WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
 
 

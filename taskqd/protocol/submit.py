@@ -183,12 +183,6 @@ SET_OPTIONS: Mapping[str, OptionType] = {
 """The options of SET, by name."""
 
 
-def _block_too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(
-        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
-    )
-
-
 def block_sizes(text: str) -> tuple[int, ...]:
     """Return the sizes of the blocks that follow a SUBMIT line, in bytes and in their order.
 
@@ -214,6 +208,12 @@ def _sizes_of(name: str, options: list[Option]) -> list[int]:
         if len(value) > 18 or int(value) > MAX_SKIPPED_BLOCK:
             raise _block_too_large(name, value[:40])
     return [int(value) for value in values]
+
+
+def _block_too_large(name: str, size: object) -> TooLarge:
+    return TooLarge(
+        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
+    )
 
 
 def secret_block(text: str) -> bytes:

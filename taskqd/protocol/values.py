@@ -1,7 +1,7 @@
 """The values of the protocol: quoted bytes, durations, sizes, times, names, signals (docs/protocol.md §2).
 
-Each has one parser here, and a formatter if the server or the client writes it. Only small modules are
-imported, because every start of `taskq` loads this one.
+Each has one parser here, and a formatter if the server or the client writes it. Parsers raise BadRequest.
+Only small modules are imported, because every start of `taskq` loads this one.
 """
 
 import re
@@ -36,8 +36,8 @@ MAX_DURATION = 100 * 365.25 * 86400.0
 MAX_SIZE = 2**63 - 1
 """The largest size, in bytes: that of a file, a signed 64-bit integer."""
 END_OF_TIMES = 253370764800.0
-"""Every time is before this, in seconds since the epoch: before 9999, so that adding a duration to it can
-still be a datetime.
+"""Every time is before this, in seconds since the epoch: the end of 9998, so that a time plus a duration is
+still a valid datetime.
 """
 
 
