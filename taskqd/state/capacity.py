@@ -28,6 +28,7 @@ class Constraint(NamedTuple):
 
 
 SLOTS = Constraint("slots")
+"""The slots of the daemon, of which every job needs at least one."""
 
 
 class Demand(NamedTuple):
@@ -38,6 +39,7 @@ class Demand(NamedTuple):
 
 
 Demands = tuple[Demand, ...]
+"""The demands of one job, with at most one per constraint."""
 
 
 def demands_of(spec: Spec, array: int | None = None) -> Demands:

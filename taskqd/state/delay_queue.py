@@ -14,7 +14,7 @@ from taskqd.model.job import Job
 
 
 class DelayQueue:
-    """Jobs by the time at which they are due; ``is_ready(job)`` tells whether one waits only for its time."""
+    """Jobs by due time, in seconds; ``is_ready(job)`` tells whether a job waits only for its time."""
 
     def __init__(self, jobs: Mapping[int, Job], is_ready: Callable[[Job], bool]) -> None:
         self._jobs = jobs
@@ -35,7 +35,7 @@ class DelayQueue:
         heapify(self._monotonic)
 
     def pop_due(self, now: float, time_of_day: float) -> Iterator[Job]:
-        """Remove and yield the jobs that are due, at a time on both clocks."""
+        """Remove and yield the jobs that are due; ``now`` is the time on the monotonic clock."""
         for heap, is_dated, until in ((self._monotonic, False, now), (self._dated, True, time_of_day)):
             while heap and heap[0][0] <= until:
                 job = self._current(is_dated, *heappop(heap))

@@ -17,7 +17,7 @@ from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
 
 MAX_JOBS_PER_BATCH = 100
-"""Jobs that are failed in one turn of the reactor, at 50 to 100 µs each."""
+"""Jobs that become FAILED in one turn of the reactor, at 50 to 100 µs each."""
 MAX_DEPENDENCIES_PER_BATCH = 5_000
 """Dependencies of all jobs of a batch together, at 1 µs each."""
 
@@ -40,6 +40,14 @@ _KIND_BITS = 2
 """A waiting job is stored as one number: its id, followed by the bits of the kind."""
 
 
+def _coded(kind: Kind, job_id: int) -> int:
+    return job_id << _KIND_BITS | _CODES[kind]
+
+
+def _decoded(code: int) -> tuple[Kind, int]:
+    return _KINDS[code & (1 << _KIND_BITS) - 1], code >> _KIND_BITS
+
+
 def dependencies_of(spec: Spec) -> Iterator[tuple[Kind, int]]:
     """Yield the dependencies of a spec as (kind, id)."""
     for kind, ids in (
@@ -52,14 +60,14 @@ def dependencies_of(spec: Spec) -> Iterator[tuple[Kind, int]]:
 
 
 def next_batch(job_ids: Iterable[int], jobs: Mapping[int, Job]) -> list[int]:
-    """Return as many of these jobs, from the first on, as can be failed in one turn of the reactor."""
+    """Return the first of these jobs, as many as one turn of the reactor may fail or cancel."""
     found: list[int] = []
-    links = 0
+    dependencies = 0
     for job_id in islice(job_ids, MAX_JOBS_PER_BATCH):
         if job_id in jobs:
             spec = jobs[job_id].spec
-            links += len(spec.after) + len(spec.after_any) + len(spec.after_fail)
-        if found and links > MAX_DEPENDENCIES_PER_BATCH:
+            dependencies += len(spec.after) + len(spec.after_any) + len(spec.after_fail)
+        if found and dependencies > MAX_DEPENDENCIES_PER_BATCH:
             break
         found.append(job_id)
     return found
@@ -99,7 +107,7 @@ class Dependencies:
 
     ``unsatisfiable`` maps each job that can never start, and has not been skipped yet, to the job that is the
     cause. ``_causes`` maps it to the cause too, but to the array if the cause is a task; ``_cause_counts`` is
-    the number of such jobs per cause.
+    the number of unsatisfiable jobs per cause.
     """
 
     def __init__(self) -> None:
@@ -161,7 +169,7 @@ class Dependencies:
         """Yield the dependencies that keep a job from starting, as (kind, id)."""
         cause = self.unsatisfiable.get(job.id)
         for kind, job_id in dict.fromkeys(dependencies_of(job.spec)):
-            if job_id == cause or self._place(kind, job.id, job_id) is not None:
+            if job_id == cause or self._index(kind, job.id, job_id) is not None:
                 yield kind, job_id
 
     def waiting_for(self, job_id: int) -> Iterator[int]:
@@ -181,22 +189,14 @@ class Dependencies:
             waiting.insert(bisect_left(waiting, code), code)
 
     def _stop_waiting(self, kind: Kind, job_id: int, other: int) -> None:
-        place = self._place(kind, job_id, other)
-        if place is not None:
-            del self._waiting[other][place]
+        index = self._index(kind, job_id, other)
+        if index is not None:
+            del self._waiting[other][index]
             if not self._waiting[other]:
                 del self._waiting[other]
 
-    def _place(self, kind: Kind, job_id: int, other: int) -> int | None:
+    def _index(self, kind: Kind, job_id: int, other: int) -> int | None:
         """Return the index of a job among those that wait for another, None if it does not wait."""
         code, waiting = _coded(kind, job_id), self._waiting.get(other, ())
-        place = bisect_left(waiting, code)
-        return place if place < len(waiting) and waiting[place] == code else None
-
-
-def _coded(kind: Kind, job_id: int) -> int:
-    return job_id << _KIND_BITS | _CODES[kind]
-
-
-def _decoded(code: int) -> tuple[Kind, int]:
-    return _KINDS[code & (1 << _KIND_BITS) - 1], code >> _KIND_BITS
+        index = bisect_left(waiting, code)
+        return index if index < len(waiting) and waiting[index] == code else None

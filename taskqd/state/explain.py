@@ -13,13 +13,16 @@ from taskqd.state.capacity import Demand, demands_of
 from taskqd.state.queue_state import QueueState
 
 MIN_ATTEMPTS = 3
-"""Attempts that an estimate needs: fewer say too little."""
+"""Attempts that an estimate needs: the mean of fewer is too uncertain."""
 MAX_NAMED = 5
 """Jobs that are named in a sentence; the others are counted."""
 
 
 def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None = None) -> str:
-    """Return why a job does not run; ``shortage`` is what the machine lacks to start any job."""
+    """Return why a job does not run.
+
+    ``now`` is on the monotonic clock. ``shortage`` says what the machine lacks to start jobs, None if nothing.
+    """
     if job.status is not Status.PENDING:
         return _not_pending(job)
     reason = queue_state.reason(job, now)

@@ -41,9 +41,10 @@ from taskqd.state.retention_index import RetentionIndex
 from taskqd.state.schedules import Schedules
 
 UNLIMITED = CapacityTotals(slots=2**31)
+"""More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
 
 _PENDING = Status.PENDING
-"""A module's global is several times faster to read than a member of an Enum."""
+"""A global of the module, which is several times faster to read than a member of an Enum."""
 
 
 class InvalidTransition(Exception):
@@ -121,7 +122,7 @@ class QueueState:
         return self.jobs[arrays.task_id(job, ref)] if isinstance(ref, TaskId) else job
 
     def by_key(self, key: str, owner: str) -> Job | None:
-        """Return the job that an owner submitted with a key, None if there is none; keys are per owner."""
+        """Return the job that an owner submitted with a key, None if there is none. Keys are per owner."""
         return next((job for job in self.with_key(key) if job.owner == owner), None)
 
     def with_key(self, key: str) -> list[Job]:
@@ -215,7 +216,7 @@ class QueueState:
 
     @property
     def needs_scheduling(self) -> bool:
-        """False once no job could be taken and nothing but time has changed since."""
+        """Whether ``next_job`` may find a job; False if it found none and only time has passed since."""
         return self.ready_queue.needs_scheduling
 
     def next_job(self, now: float) -> Job | None:
@@ -249,16 +250,19 @@ class QueueState:
             self._enqueue(job)
 
     def next_due(self, now: float) -> float | None:
-        """Return when a job may start that may not start now, if no event comes before; None if never."""
+        """Return when the next job becomes due if no event is applied before, None if none does.
+
+        The time is on the monotonic clock.
+        """
         times = (self.ready_queue.next_wakeup(now), self._delays.next_due(self.ahead))
         return min((time for time in times if time is not None), default=None)
 
     def relocate(self, job_id: int, attempt: int, upto: int, position: RecordPosition) -> None:
-        """Set the position of an attempt's Ended that a snapshot of the segments up to ``upto`` has moved."""
+        """Set the new position of an attempt's Ended, if the old one is in a segment up to ``upto``."""
         job = self.jobs.get(job_id)
-        for one in () if job is None or job.attempt is None else (job.attempt, *job.past):
-            if one.number == attempt and one.record is not None and one.record[0] <= upto:
-                one.record = position
+        for known in () if job is None or job.attempt is None else (job.attempt, *job.past):
+            if known.number == attempt and known.record is not None and known.record[0] <= upto:
+                known.record = position
 
     # Applying events.
 

@@ -19,7 +19,7 @@ MAX_DURATIONS = 50
 """Latest attempts of a queue from which the start of a job is estimated."""
 
 NAME_BATCH = 100
-"""Names that QUEUES looks up at a time."""
+"""Names of queues that ``Queues.describe`` looks up at a time."""
 
 _PENDING = Status.PENDING
 
@@ -109,7 +109,10 @@ class Queues:
         queue.counts[_PENDING] += 1
 
     def job_moved(self, name: str, before: Status | None, after: Status | None) -> None:
-        """Count a job whose status has changed; None is for a job that has come from or gone to elsewhere."""
+        """Count a job whose status has changed.
+
+        ``before`` is None if the job was in another queue, ``after`` if it is in another one or removed.
+        """
         if before is after:
             return
         queue = self._get(name)
