@@ -21,7 +21,7 @@ MAX_NAMED = 5
 def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None = None) -> str:
     """Return why a job does not run.
 
-    ``now`` is on the monotonic clock. ``shortage`` says what the machine lacks to start jobs, None if nothing.
+    ``now`` is on the monotonic clock. ``shortage`` is what the machine lacks to start jobs, None if nothing.
     """
     if job.status is not Status.PENDING:
         return _not_pending(job)
