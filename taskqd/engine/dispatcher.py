@@ -26,15 +26,15 @@ from taskqd.model.job import Job, Reason
 from taskqd.storage.interfaces import ISpool
 
 MAX_SLEEP = 5.0
-"""Seconds between two looks at what is due: timers stand still while the machine is suspended."""
+"""Maximum seconds until the next check for due jobs: timers stand still while the machine is suspended."""
 
 
 class Dispatcher:
     """Runs jobs.
 
     ``make_run(job, attempt)`` builds what the executor is given, or raises CannotStart. ``on_started`` is
-    called for each attempt when it has a process, or has ended without one; a start that is taken back for
-    want of resources does not count. ``on_ended`` is called with each job that has ended.
+    called for each attempt when it has a process, or has ended without one, but not for a start that is
+    undone because the machine lacks resources. ``on_ended`` is called with each job that has ended.
     """
 
     _log = Logger()

@@ -1,6 +1,6 @@
 """Locks by key, first come, first served. A command holds the lock of its job until its event is applied.
 
-So every decision about a job is made on the outcome of the one before.
+So each decision about a job sees the outcome of the previous one.
 """
 
 from collections import deque

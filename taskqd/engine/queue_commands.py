@@ -60,7 +60,7 @@ class QueueCommands:
         self._start_due_jobs()
 
     async def resize(self, by: Actor, queue: str, slots: int | None) -> None:
-        """Set the slots of a queue; 0 is no limit, None is what the settings say."""
+        """Set the slots of a queue; 0 removes the limit, None restores the value of the settings."""
         event = Resized(at=self._clock.now(), by=by.name, origin=by.origin, queue=queue, slots=slots)
         await self._event_writer.record_other(event)
         self._start_due_jobs()

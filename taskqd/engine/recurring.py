@@ -18,9 +18,9 @@ from taskqd.model.schedule import Schedule
 from taskqd.storage.interfaces import IClock
 
 RETRY_INTERVAL = 1.0
-"""Seconds between two tries to submit while the journal cannot be written."""
+"""Seconds between two attempts to submit while the journal cannot be written."""
 MAX_SLEEP = 5.0
-"""Seconds between two looks at what is due: timers stand still while the machine is suspended."""
+"""Maximum seconds until the next check for due schedules: timers stand still during a suspend."""
 MAX_SUBMISSIONS_PER_TURN = 100
 """Jobs that are submitted per turn of the reactor."""
 

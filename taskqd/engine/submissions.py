@@ -17,16 +17,16 @@ from taskqd.engine import admission
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError
-from taskqd.model import submission
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
-from taskqd.model.submission import Submission
+from taskqd.model.submission import SECRET_BLOCK, Submission
 from taskqd.state.pending_quota import PendingQuota
 from taskqd.storage.interfaces import ISpool
 
 NO_BLOCKS: Mapping[str, bytes] = MappingProxyType({})
+"""The blocks of a submission that has none."""
 
 
 class NewJob(NamedTuple):
@@ -90,7 +90,7 @@ class Submissions:
         the job was not accepted then.
         """
         new = new._replace(spec=admission.resolve_dependencies(self._queue_state, new.spec))
-        to_hash = [content for name, content in new.blocks.items() if name != submission.SECRET_BLOCK]
+        to_hash = [content for name, content in new.blocks.items() if name != SECRET_BLOCK]
         if not to_hash:
             return self._submit(new)
         digest = self._spool.digest(to_hash)
@@ -170,7 +170,7 @@ class Submissions:
             if known is None:
                 return await self._accept(new)
             is_same = (known.command, known.original_spec) == (new.command, new.spec)
-            if not is_same or not self._has_secrets(known, new.blocks.get(submission.SECRET_BLOCK)):
+            if not is_same or not self._has_secrets(known, new.blocks.get(SECRET_BLOCK)):
                 raise KeyConflict(
                     f"the key {key} cannot be used: job {known.id} has it and is a different submission; "
                     "choose another key"
@@ -230,7 +230,7 @@ class Submissions:
         if block is None:
             return True
         try:
-            return compare_digest(self._spool.read_block(job.id, submission.SECRET_BLOCK), block)
+            return compare_digest(self._spool.read_block(job.id, SECRET_BLOCK), block)
         except OSError as why:
             raise StoreFailed(
                 f"the submission cannot be compared with job {job.id}, which has the same key: the secrets "
