@@ -20,6 +20,7 @@ from taskqd.execution.run import MARK, Owner, Run
 from taskqd.model.job import Job
 
 SHELL = "/bin/sh"
+"""The shell that runs commands, whatever the login shell of the user."""
 CANNOT_ENTER = 126
 """The exit code if the directory cannot be entered, or the interpreter not be executed."""
 NOT_FOUND = 127
@@ -42,7 +43,7 @@ _REVEAL = (
     "for TASKQ_N in {names}; "
     'do eval "export $TASKQ_N=\\"\\${prefix}$TASKQ_N\\""; unset "{prefix}$TASKQ_N"; done; unset TASKQ_N; '
 )
-"""Removes the prefix of variables; their names consist of letters, digits and _ (protocol/submit.py)."""
+"""Removes the prefix of variables; their names consist of letters, digits and _ (protocol/arguments.py)."""
 
 
 def command_line(run: Run) -> list[str]:
@@ -94,6 +95,12 @@ def shell_prologue(run: Run) -> str:
     return prologue
 
 
+def _sets_open_files(run: Run) -> bool:
+    """Whether prlimit(1) sets the limit of descriptors."""
+    limits = () if run.owner is None else run.owner.limits
+    return run.spec.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
+
+
 def _cd(path: str, *, is_explained: bool) -> str:
     """Return the command that enters a directory; if it ``is_explained``, ``refusal`` can parse its error."""
     return _CD.format(path=quote(path)) if is_explained else f"cd -- {quote(path)} || exit {CANNOT_ENTER}; "
@@ -121,12 +128,6 @@ def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
 def may_be_refused(run: Run) -> bool:
     """Whether the shell may be unable to start the command, and its message can be trusted."""
     return run.owner is None and bool(run.cwd is not None or run.interpreter)
-
-
-def _sets_open_files(run: Run) -> bool:
-    """Whether prlimit(1) sets the limit of descriptors."""
-    limits = () if run.owner is None else run.owner.limits
-    return run.spec.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
 
 
 def setpriv_command(owner: Owner) -> list[str]:

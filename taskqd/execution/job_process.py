@@ -34,6 +34,7 @@ from taskqd.model.job import Reason
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
 
 STDERR = 2
+"""The descriptor of stderr in the process."""
 MAX_LEFTOVER_GRACE = 30.0
 """Seconds from SIGTERM to SIGKILL for what an attempt leaves behind, if its ``kill_after`` is not shorter."""
 MAX_COMPLAINT = 8192
@@ -180,7 +181,7 @@ class JobProcess(ProcessProtocol):
             self._end_reason = self._end_reason or Reason.OUTPUT
         self.end(Reason.OUTPUT, signal.SIGTERM)
 
-    # Ending it.
+    # Ending the attempt.
 
     def end(self, reason: Reason, number: int, detail: str | None = None) -> None:
         """Signal all processes of the attempt, and kill them after ``kill_after``.
@@ -221,7 +222,7 @@ class JobProcess(ProcessProtocol):
             proc.unread_bytes(pipe.fileno()) for pipe in self._child.pipes.values()
         )
 
-    # Its end.
+    # The exit of the first process.
 
     def processExited(self, reason: Failure) -> None:
         self._exit = reason.value
@@ -278,7 +279,7 @@ class JobProcess(ProcessProtocol):
         self._report()
         self.gone.callback(None)
 
-    # Its outcome.
+    # The outcome.
 
     def _report(self) -> None:
         if self._is_reported:

@@ -22,11 +22,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class RunBuilder:
-    """Makes Runs.
+    """Builds the Run of each attempt.
 
     ``store`` is the store's name, ``umask`` the daemon's own. ``user_files`` has the files that jobs of other
-    users must be able to open, None if all jobs run as the daemon's user. ``address`` returns the address at
-    which a job reaches the daemon, given whether the job runs as another user.
+    users must be able to open, None if all jobs run as the daemon's user. ``open_files`` is the soft limit of
+    descriptors for jobs, None for the daemon's. ``address(is_other_user)`` returns the address at which a job
+    reaches the daemon, None if there is none; ``is_other_user`` tells whether the job runs as another user.
     """
 
     _log = Logger()
