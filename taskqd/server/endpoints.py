@@ -30,6 +30,7 @@ NOT_PASSED = (
     "the variables LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES name no such socket for this process; start the "
     "daemon by a systemd socket unit, or by systemd-socket-activate with --fdname=NAME"
 )
+"""Why a ``systemd:`` endpoint is refused if its socket was not passed to the daemon."""
 
 _log = Logger()
 _PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)

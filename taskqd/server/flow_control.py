@@ -23,11 +23,11 @@ class PauseReason(Enum):
     CONGESTED = auto()
     """The client does not read its replies."""
     QUEUE_FULL = auto()
-    """As many requests wait to be handled as may wait."""
+    """The request pipeline is full."""
     AUTHENTICATING = auto()
     """The result of an AUTH decides how the requests behind it are treated."""
     YIELDING = auto()
-    """The connection has used its share of this reactor turn; only this reason leaves the transport alone."""
+    """The connection has used up its time slice; the transport is paused only above MAX_BUFFERED."""
 
 
 class FlowControl:
@@ -77,7 +77,7 @@ class FlowControl:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether someone waits for `writable`."""
+        """Whether a request waits for `writable`."""
         return bool(self._writers)
 
     def pause(self, reason: PauseReason) -> None:
@@ -85,7 +85,7 @@ class FlowControl:
         self._reasons.add(reason)
 
     def resume(self, reason: PauseReason) -> None:
-        """Remove a reason not to read input; for CONGESTED, all who wait for `writable` go on."""
+        """Remove a reason not to read input; for CONGESTED, fire the Deferreds of `writable`."""
         if self._reasons:
             self._reasons.discard(reason)
         if reason is PauseReason.CONGESTED:
@@ -101,9 +101,9 @@ class FlowControl:
     def yield_to_reactor(self) -> None:
         """Read no more in this reactor turn."""
         self.pause(PauseReason.YIELDING)
-        self._turn = self._clock.callLater(0, self._take_turn)
+        self._turn = self._clock.callLater(0, self._on_next_turn)
 
-    def _take_turn(self) -> None:
+    def _on_next_turn(self) -> None:
         self.resume(PauseReason.YIELDING)
         self._on_turn()
 
@@ -132,7 +132,7 @@ class FlowControl:
         return writer
 
     def close(self) -> None:
-        """Send nothing more; all who wait for `writable` get a ConnectionDone."""
+        """Send nothing more; the Deferreds of `writable` fail with ConnectionDone."""
         self._is_closed = True
         if self._turn is not None and self._turn.active():
             self._turn.cancel()

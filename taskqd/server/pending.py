@@ -7,13 +7,16 @@ from taskqd.protocol import parser
 LONG_LINE = 256
 """Lines of at least this many bytes wait unparsed: parsed, they take ten times the memory."""
 
+_SUBMIT = parser.Request("SUBMIT", None)
+"""The request of a SubmitBatch, which has the arguments."""
+
 
 class PendingRequest:
     """A request from its parsing to its reply.
 
-    `size` is the number of bytes it arrived as. `reserved` is the memory that was reserved for its blocks, as
-    (principal, bytes). `is_followed` is set when another line has arrived after it. `line` is the line that
-    `request` was parsed from, if it may be parsed again.
+    `size` is the number of bytes received for it. `reserved` is the memory that was reserved for its blocks,
+    as (principal, bytes). `is_followed` is set when another line has arrived after it. `line` is the line
+    that `request` was parsed from, if it may be parsed again.
     """
 
     __slots__ = ("_can_overlap", "_line", "_request", "blocks", "is_followed", "reply", "reserved", "size")
@@ -112,6 +115,3 @@ def _is_independent(request: parser.Request) -> bool:
     if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
         return False
     return not names_other_jobs(request.argument.spec)
-
-
-_SUBMIT = parser.Request("SUBMIT", None)

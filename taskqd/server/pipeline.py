@@ -2,8 +2,8 @@
 
     framing -> [queued] -> dispatch -> [in flight] -> replies
 
-A request is dispatched once everything before it has been answered. The exception are independent
-submissions, which may be in flight together so that one sync of the journal covers many of them.
+A request is dispatched once everything before it has been answered. Independent submissions are the
+exception: they may be in flight together so that one sync of the journal covers many of them.
 
 Backpressure: nothing is dispatched while the client does not read its replies (`flow.is_congested`), and the
 connection stops reading while the pipeline `is_full`.
@@ -84,7 +84,7 @@ class RequestPipeline:
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has reached one of its limits, or the user that of all connections together.
+        """Whether the queue has reached a limit, or all connections of the user together have.
 
         A connection without unanswered requests may always send one, and one with a WATCH may always end it.
         """
@@ -169,7 +169,7 @@ class RequestPipeline:
         return has_room and pending.can_overlap and self._in_flight[-1].can_overlap
 
     def _dequeue(self) -> PendingRequest:
-        """Move the next request to those in flight; of a submit batch, as many submissions as may be."""
+        """Move the next request to those in flight; of a submit batch, up to MAX_IN_FLIGHT submissions."""
         pending = self._queued[0]
         room = MAX_IN_FLIGHT - self._in_flight_count
         if isinstance(pending, SubmitBatch) and pending.count > room:

@@ -8,9 +8,8 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.principal import Principal
 from taskqd.engine.submissions import NewJob, SubmissionBatch
 from taskqd.errors import TaskqError
-from taskqd.model import submission as secret
 from taskqd.model.actor import Actor
-from taskqd.model.submission import BLOCKS, Submission
+from taskqd.model.submission import BLOCKS, SECRET_BLOCK, Submission
 from taskqd.protocol import replies
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.interfaces import IClient
@@ -36,7 +35,7 @@ class SubmitHandlers(HandlerGroup):
         names = [name for name in BLOCKS if getattr(spec, name) is not None]
         blocks = dict(zip(names, request.blocks, strict=True))
         if request.secret is not None:
-            blocks[secret.SECRET_BLOCK] = request.secret
+            blocks[SECRET_BLOCK] = request.secret
         principal = client.principal
         spec = self._authorizer.authorize_submission(principal, command, spec, len(request.secret or b""))
         max_pending = self._authorizer.max_pending(principal)
