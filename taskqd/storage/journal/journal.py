@@ -48,12 +48,12 @@ class Journal:
     """The journal in ``directory``/journal.
 
     ``name`` is the store's name, which marks the processes of its jobs. ``boot`` names this boot of the
-    machine. ``may_block()`` tells whether the reactor may wait for a sync, as no job writes so much that it
-    would take long.
+    machine. ``may_block()`` tells whether the reactor may wait for a sync: no job can have written so much
+    that it would take long.
 
-    After ``replay``: ``is_copy`` tells whether the last daemon wrote this journal in another place; it has a
-    new name then, so that it does not kill processes of the original's jobs. ``last_boot`` is the
-    boot of the last daemon, ``last_opened`` the record at the beginning of its last segment.
+    After ``replay``: ``is_copy`` tells whether the last daemon wrote this journal in another place; the store
+    then has a new name, so that this daemon does not kill processes of the original's jobs. ``last_boot`` is
+    the boot of the last daemon, ``last_opened`` the record at the beginning of its last segment.
 
     ``snapshot_number`` is the number of the last segment that a snapshot replaces (0 if none),
     ``snapshot_bytes`` the size of the snapshot.
