@@ -48,7 +48,7 @@ class Client(Streams):
     and Refused if the token is wrong.
     """
 
-    # submitting
+    # Submitting.
 
     def submit(self, command: Command | None = None, **options: "Unpack[Options]") -> int:
         """Submit a shell command, or a ``script=``; return the job's id when the job is on disk.
@@ -65,7 +65,7 @@ class Client(Streams):
 
         return self._repeat_after_restart(request) if options.get("key") else request()
 
-    # one job
+    # One job.
 
     def status(self, job: Ref) -> Status:
         """Return the status of a job and its progress."""
@@ -131,7 +131,7 @@ class Client(Streams):
         """Return the events of a job from the journal, oldest first, each with its number as ``seq``."""
         return self._query_job("HISTORY", job, self._reader.read_events)
 
-    # output
+    # Output.
 
     def output(
         self,
@@ -162,7 +162,7 @@ class Client(Streams):
             yield piece
             offset = piece.offset + len(piece.data)
 
-    # several jobs
+    # Several jobs.
 
     def list(
         self,
@@ -190,7 +190,7 @@ class Client(Streams):
                 return
             start = page[-1]["id"] + 1
 
-    # queues and schedules
+    # Queues and schedules.
 
     def queues(self) -> Sequence[Facts]:
         """Return the queues with their slots and the number of jobs per status."""
@@ -239,7 +239,7 @@ class Client(Streams):
         """Delete a schedule; jobs that it has submitted continue."""
         self._request(b"UNSCHEDULE %d" % schedule, self._reader.read_ok)
 
-    # the daemon
+    # The daemon.
 
     def stats(self) -> Facts:
         """Return the daemon's counters, gauges, uptime and limits."""
