@@ -9,20 +9,24 @@ from twisted.internet.testing import StringTransport
 from zope.interface import alsoProvides
 
 from taskqd.auth import tokens
-from taskqd.auth.authenticator import Authenticator, assemble_authenticator
+from taskqd.auth.authenticator import REFUSAL_DELAY, Authenticator, assemble_authenticator
 from taskqd.auth.hash_cache import HashCache
 from taskqd.auth.plugins import Plugin
 from taskqd.auth.realm import Realm
 from taskqd.auth.token_file import TokenFile
 from taskqd.auth.token_registry import TokenRegistry
 from taskqd.auth.tokens import Cost, Entry, Hash
+from taskqd.errors import AuthFailed
 from taskqd.model.roles import Role
 from tests.fakes.clocks import START, Threads, clock
 from tests.fakes.connections import FakeSocket
+from tests.fakes.deferreds import error_of
 
 CHEAP = Cost(1, 1, 1)
 DAEMON = 4711
 """The uid of the daemon's user."""
+HERE = "10.0.0.5:4242"
+"""The origin of a client."""
 
 
 def cheap(text: str, salt: bytes, cost: Cost = CHEAP) -> Hash:
@@ -95,3 +99,15 @@ class TlsTransport(Transport):
     def __init__(self) -> None:
         super().__init__()
         alsoProvides(self, ISSLTransport)
+
+
+def refused(
+    authenticator: Authenticator, text: str, address: str = HERE, throttled: Site | None = None
+) -> str:
+    """Return why an AUTH is refused; with ``throttled``, after the delay of a throttled refusal."""
+    asked = authenticator.authenticate(text, address)
+    if not asked.called and throttled is not None:
+        throttled.clock.advance(REFUSAL_DELAY)
+    error = error_of(asked)
+    assert isinstance(error, AuthFailed)
+    return str(error)

@@ -13,30 +13,19 @@ from twisted.internet.defer import Deferred
 
 import twisted.plugins
 from taskqd.access import credentials as former
-from taskqd.auth import credentials, token_codec, tokens
-from taskqd.auth.authenticator import Authenticator
+from taskqd.auth import credentials
 from taskqd.auth.plugins import Plugin, PluginChecker, make_plugins
 from taskqd.auth.principal import Principal
-from taskqd.errors import AuthFailed, SettingsError
+from taskqd.errors import SettingsError
 from taskqd.model.roles import Role
 from tests.fakes.deferreds import error_of, result_of
 from tests.support import checker_plugin
-from tests.support.authenticators import Site, cheap
+from tests.support.authenticators import HERE, Site, refused
 from tests.support.checker_plugin import ticket
 from tests.support.leaks import LeakWatch
 
-HERE = "10.0.0.5:4242"
 ROLES = {"ana": Role.ADMIN, "ben": Role.READ}
 UNKNOWN = "the token is unknown; ask the server's operator for one (`taskq token add`)"
-
-
-@pytest.fixture(name="site")
-def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr(tokens, "hash_token", cheap)
-    monkeypatch.setattr(token_codec, "_MIN_COST", (1, 1, 1))
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    return Site(state)
 
 
 @pytest.fixture(name="users")
@@ -56,12 +45,6 @@ def the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     key = tmp_path / "key"
     key.write_bytes(b"key")
     return f"ticket:{key}"
-
-
-def refused(authenticator: Authenticator, text: str) -> str:
-    error = error_of(authenticator.authenticate(text, HERE))
-    assert isinstance(error, AuthFailed)
-    return str(error)
 
 
 class Fixed:
