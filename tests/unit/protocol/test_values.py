@@ -1,6 +1,7 @@
 """The values of docs/protocol.md §2: valid and invalid texts of each."""
 
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -299,3 +300,35 @@ def test_parse_functions_raise_only_bad_request(text: str) -> None:
     for parse in readers:
         with suppress(BadRequest):
             parse(text)
+
+
+# Timestamps.
+
+TIMESTAMPS = [
+    (0.0, "1970-01-01T00:00:00.000Z"),
+    (1764000000.0, "2025-11-24T16:00:00.000Z"),
+    (1764000000.001, "2025-11-24T16:00:00.001Z"),
+    (1764000000.9994, "2025-11-24T16:00:00.999Z"),
+    (1764000000.9996, "2025-11-24T16:00:01.000Z"),
+    (1e-9, "1970-01-01T00:00:00.000Z"),
+    (4919673600.5, "2125-11-24T16:00:00.500Z"),
+]
+
+
+@pytest.mark.parametrize("seconds, text", TIMESTAMPS)
+def test_timestamp_is_utc_with_milliseconds(seconds: float, text: str) -> None:
+    assert timestamp(seconds) == text
+    assert datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() == pytest.approx(seconds, abs=0.0006)
+
+
+def test_timestamp_of_none_is_none() -> None:
+    assert timestamp(None) is None
+
+
+@given(st.floats(0, 5e9))
+def test_timestamp_is_rounded_to_milliseconds(seconds: float) -> None:
+    text = timestamp(seconds)
+    assert text is not None
+    read = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
+    assert read.tzinfo == timezone.utc
+    assert abs(read.timestamp() - seconds) <= 0.00051
