@@ -202,7 +202,10 @@ class Connection(LineReceiver):
                     start, position = position, self._enqueue_plain_submissions(data, position)
                     if position != start:
                         continue
-            end = self._piece_end(data, position)
+            if self.line_mode:
+                end = self._telnet.find_next(data, position, position + MAX_FRAMED_BYTES)
+            else:
+                end = position + self._blocks.wanted
             super().dataReceived(data[position:end])
             is_line_start = data.endswith(b"\n", position, end)
             position = end
@@ -213,12 +216,6 @@ class Connection(LineReceiver):
         flow.has_unread_input = bool(unframed) and flow.is_blocked
         if unframed and self._lines_left <= 0 and not flow.is_paused:
             flow.yield_to_reactor()
-
-    def _piece_end(self, data: bytes, start: int) -> int:
-        """Return where the piece ends that the framing gets next."""
-        if not self.line_mode:
-            return start + self._blocks.wanted
-        return self._telnet.find_next(data, start, start + MAX_FRAMED_BYTES)
 
     def _enqueue_plain_submissions(self, data: bytes, position: int) -> int:
         submissions, end = read_plain_submissions(data, position, self._max_line, self._lines_left)
@@ -311,7 +308,8 @@ class Connection(LineReceiver):
 
     def _on_progress(self) -> None:
         self._update_flow()
-        self._close_if_done()
+        if self._allowed.finishing:
+            self._close_if_done()
 
     def _on_replies_read(self) -> None:
         self._last_received = self._clock.seconds()
@@ -322,7 +320,7 @@ class Connection(LineReceiver):
         flow, allowed = self._flow, self._allowed
         if self._pipeline.is_full:
             flow.pause(PauseReason.QUEUE_FULL)
-        else:
+        elif flow.is_paused:
             flow.resume(PauseReason.QUEUE_FULL)
         self.paused = flow.is_paused or self._lines_left <= 0 or not allowed.reading
         if allowed.receiving:
@@ -441,7 +439,7 @@ class Connection(LineReceiver):
 
     def _close_if_done(self) -> None:
         """Close if the client or a request has ended the input, and every request is answered."""
-        if not self._allowed.finishing or self._is_framing or not self._pipeline.is_idle:
+        if self._is_framing or not self._pipeline.is_idle:
             return
         if self.state is ConnectionState.INPUT_ENDED and (
             self._flow.is_yielding or self._flow.has_unread_input

@@ -176,11 +176,12 @@ class RequestPipeline:
             pending = pending.split_off(room)
         else:
             self._queued.popleft()
-        self._queued_count -= pending.count
-        self._queued_bytes -= pending.size
+        count, size = pending.count, pending.size
+        self._queued_count -= count
+        self._queued_bytes -= size
         self._in_flight.append(pending)
-        self._in_flight_count += pending.count
-        self._in_flight_bytes += pending.size
+        self._in_flight_count += count
+        self._in_flight_bytes += size
         return pending
 
     def _dispatch(self, pending: PendingRequest) -> None:

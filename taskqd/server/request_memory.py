@@ -60,9 +60,11 @@ class RequestMemory:
         """Whether all users together, or this one, take as much as they may."""
         if self._limit is None:
             return False
+        share = self._limit // MAX_REQUEST_SHARE
+        if self.total <= share:
+            return False
         if self.total > self._limit:
             return True
-        share = self._limit // MAX_REQUEST_SHARE
         return principal.role is not Role.ADMIN and self._by_user.get(principal.name, 0) > share
 
 
