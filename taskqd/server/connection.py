@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IHandshakeListener, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -42,13 +42,10 @@ from taskqd.server.transport import (
     is_tls,
     set_socket_options,
 )
+from taskqd.server.transport_closer import TransportCloser
 
 T = TypeVar("T")
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds that a client has to read its last replies before the connection is aborted."""
-UNIDENTIFIED_CLOSE_TIMEOUT = 1.0
-"""The same for a client that was rejected before it authenticated: it takes a place that others wait for."""
 MAX_AUTH_FAILURES = 3
 """Failed AUTHs after which the connection ends."""
 LINES_PER_TURN = 250
@@ -95,7 +92,8 @@ class Connection(LineReceiver):
         self._pipeline = RequestPipeline(
             router, submit_batcher, self, self._flow, self._on_progress, self._blocks.release, memory
         )
-        self._writer: ReplyWriter  # this and the filter are made with the transport
+        self._writer: ReplyWriter  # these three are made with the transport
+        self._closer: TransportCloser
         self._telnet: TelnetFilter
         self._max_line = connection_limits.limits.line
         self.MAX_LENGTH = self._max_line + 1  # with a CR; lineReceived checks the line without it
@@ -103,7 +101,6 @@ class Connection(LineReceiver):
         self._is_first_line = True
         self._lines_left = LINES_PER_TURN
         self._while_connected: set[Deferred[Any]] = set()
-        self._close_timer: IDelayedCall | None = None
         self._hangup_monitor = HangupMonitor(clock, self._must_check_for_hangup)
 
     # Connecting.
@@ -119,6 +116,7 @@ class Connection(LineReceiver):
             on_paused=self._update_flow,
             on_resumed=self._on_replies_read,
         )
+        self._closer = TransportCloser(self.transport, self._writer, self._clock)
         self._telnet = TelnetFilter(self._writer.send_between_lines, lambda: self.paused)
         self._on_opened(self)
         self._limits.opened(self)
@@ -414,7 +412,7 @@ class Connection(LineReceiver):
     def close(self) -> None:
         """Read no more, and close once everything is written."""
         if self._change_state(ConnectionEvent.CLOSE):
-            self._close_transport()
+            self._closer.close()
 
     def close_with_error(self, error: TaskqError) -> None:
         """Send an error in place of all outstanding replies, and close."""
@@ -427,8 +425,9 @@ class Connection(LineReceiver):
         self.transport.write(replies.error(error))
         self._end_requests()
         if self.principal is None:
-            self._start_close_timer(UNIDENTIFIED_CLOSE_TIMEOUT)
-        self._close_transport()
+            self._closer.close_unidentified()
+        else:
+            self._closer.close()
 
     def _end_requests(self) -> None:
         self._pipeline.close()
@@ -447,28 +446,15 @@ class Connection(LineReceiver):
             return
         if self.state is ConnectionState.FINISHING and not is_tls(self.transport):
             self._change_state(ConnectionEvent.WE_CLOSED_OUR_HALF)
-            self._writer.stop()
-            self.transport.loseWriteConnection()
-            self._start_close_timer(CLOSE_TIMEOUT)
+            self._closer.close_our_half()
         else:
             self.close()
-
-    def _close_transport(self) -> None:
-        self._writer.stop()
-        self.transport.loseConnection()
-        if self._close_timer is None:
-            self._start_close_timer(CLOSE_TIMEOUT)
-
-    def _start_close_timer(self, timeout: float) -> None:
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self._close_timer = self._clock.callLater(timeout, self.transport.abortConnection)
 
     def readConnectionLost(self) -> None:
         """Answer what was received, and close then; called when the client has closed its half."""
         self._change_state(ConnectionEvent.CLIENT_CLOSED_ITS_HALF)
         if self.state is ConnectionState.CLOSING:
-            self._close_transport()
+            self._closer.close()
         self._pipeline.process()
         self._hangup_monitor.check_now(self.transport)
 
@@ -480,8 +466,7 @@ class Connection(LineReceiver):
         self._limits.closed(self)
         self._change_state(ConnectionEvent.LOST)
         self._hangup_monitor.stop()
-        if self._close_timer is not None and self._close_timer.active():
-            self._close_timer.cancel()
+        self._closer.stop()
         self._end_requests()
         free_buffers(self.transport)
 

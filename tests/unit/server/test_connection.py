@@ -25,12 +25,13 @@ from taskqd.model.spec import Spec
 from taskqd.protocol import parser
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 from taskqd.server import pipeline
-from taskqd.server.connection import CLOSE_TIMEOUT, LINES_PER_TURN
+from taskqd.server.connection import LINES_PER_TURN
 from taskqd.server.flow_control import MAX_BUFFERED
 from taskqd.server.hangup_monitor import CHECK_INTERVAL
 from taskqd.server.interfaces import IClient
 from taskqd.server.time_slices import SLICE_LENGTH
 from taskqd.server.transport import KEEP_ALIVE
+from taskqd.server.transport_closer import CLOSE_TIMEOUT
 from tests.fakes.client import Client, FakeClient
 from tests.fakes.connections import FakeSocket, FakeTransport, chunkings
 from tests.fakes.engine import Harness

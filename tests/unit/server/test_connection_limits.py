@@ -12,11 +12,11 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
-from taskqd.server.connection import CLOSE_TIMEOUT, UNIDENTIFIED_CLOSE_TIMEOUT
 from taskqd.server.connection_limits import CHECK_INTERVAL, ConnectionLimits
 from taskqd.server.connection_state import ConnectionState
 from taskqd.server.pipeline import MIN_BUFFER_SIZE
 from taskqd.server.request_memory import MAX_BLOCK_SHARE, MAX_REQUEST_SHARE
+from taskqd.server.transport_closer import CLOSE_TIMEOUT, UNIDENTIFIED_CLOSE_TIMEOUT
 from tests.fakes.client import Client
 from tests.fakes.connections import FakePort, FakeSocket
 from tests.fakes.engine import Harness, watchers
