@@ -1,7 +1,6 @@
-"""The spool stores blocks, reads output from memory or files, and reads progress."""
+"""The spool stores blocks, reads output from memory or files, and removes both."""
 
 import errno
-import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,38 +12,11 @@ from taskqd.errors import StoreFailed
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.output import FLUSH_TIMEOUT
-from taskqd.storage.spool.spool import MAX_BLOCKING_HASH, MAX_BLOCKING_READ, Spool
-from tests.fakes.clocks import Threads, clock
+from taskqd.storage.spool.spool import MAX_BLOCKING_HASH, MAX_BLOCKING_READ
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.spool import FakeSpool
 from tests.support.leaks import LeakWatch
-
-
-class Bench:
-    """A spool on a fake file system, with threads that the test runs."""
-
-    def __init__(self, directory: Path) -> None:
-        self.filesystem = FakeFilesystem()
-        self.clock = clock()
-        self.threads = Threads()
-        self.directory = directory
-        self.spool = Spool(str(directory), self.filesystem, self.clock, self.threads)
-        self.spool.open()
-
-    def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
-        piece = self.spool.read_output(7, attempt, stream, offset, length)
-        self.threads.run()
-        return result_of(piece)
-
-    def reports(self, content: bytes) -> int:
-        Path(self.spool.path(7, "progress")).write_bytes(content)
-        return self.spool.read_progress(7)
-
-
-@pytest.fixture(name="bench")
-def make_bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+from tests.unit.storage.spool.samples import Bench, filled, present
 
 
 def test_spool_and_its_fake_provide_the_interface(bench: Bench) -> None:
@@ -222,114 +194,7 @@ def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
     result_of(closed)
 
 
-# Progress.
-
-
-@pytest.mark.parametrize(
-    "content, percentage",
-    [
-        (b"", 0),
-        (b"50\n", 50),
-        (b"10\n20\n30\n", 30),
-        (b"0\n", 0),
-        (b"100\n", 100),
-        (b"101\n", 100),
-        (b"999\n", 100),
-        (b" 42 \n", 42),
-        (b"42%\n", 42),
-        (b"42 %\r\n", 42),
-        (b"42.9\n", 42),
-        (b"10\n5", 10),
-        (b"50", 0),
-        (b"50\n\n", 50),
-        (b"x" * 10_000 + b"\n77\n", 77),
-    ],
-)
-def test_progress_is_the_percentage_in_the_last_complete_line(
-    bench: Bench, content: bytes, percentage: int
-) -> None:
-    assert bench.reports(content) == percentage
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"-1\n",
-        b"nonsense\n",
-        b"50\nnonsense\n",
-        b"1000\n",
-        b"5 0\n",
-        b"0x10\n",
-        b"\xff\xfe\n",
-        b"\0" * 1000 + b"\n",
-        "\u0665\n".encode(),
-        b"1" * 10_000 + b"\n",
-        b".5\n",
-        b"%\n",
-        b"\n",
-    ],
-)
-def test_progress_of_other_text_is_zero(bench: Bench, content: bytes) -> None:
-    assert bench.reports(content) == 0
-
-
-def test_progress_without_a_report_is_zero(bench: Bench) -> None:
-    assert bench.spool.read_progress(7) == 0
-
-
-def test_progress_file_that_is_a_pipe_does_not_block(bench: Bench) -> None:
-    os.mkfifo(bench.spool.path(7, "progress"))
-    assert bench.spool.read_progress(7) == 0
-    bench.spool.close_attempt(7)
-    assert not os.path.lexists(bench.spool.path(7, "progress"))
-
-
-def test_progress_file_that_is_a_link_is_not_followed(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "precious").write_bytes(b"50\n")
-    os.symlink(tmp_path / "precious", bench.spool.path(7, "progress"))
-    assert bench.spool.read_progress(7) == 0
-    bench.spool.close_attempt(7)
-    assert (tmp_path / "precious").read_bytes() == b"50\n"
-    assert not os.path.lexists(bench.spool.path(7, "progress"))
-
-
-def test_progress_file_that_is_a_directory_is_zero(bench: Bench) -> None:
-    os.mkdir(bench.spool.path(7, "progress"))
-    assert bench.spool.read_progress(7) == 0
-    bench.spool.close_attempt(7)
-
-
-def test_read_progress_closes_its_descriptor(bench: Bench) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    assert bench.reports(b"50\n") == 50
-    bench.spool.close_attempt(7)
-    os.mkfifo(bench.spool.path(7, "progress"))
-    assert bench.spool.read_progress(7) == 0
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_progress_is_removed_with_its_attempt(bench: Bench) -> None:
-    assert bench.reports(b"50\n") == 50
-    bench.spool.close_attempt(7)
-    assert bench.spool.read_progress(7) == 0
-    bench.spool.close_attempt(7)
-
-
 # Removal.
-
-
-def present(bench: Bench) -> set[str]:
-    """Return the names of all files of the spool."""
-    return {path.name for path in bench.directory.rglob("*") if path.is_file()}
-
-
-def filled(bench: Bench, *names: str) -> None:
-    """Create files of jobs below 1000."""
-    for name in names:
-        kind = "output" if name.endswith(("stdout", "stderr")) else "input" if "." in name else "progress"
-        directory = bench.directory / kind if kind == "progress" else bench.directory / kind / "0"
-        directory.mkdir(exist_ok=True)
-        (directory / name).touch()
 
 
 def test_remove_job_removes_all_its_files(bench: Bench) -> None:
@@ -351,54 +216,6 @@ def test_remove_job_that_fails_raises(bench: Bench) -> None:
     purged = bench.spool.remove_job(7, 1)
     bench.threads.run()
     assert isinstance(error_of(purged), OSError)
-
-
-def test_sweep_removes_files_of_unknown_jobs_and_attempts(bench: Bench) -> None:
-    filled(
-        *(bench, "1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1"),
-        *("2.stdin", "2.secret", "2.1.stderr", "2", "3"),
-    )
-    attempts = {1: 2, 3: 0}
-    assert bench.spool.sweep(attempts.get) == 5
-    assert present(bench) == {"1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1", "3"}
-    assert bench.spool.sweep(attempts.get) == 0
-
-
-@pytest.mark.parametrize("name", ["README", "7.1.stdout.bak", "7.x", "x7", "7.1.2.stdout"])
-def test_sweep_keeps_files_that_belong_to_no_job(bench: Bench, name: str) -> None:
-    for kind in ("output/0", "input/0", "progress"):
-        (bench.directory / kind).mkdir(exist_ok=True)
-        (bench.directory / kind / name).touch()
-    assert bench.spool.sweep(lambda _: None) == 0
-    assert present(bench) == {name}
-
-
-@pytest.mark.parametrize(
-    "path", ["progress/7/step", "output/README", "output/0/7.1.stdout/x", "input/notes/7.stdin", "input/7"]
-)
-def test_sweep_logs_foreign_entries_in_one_line(
-    bench: Bench, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    stray = bench.directory / path
-    stray.parent.mkdir(parents=True, exist_ok=True)
-    stray.write_text("precious")
-    (bench.directory / "output" / "link").symlink_to("/")
-    filled(bench, "8.stdin")
-    assert bench.spool.sweep(lambda _: None) == 1
-    assert stray.read_text() == "precious"
-    [record] = caplog.records
-    said = record.getMessage()
-    assert said.startswith(f"2 entries in {bench.directory} are not the daemon's and are left alone: ")
-    assert str(bench.directory / "output" / "link") in said
-
-
-def test_sweep_logs_up_to_five_foreign_entries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    for number in range(100):
-        (bench.directory / "output" / f"note-{number:02}").touch()
-    bench.spool.sweep(lambda _: None)
-    [record] = caplog.records
-    assert record.getMessage().startswith("100 entries in ")
-    assert record.getMessage().count("note-") == 5
 
 
 def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench) -> None:
@@ -443,14 +260,6 @@ def test_state_directory_that_was_moved_is_not_created_again(bench: Bench) -> No
         error_of(ran(bench, bench.spool.store_blocks(3, {"stdin": b"late"}))), FileNotFoundError
     )
     assert not bench.directory.exists()
-
-
-@pytest.mark.parametrize("call", ["list_directory", "remove"])
-def test_sweep_that_fails_raises(bench: Bench, call: str) -> None:
-    filled(bench, "7.stdin")
-    bench.filesystem.fail(call)
-    with pytest.raises(OSError, match="No space left"):
-        bench.spool.sweep(lambda _: None)
 
 
 def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) -> None:
