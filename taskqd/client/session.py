@@ -49,8 +49,8 @@ class ClientSession:
         self._parsed_address = parse_address(self.address)
         self._token = token
         self._tls_files = _choose_tls_files(ca, cert, key)
-        self._is_abandoned = False
-        self._is_unused = True
+        self._is_abandoned = False  # see _abandon
+        self._is_unused = True  # no request was sent since the connection was opened
         self._reconnect_timeout = parse_reconnect_timeout(reconnect)
         self._connection = Connection(self._parsed_address, self._tls_files)
         self._reader = ReplyReader(self._connection)
