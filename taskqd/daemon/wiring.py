@@ -136,7 +136,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
 
 
 def make_job_view(components: Components, queue_state: QueueState) -> JobView:
-    """Make the view of jobs that clients and the ``on_end`` command are given."""
+    """Make the view of jobs for clients and the ``on_end`` command."""
     return JobView(
         components.journal,
         components.spool,
@@ -170,7 +170,10 @@ def make_server(
     max_clients: int,
     ports: list[Any],
 ) -> Server:
-    """Make the factory of connections; ``ports`` are those that listen, which are added later."""
+    """Make the factory of connections, of which up to ``max_clients`` may be open.
+
+    ``ports`` are the listening ports, which the caller adds later.
+    """
     limits, reactor = components.settings.limits, components.reactor
     connections = ConnectionLimits(limits, max_clients, reactor, authenticator.is_valid, ports)
     router = Router(
