@@ -1,4 +1,4 @@
-"""Fails the jobs that depend on a job which did not end as they need: each becomes FAILED by its own event.
+"""Fails the jobs that depend on a job which did not end as they require: each becomes FAILED by one event.
 
 They are recorded in batches, so that thousands do not block the reactor.
 """
@@ -18,7 +18,7 @@ from taskqd.state.dependencies import next_batch
 
 
 class DependencyFailures:
-    """Skips jobs whose dependency cannot be met; ``on_ended`` is given each job, or an array's tasks."""
+    """Skips jobs whose dependency cannot be met; ``on_ended`` is called with a job, or an array's tasks."""
 
     _log = Logger()
 

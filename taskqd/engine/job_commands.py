@@ -35,7 +35,7 @@ class JobCommands:
     """Changes single jobs.
 
     ``on_ended`` is called with jobs that have ended without running, ``on_change`` when more jobs may be able
-    to start. ``counters`` counts retried and removed jobs.
+    to start. ``counters`` counts the retried and removed jobs.
     """
 
     _log = Logger()
@@ -183,7 +183,7 @@ class JobCommands:
     async def _record_for_ended(
         self, job_id: int, make: Callable[..., JobEvent], check: Callable[[Job], None] = lambda _: None
     ) -> Job:
-        """Record an event of a job that must have ended; ``make`` is given the time when the lock is held."""
+        """Record ``make(at=now)`` for a job that must have ended; ``now`` is read when the lock is held."""
         job = self._queue_state.get(job_id)
         self._event_writer.check_writable()
         async with self._locks.of(job):
@@ -285,7 +285,7 @@ class JobCommands:
 
 
 def _changed_spec(spec: Spec, values: dict[str, Any], now: float) -> Spec:
-    """Return a spec with fields changed; a delay becomes a time, and replaces the time that there was."""
+    """Return a spec with fields changed; a delay becomes a time, and replaces the previous time."""
     if values.get("delay") is not None:
         values = {**values, "at": now + values["delay"]}
     if "delay" in values or "at" in values:

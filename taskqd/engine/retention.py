@@ -23,7 +23,7 @@ RETENTION = Actor("retention")
 
 
 class RetentionTask:
-    """Removes the jobs that exceed ``retention``, a few at a time, beside all other work."""
+    """Removes the jobs that exceed ``retention``, in batches of up to MAX_BATCH."""
 
     _log = Logger()
 
