@@ -44,7 +44,7 @@ class AttemptProcesses:
             self._get_termination().signal(self._pending_signal)
 
     def first_process_exited(self) -> bool:
-        """Note that the first process has exited; return whether anything of its session may be left."""
+        """Note that the first process has exited; return whether processes of its session may be left."""
         self._has_exited = True
         return self._pid is not None and proc.is_id_in_use(self._pid)
 
@@ -61,7 +61,7 @@ class AttemptProcesses:
         self._get_termination().kill()
 
     def include_marked(self) -> None:
-        """Signal from now on the processes as well that have left the session."""
+        """From now on, signal also the processes that have the mark but have left the session."""
         self._get_tree().includes_marked = True
         self._get_termination().since = self._started or 0
 

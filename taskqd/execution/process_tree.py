@@ -133,7 +133,7 @@ class Termination:
             self.signal(signal.SIGKILL)
 
     def wait(self) -> None:
-        """Scan from now on until all processes are gone, or are given up."""
+        """Scan from now on until all processes are gone, or MAX_SCANS_AFTER_KILL is reached."""
         self._is_waiting = True
         self._request_scan(0.0)
 

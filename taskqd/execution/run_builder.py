@@ -200,7 +200,7 @@ def _time_zone() -> dict[str, str]:
 
 
 def search_path() -> str:
-    """Return the PATH of jobs; they find the ``taskq`` that is beside the daemon's program or its Python."""
+    """Return the PATH of jobs, with the directory of the daemon's program or Python if ``taskq`` is there."""
     directories = (os.path.dirname(os.path.abspath(program)) for program in (sys.executable, sys.argv[0]))
     found = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
     return PATH if found is None or found in PATH.split(":") else f"{PATH}:{found}"
