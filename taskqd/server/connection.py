@@ -224,7 +224,7 @@ class Connection(LineReceiver):
         return end
 
     def _count_lines(self, count: int = 1) -> None:
-        """Pause the framing when as many lines were read as may be in one turn of the reactor."""
+        """Pause the framing when the maximum number of lines per turn of the reactor was read."""
         self._lines_left -= count
         if self._lines_left <= 0:
             self.paused = True

@@ -250,7 +250,7 @@ class RequestPipeline:
         return min(limit, MIN_BUFFER_SIZE) if self._memory.is_used_up_for(self._client.principal) else limit
 
     def max_read(self, max_unsent: int) -> int:
-        """Return how many bytes may be read in one call: as many as may be unsent, fewer while not idle."""
+        """Return how many bytes may be read in one call: `max_unsent`, fewer if a request is unanswered."""
         return max_unsent if self.is_idle else min(max_unsent, BUSY_READ_SIZE)
 
     def count_memory(self) -> None:

@@ -16,7 +16,7 @@ from taskqd.server.interfaces import IClient
 from taskqd.server.pending import SubmitBatch
 
 OnReply = Callable[[bytes, SubmitBatch], object]
-"""Is called with the reply to a batch, one line for each of its submissions."""
+"""Called with the reply to a batch, one line per submission."""
 _Entry = tuple[IClient, SubmitBatch, OnReply]
 
 
