@@ -1,4 +1,4 @@
-"""Compaction: replaces sealed segments by a snapshot, which a process beside the daemon writes."""
+"""Compaction: replaces sealed segments by a snapshot, which a child process writes."""
 
 import os
 import sys

@@ -18,7 +18,7 @@ from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, RecordBatch, Replay, first_sequence
 
 MAX_OPENED_BYTES = 4096
-"""Bytes. The first line of a segment is shorter than this."""
+"""Bytes. The first line of a segment is shorter than this, so one read of this size has all of it."""
 
 Value = TypeVar("Value")
 

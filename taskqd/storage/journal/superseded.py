@@ -46,7 +46,7 @@ class _Run(Struct):
 
 
 class Superseded:
-    """Is given the records of all jobs in order; ``sequences`` has the numbers of the superseded ones."""
+    """Finds the superseded records; ``sequences`` has their numbers. ``add`` gets all records in order."""
 
     def __init__(self) -> None:
         self.sequences: set[int] = set()
