@@ -250,7 +250,7 @@ class Client(Streams):
         self._request(b"DRAIN", self._reader.read_ok)
 
     def hello(self) -> Facts:
-        """Return the daemon's version, verbs, limits and ``protocol`` version, and the client's name and role."""
+        """Return the daemon's version, ``protocol``, verbs and limits, and the client's name and role."""
         return self._query(b"HELLO", self._reader.read_hello)
 
     def ping(self) -> None:
