@@ -208,6 +208,8 @@ def parse_arguments(
             words.append(word)
     if not least <= len(words) <= most:
         raise BadRequest(f"expected {usage}")
+    if not options:
+        return words, {}
     return words, parse_options(usage.partition(" ")[0], options, table or {})
 
 

@@ -35,13 +35,14 @@ class FlowControl:
 
     `buffer` has the bytes that were received and not framed yet. `has_unread_input` is set if some of them
     may be whole requests, which were not read because of a pause. `unsent` is the number of bytes of replies
-    that the transport has not been able to write.
+    that the transport has not been able to write. `is_paused` is set while there is any reason not to read.
     """
 
     def __init__(self, clock: IReactorTime, on_turn: Callable[[], None]) -> None:
         self.buffer = b""
         self.has_unread_input = False
         self.unsent = 0
+        self.is_paused = False
         self._clock = clock
         self._on_turn = on_turn
         self._reasons: set[PauseReason] = set()
@@ -51,24 +52,19 @@ class FlowControl:
         self._writers: list[Deferred[None]] = []
 
     @property
-    def is_paused(self) -> bool:
-        """Whether input is not read, for whatever reason."""
-        return bool(self._reasons)
-
-    @property
     def is_blocked(self) -> bool:
         """Whether input is not read, for another reason than to yield to the reactor."""
-        return bool(self._reasons) and len(self._reasons) > self.is_yielding
+        return self.is_paused and len(self._reasons) > self.is_yielding
 
     @property
     def is_congested(self) -> bool:
         """Whether the client does not read its replies."""
-        return bool(self._reasons) and PauseReason.CONGESTED in self._reasons
+        return self.is_paused and PauseReason.CONGESTED in self._reasons
 
     @property
     def is_yielding(self) -> bool:
         """Whether the rest of the input is left for the next reactor turn."""
-        return bool(self._reasons) and PauseReason.YIELDING in self._reasons
+        return self.is_paused and PauseReason.YIELDING in self._reasons
 
     @property
     def can_send(self) -> bool:
@@ -83,11 +79,13 @@ class FlowControl:
     def pause(self, reason: PauseReason) -> None:
         """Add a reason not to read input."""
         self._reasons.add(reason)
+        self.is_paused = True
 
     def resume(self, reason: PauseReason) -> None:
         """Remove a reason not to read input; for CONGESTED, fire the Deferreds of `writable`."""
-        if self._reasons:
+        if self.is_paused:
             self._reasons.discard(reason)
+            self.is_paused = bool(self._reasons)
         if reason is PauseReason.CONGESTED:
             writers, self._writers = self._writers, []
             for writer in writers:
@@ -109,7 +107,7 @@ class FlowControl:
 
     def apply_to(self, transport: IPushProducer, *, is_discarding: bool = False) -> None:
         """Pause or resume the transport; it is never paused while its input is discarded."""
-        if not self._reasons and not self._is_transport_paused:
+        if not self.is_paused and not self._is_transport_paused:
             return
         has_too_much = self.is_yielding and len(self.buffer) > MAX_BUFFERED
         must_pause = not is_discarding and (self.is_blocked or has_too_much)
