@@ -13,7 +13,7 @@ import click
 
 from taskqd import __version__
 from taskqd.cli.base import Command, DaemonCommand, global_options
-from taskqd.cli.context import REFUSED, Session
+from taskqd.cli.context import REFUSED, Session, drop_unwritable_output
 from taskqd.cli.interrupts import INTERRUPTED
 
 SECTIONS: dict[str, dict[str, str]] = {
@@ -158,6 +158,7 @@ def main() -> NoReturn:
     except click.Abort:
         code = INTERRUPTED
     except OSError as error:  # the help cannot be written
+        drop_unwritable_output()
         Session().print_message(str(error.strerror))
         code = REFUSED
     sys.exit(code)

@@ -110,6 +110,7 @@ class Session:
             drop_stdout()
             return BROKEN_PIPE
         except OSError as error:
+            drop_unwritable_output()
             self.print_message(": ".join(str(part) for part in (error.filename, error.strerror) if part))
             return REFUSED
 
@@ -226,8 +227,16 @@ def _reasons(job: Facts) -> str:
 
 
 def drop_stdout() -> None:
-    """Redirect stdout to /dev/null after its reader has closed it, so that later writes do not fail."""
+    """Redirect stdout to /dev/null, so that later writes do not fail; its reader or its terminal is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def drop_unwritable_output() -> None:
+    """Write what stdout has buffered; if that fails, as on a full disk or a lost terminal, discard it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_stdout()
 
 
 def _read_token() -> str | None:

@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 from rich.live import Live
 
-from taskqd.cli.context import Session
+from taskqd.cli.context import Session, drop_stdout
 from taskqd.cli.top.keys import QUIT, press, read_keys
 from taskqd.cli.top.poller import Poller, Update
 from taskqd.cli.top.render import draw
@@ -43,6 +43,7 @@ def show(session: Session) -> int:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
+            drop_stdout()
             return 128 + signal.SIGHUP  # the terminal is gone; this may be seen before SIGHUP arrives
 
 

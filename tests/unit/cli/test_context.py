@@ -2,11 +2,15 @@
 
 import errno
 import json
+import os
+import pty
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from taskqd.cli.context import REFUSED, Session
 from tests.fakes.daemon import FakeDaemon, data, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.unit.cli.samples import AT, SUBMITTED, event
@@ -40,6 +44,18 @@ def test_socket_that_does_not_admit_the_user_has_a_hint_who_may_use_it(
             "ask the server's operator for access, or set --address\n"
         ),
     )
+
+
+def test_output_that_a_lost_terminal_does_not_take_is_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        terminal.write("output")
+        os.close(master)
+        assert Session().run(lambda: 0) == REFUSED
+    assert capsys.readouterr().err == f"taskq: {os.strerror(errno.EIO)}\n"
 
 
 @pytest.mark.parametrize("name", ["TASKQ_TOKEN", "TASKQ_TOKEN_FILE"])
