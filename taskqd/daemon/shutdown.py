@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from taskqd.daemon.reactor import IReactor
 from taskqd.daemon.recovery import KILL_TIMEOUT
 from taskqd.engine.dispatcher import Dispatcher
-from taskqd.execution.executor import Executor
+from taskqd.runner.executor import Executor
 
 STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL for jobs at a stop, or their --kill-after if that is shorter."""

@@ -20,7 +20,6 @@ from taskqd.daemon.reactor import IReactor
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
-from taskqd.execution.executor import Executor
 from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.run_as import RunAs
@@ -28,6 +27,7 @@ from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
 from taskqd.model.spec import Spec
+from taskqd.runner.executor import Executor
 from taskqd.server import endpoints
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory

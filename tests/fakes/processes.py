@@ -15,11 +15,11 @@ from zope.interface import alsoProvides, implementer
 
 from taskqd.execution import proc
 from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
-from taskqd.execution.job_process import JobProcess
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
 from taskqd.model.job import Job, Reason
 from taskqd.model.spec import Spec
+from taskqd.runner.process import JobProcess
 from taskqd.storage.interfaces import IOutputWriter
 
 COMPLETED = Outcome(reason=None, exit_code=0)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from taskqd.execution.executor import Executor
 from taskqd.model.events import Output
 from taskqd.model.job import Reason
+from taskqd.runner.executor import Executor
 from tests.fakes.deferreds import result_of
-from tests.fakes.execution import INT, KILL, TERM, Harness, run
+from tests.fakes.runner import INT, KILL, TERM, Harness, run
 from tests.fakes.spool import FakeOutputWriter
 
 

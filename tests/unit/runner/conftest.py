@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from zope.interface import alsoProvides
 
-from taskqd.execution.executor import Executor
 from taskqd.execution.interfaces import ISessionSpawner
+from taskqd.runner.executor import Executor
 from taskqd.speedups.reactor import AcceleratedReactor
 from tests.fakes.clocks import in_thread
-from tests.fakes.execution import Harness
+from tests.fakes.runner import Harness
 
 
 @pytest.fixture(name="harness")

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from taskqd.execution import proc
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import ProcScanner
+from taskqd.runner.proc_scanner import ProcScanner
 
 MIN_SCAN_INTERVAL, MAX_SCAN_INTERVAL = 0.01, 1.0
 """Seconds between scans for processes that are being ended; each interval is twice the one before it."""

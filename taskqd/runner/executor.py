@@ -14,12 +14,12 @@ from zope.interface import implementer
 
 from taskqd.execution.command_line import command_line, process_environment
 from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
-from taskqd.execution.job_process import MAX_LEFTOVER_GRACE, JobProcess
 from taskqd.execution.proc import Process, parse_mark
-from taskqd.execution.proc_scanner import ProcScanner
-from taskqd.execution.process_tree import Termination
 from taskqd.execution.run import MARK, Outcome, Run
 from taskqd.model.job import Reason
+from taskqd.runner.proc_scanner import ProcScanner
+from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
+from taskqd.runner.process_tree import Termination
 from taskqd.storage.interfaces import InThread, IOutputWriter
 
 SHORT_LIVED = 0.1

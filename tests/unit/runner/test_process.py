@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.execution.process_tree import MIN_SCAN_INTERVAL
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
+from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from taskqd.storage.interfaces import OutputLost
 from tests.fakes.deferreds import result_of
-from tests.fakes.execution import INT, KILL, LONG, TERM, Harness
 from tests.fakes.processes import FakeRusage
+from tests.fakes.runner import INT, KILL, LONG, TERM, Harness
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 

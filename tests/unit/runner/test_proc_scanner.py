@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from taskqd.execution import proc_scanner
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import BACKOFF_FACTOR, ProcScanner
+from taskqd.runner import proc_scanner
+from taskqd.runner.proc_scanner import BACKOFF_FACTOR, ProcScanner
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.processes import FakeGroups
 from tests.support.leaks import LeakWatch

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from zope.interface import alsoProvides
 
-from taskqd.execution.executor import Executor
 from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.model.job import Usage
+from taskqd.runner.executor import Executor
 from taskqd.speedups.reactor import AcceleratedReactor
 from tests.fakes.clocks import in_thread
-from tests.fakes.execution import run
+from tests.fakes.runner import run
 from tests.fakes.spool import FakeOutputWriter
 
 Measure = Callable[[str], Awaitable[Usage]]

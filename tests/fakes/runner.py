@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.execution import attempt_processes, job_process, proc_scanner, process_tree
-from taskqd.execution.executor import Executor
 from taskqd.execution.proc import Process
 from taskqd.execution.run import MARK, Outcome, Run
+from taskqd.runner import attempt_processes, proc_scanner, process_tree
+from taskqd.runner import process as job_process
+from taskqd.runner.executor import Executor
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, make_run
 from tests.fakes.spool import FakeOutputWriter

@@ -20,17 +20,17 @@ from twisted.python.failure import Failure
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
-from taskqd.execution.attempt_processes import AttemptProcesses
 from taskqd.execution.command_line import may_be_refused, refusal
-from taskqd.execution.idle_timer import IdleTimer
 from taskqd.execution.interfaces import ChildTransport, OnSpawned
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import ProcScanner
 from taskqd.execution.run import Outcome, Run
-from taskqd.execution.usage import Rusage, least_known_peak, usage_of
 from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
+from taskqd.runner.attempt_processes import AttemptProcesses
+from taskqd.runner.idle_timer import IdleTimer
+from taskqd.runner.proc_scanner import ProcScanner
+from taskqd.runner.usage import Rusage, least_known_peak, usage_of
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
 
 STDERR = 2

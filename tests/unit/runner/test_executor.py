@@ -11,15 +11,16 @@ import pytest
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
-from taskqd.execution import command_line, executor
-from taskqd.execution.executor import SHORT_LIVED, Executor
+from taskqd.execution import command_line
 from taskqd.execution.interfaces import IExecutor
-from taskqd.execution.job_process import MAX_LEFTOVER_GRACE
-from taskqd.execution.process_tree import MIN_SCAN_INTERVAL
 from taskqd.execution.run import MARK, Owner
 from taskqd.model.job import Reason
+from taskqd.runner import executor
+from taskqd.runner.executor import SHORT_LIVED, Executor
+from taskqd.runner.process import MAX_LEFTOVER_GRACE
+from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from tests.fakes.deferreds import result_of
-from tests.fakes.execution import INT, KILL, LONG, TERM, Harness, marked, run, sent_to
+from tests.fakes.runner import INT, KILL, LONG, TERM, Harness, marked, run, sent_to
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 

@@ -3,12 +3,12 @@
 import pytest
 
 from taskqd.execution import command_line
-from taskqd.execution.job_process import MAX_LEFTOVER_GRACE
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Owner
 from taskqd.model.job import Reason
+from taskqd.runner.process import MAX_LEFTOVER_GRACE
 from tests.fakes.deferreds import result_of
-from tests.fakes.execution import ENV, KILL, LONG, TERM, Harness, marked, member, sent_to
+from tests.fakes.runner import ENV, KILL, LONG, TERM, Harness, marked, member, sent_to
 from tests.fakes.spool import FakeOutputWriter
 
 

@@ -9,9 +9,9 @@ from twisted.logger import Logger
 
 from taskqd.execution import proc
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import ProcScanner
-from taskqd.execution.process_tree import ProcessTree, Termination
 from taskqd.execution.run import MARK, Run
+from taskqd.runner.proc_scanner import ProcScanner
+from taskqd.runner.process_tree import ProcessTree, Termination
 
 
 class AttemptProcesses:

@@ -1,0 +1,1 @@
+"""The runner: a small process that runs jobs and outlives the daemon."""
