@@ -1,0 +1,244 @@
+"""What the daemon and a runner say to each other: one JSON object per line, tagged by ``t``.
+
+docs/runner.md specifies the conversation. Hello, Welcome, Refused, Ended, Ack, End and Retire are the base
+protocol, which every version understands and which never changes; later versions may add fields to them,
+which older ones ignore. The others belong to version 1.
+
+An attempt is named by its job's id, its number, and ``word``, the random 64 bits (16 hex digits) in its
+``Started`` record: after a restored backup the journal gives ids out again.
+"""
+
+from typing import NamedTuple
+
+from msgspec import Struct, json
+
+from taskqd.model.events import NOTHING, Output
+from taskqd.model.job import Usage
+
+VERSIONS = (1,)
+"""The versions of the protocol, besides the base protocol, that this release speaks."""
+MAX_LINE = 1 << 28
+"""The longest line in bytes. Environments and inline output make up most of it."""
+
+
+class AttemptKey(NamedTuple):
+    """Names one attempt, also across a restored backup."""
+
+    id: int
+    attempt: int
+    word: str
+
+
+class Message(Struct, frozen=True, omit_defaults=True, tag_field="t", gc=False):
+    """A message of either side."""
+
+
+class AttemptMessage(Message, frozen=True, kw_only=True):
+    """A message about one attempt."""
+
+    id: int
+    attempt: int
+    word: str
+
+    @property
+    def key(self) -> AttemptKey:
+        """The name of the attempt."""
+        return AttemptKey(self.id, self.attempt, self.word)
+
+
+# The base protocol. From the daemon:
+
+
+class Hello(Message, frozen=True, kw_only=True, tag="hello"):
+    """The first line of the daemon.
+
+    ``store`` is the name of the store whose jobs the runner runs, ``release`` that of the daemon.
+    ``leave_for`` is how many seconds jobs may run without a daemon: 0 ends them when the connection ends,
+    None never.
+    """
+
+    store: str
+    versions: tuple[int, ...]
+    release: str = ""
+    leave_for: float | None = None
+
+
+class Ack(Message, frozen=True, kw_only=True, tag="ack"):
+    """The ends of these attempts are durable in the journal: the runner can forget them."""
+
+    ends: list[AttemptKey]
+
+
+class End(AttemptMessage, frozen=True, kw_only=True, tag="end"):
+    """Signal all processes of an attempt with ``number``, and kill them after its ``kill_after``.
+
+    ``why`` is a value of ``model.job.Reason``, which its Ended repeats. Ignored for an unknown attempt.
+    """
+
+    why: str
+    number: int
+
+
+class Retire(Message, frozen=True, tag="retire"):
+    """Accept no starts from now on, make room for another runner, and exit when the last end is acked."""
+
+
+# From the runner:
+
+
+class Running(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An attempt that runs; ``pid`` is None before the spawn, ``started`` in clock ticks since boot."""
+
+    id: int
+    attempt: int
+    word: str
+    pid: int | None = None
+    started: int | None = None
+
+    @property
+    def key(self) -> AttemptKey:
+        """The name of the attempt."""
+        return AttemptKey(self.id, self.attempt, self.word)
+
+
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
+    """The first line of the runner, with all that it knows.
+
+    ``runner`` is its random name, ``version`` the highest version that both speak, 0 for the base protocol
+    alone. An Ended follows for each of ``ended``, the attempts whose end is not acked. ``leftovers`` are
+    acked attempts of which processes still run. ``is_retiring`` means that it accepts no starts.
+    """
+
+    runner: str
+    pid: int
+    version: int
+    release: str = ""
+    running: list[Running] = []
+    ended: list[AttemptKey] = []
+    leftovers: list[AttemptKey] = []
+    is_retiring: bool = False
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """The connection is refused and closed: another daemon is connected, or the store is another one."""
+
+    why: str
+    versions: tuple[int, ...] = ()
+
+
+class Ended(AttemptMessage, frozen=True, kw_only=True, tag="ended"):
+    """An attempt has ended; sent again after each Welcome until it is acked.
+
+    ``at`` is the time of day of the end, in seconds since the epoch. The other fields are those of
+    ``run.Outcome``.
+    """
+
+    at: float
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+    stdout: Output = NOTHING
+    stderr: Output = NOTHING
+    usage: Usage | None = None
+    is_shortage: bool = False
+    is_void: bool = False
+    pid: int | None = None
+
+
+class Gone(Message, frozen=True, kw_only=True, tag="gone"):
+    """The last line of the notes of a runner that has exited in order: it ran nothing that they lack."""
+
+    runner: str
+
+
+# Version 1. From the daemon:
+
+
+class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
+    """Run an attempt; its Started is durable. Ignored if the runner knows the attempt.
+
+    ``argv`` and ``env`` are what is executed; all strings are encoded by ``encoding``: "utf-8", or "latin-1"
+    if some of the bytes are not UTF-8. ``mark`` is the value of TASKQ_RUN in ``env``. ``stdin`` is the path of a file, None for no input; ``stdout`` and ``stderr`` are the paths of
+    the files for output that does not fit into an Ended. ``max_output`` is in bytes per stream. ``timeout``,
+    ``idle_timeout`` and ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
+    the runner's own. ``cwd`` and ``interpreter`` are set if a shell enters or executes them first, whose
+    complaint then explains why the attempt could not be started.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    encoding: str = "utf-8"
+    mark: str = ""
+    stdin: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    max_output: int = 1 << 30
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    kill_after: float = 5.0
+    uid: int | None = None
+    cwd: str | None = None
+    interpreter: str | None = None
+
+
+class Follow(AttemptMessage, frozen=True, kw_only=True, tag="follow"):
+    """Write the output of an attempt to its files at once, and report each new piece of it, or stop that."""
+
+    on: bool = True
+
+
+class KillLeftovers(Message, frozen=True, kw_only=True, tag="kill_leftovers"):
+    """Kill the processes that ended attempts of a job have left."""
+
+    id: int
+
+
+class Kill(Message, frozen=True, tag="kill"):
+    """Kill all attempts and all leftovers."""
+
+
+# From the runner:
+
+
+class Spawned(AttemptMessage, frozen=True, kw_only=True, tag="spawned"):
+    """An attempt has a process that runs; not sent for a process that has exited at once."""
+
+    pid: int
+    started: int | None = None
+
+
+class Printed(AttemptMessage, frozen=True, kw_only=True, tag="printed"):
+    """An attempt that is followed has printed, or any attempt has dropped output beyond ``max_output``.
+
+    ``dropped`` has the bytes of stdout and stderr that were not kept.
+    """
+
+    dropped: tuple[int, int] = (0, 0)
+
+
+class Cleared(AttemptMessage, frozen=True, kw_only=True, tag="cleared"):
+    """No process of an attempt whose Ended had a ``pid`` is left, or no signal ends those that are."""
+
+
+ToRunner = Hello | Ack | End | Retire | Start | Follow | KillLeftovers | Kill
+ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Cleared
+
+_encoder = json.Encoder()
+_to_runner = json.Decoder(ToRunner)
+_to_daemon = json.Decoder(ToDaemon)
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as a line, with its end."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_to_runner(line: bytes) -> ToRunner:
+    """Return the message of a daemon's line; raises msgspec.DecodeError if it is none of version 1."""
+    return _to_runner.decode(line)
+
+
+def decode_to_daemon(line: bytes) -> ToDaemon:
+    """Return the message of a runner's line; raises msgspec.DecodeError if it is none of version 1."""
+    return _to_daemon.decode(line)
