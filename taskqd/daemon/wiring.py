@@ -15,6 +15,7 @@ from taskqd.config.settings import Settings
 from taskqd.daemon.address_files import SocketAddresses
 from taskqd.daemon.audit_log import AuditLog
 from taskqd.daemon.clocks import Clocks
+from taskqd.daemon.in_process import InProcessExecutor
 from taskqd.daemon.io_threads import IOThreads
 from taskqd.daemon.reactor import IReactor
 from taskqd.engine.engine import Engine
@@ -27,7 +28,6 @@ from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
 from taskqd.model.spec import Spec
-from taskqd.runner.executor import Executor
 from taskqd.server import endpoints
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
@@ -57,7 +57,7 @@ class Components:
         self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
         if self.accelerated is not None and self.accelerated.starts_sessions:
             alsoProvides(self.accelerated, ISessionSpawner)  # which speedups must not import
-        self.executor = Executor(self.accelerated or reactor, reactor, self.threads.run)
+        self.executor = InProcessExecutor(self.accelerated or reactor, reactor, self.threads.run)
         self.journal = Journal(
             settings.state,
             reactor,

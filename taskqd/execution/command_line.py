@@ -106,25 +106,6 @@ def _cd(path: str, *, is_explained: bool) -> str:
     return _CD.format(path=quote(path)) if is_explained else f"cd -- {quote(path)} || exit {CANNOT_ENTER}; "
 
 
-def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
-    """Return why the shell did not start the command of an attempt, None if it did.
-
-    ``complaint`` is the beginning of stderr. A job that prints the same is reported as not started.
-    """
-    if not may_be_refused(run) or exit_code not in (CANNOT_ENTER, NOT_FOUND):
-        return None
-    line = complaint.partition(b"\n")[0].decode("utf-8", "surrogateescape")
-    if not line.startswith(f"{SHELL}: "):
-        return None
-    if run.cwd is not None and "cd: " in line:
-        exists = exit_code == CANNOT_ENTER
-        return f"the directory {run.cwd} may not be entered" if exists else f"there is no directory {run.cwd}"
-    if run.interpreter and run.interpreter[0] in line:
-        why = "may not be executed" if exit_code == CANNOT_ENTER else "is not there"
-        return f"the interpreter {run.interpreter[0]} that its script names {why}"
-    return None
-
-
 def may_be_refused(run: Run) -> bool:
     """Whether the shell may be unable to start the command, and its message can be trusted."""
     return run.owner is None and bool(run.cwd is not None or run.interpreter)

@@ -159,9 +159,10 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     """Run an attempt; its Started is durable. Ignored if the runner knows the attempt.
 
     ``argv`` and ``env`` are what is executed; all strings are encoded by ``encoding``: "utf-8", or "latin-1"
-    if some of the bytes are not UTF-8. ``mark`` is the value of TASKQ_RUN in ``env``. ``stdin`` is the path of a file, None for no input; ``stdout`` and ``stderr`` are the paths of
-    the files for output that does not fit into an Ended. ``max_output`` is in bytes per stream. ``timeout``,
-    ``idle_timeout`` and ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
+    if some of the bytes are not UTF-8. ``mark`` is the value of TASKQ_RUN in ``env``. ``stdin`` is the path
+    of a file, None for no input; ``stdout`` and ``stderr`` are the paths of the files for output that does
+    not fit into an Ended. ``max_output`` is in bytes per stream. ``timeout``, ``idle_timeout`` and
+    ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
     the runner's own. ``cwd`` and ``interpreter`` are set if a shell enters or executes them first, whose
     complaint then explains why the attempt could not be started.
     """

@@ -8,8 +8,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskqd.execution import proc
+from taskqd.execution.messages import Start
 from taskqd.execution.proc import Process
-from taskqd.execution.run import MARK, Run
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.process_tree import ProcessTree, Termination
 
@@ -24,9 +24,13 @@ class AttemptProcesses:
     _log = Logger()
 
     def __init__(
-        self, run: Run, scanner: ProcScanner, clock: IReactorTime, on_gone: Callable[[list[Process]], None]
+        self,
+        start: Start,
+        scanner: ProcScanner,
+        clock: IReactorTime,
+        on_gone: Callable[[list[Process]], None],
     ) -> None:
-        self._run = run
+        self._start = start
         self._scanner = scanner
         self._clock = clock
         self._on_gone = on_gone
@@ -54,7 +58,7 @@ class AttemptProcesses:
             self.kill()
         else:
             self._get_termination().signal(number)
-            self._get_termination().kill_after(self._run.spec.kill_after)
+            self._get_termination().kill_after(self._start.kill_after)
 
     def kill(self) -> None:
         """Kill all processes."""
@@ -85,14 +89,14 @@ class AttemptProcesses:
         if self._termination is None:
             find = self._get_tree().find
             self._termination = Termination(
-                self._run.id, find, self._signal_group, self._scanner, self._clock
+                self._start.id, find, self._signal_group, self._scanner, self._clock
             )
             self._termination.gone.addCallback(self._on_gone)
         return self._termination
 
     def _get_tree(self) -> ProcessTree:
         if self._tree is None:
-            self._tree = ProcessTree(self._run.env.get(MARK, ""), self._run.uid)
+            self._tree = ProcessTree(self._start.mark, self._start.uid)
         self._tree.leader = self._pid
         return self._tree
 
@@ -110,5 +114,5 @@ class AttemptProcesses:
             if not proc.signal_group(self._pid, number):
                 os.kill(self._pid, number)  # setsid(1) has not run yet, so the group does not exist
         except OSError as why:
-            self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
+            self._log.warn("job {id} cannot be signalled: {why}", id=self._start.id, why=why)
         return self._pid

@@ -10,12 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from taskqd.execution.command_line import command_line, process_environment
-from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
+from taskqd.execution.interfaces import ISessionSpawner, OnSpawned
+from taskqd.execution.messages import Start
 from taskqd.execution.proc import Process, parse_mark
-from taskqd.execution.run import MARK, Outcome, Run
+from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
@@ -26,7 +25,6 @@ SHORT_LIVED = 0.1
 """A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
 
 
-@implementer(IExecutor)
 class Executor:
     """Runs each attempt as a ``JobProcess`` that ``reactor`` spawns, each in a new session.
 
@@ -45,26 +43,32 @@ class Executor:
         self._leftovers: dict[int, JobProcess] = {}
         self._terminations: set[Termination] = set()
 
-    def start(self, run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
-        process = JobProcess(run, output, self._clock, self._scanner, on_spawned)
-        predecessors = None if run.attempt == 1 else process.start_after(self._end_predecessors(run))
-        self._running[run.id] = process
+    def start(self, start: Start, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        """Start an attempt; the Deferred fires when it has ended, and never fails.
+
+        An attempt that cannot be started has an outcome, too. ``on_spawned`` is not called for a process
+        that has exited before it could be reported.
+        """
+        process = JobProcess(start, output, self._clock, self._scanner, on_spawned)
+        predecessors = None if start.attempt == 1 else process.start_after(self._end_predecessors(start))
+        self._running[start.id] = process
         self._present[process] = self._clock.seconds()
         process.gone.addCallback(lambda _: self._on_gone(process))
         if predecessors is None:
-            self._spawn(process, run)
+            self._spawn(process, start)
         else:
-            predecessors.addCallbacks(lambda _: self._spawn(process, run), process.processNotStarted)
+            predecessors.addCallbacks(lambda _: self._spawn(process, start), process.processNotStarted)
         return process.outcome.addBoth(self._forget, process)
 
-    def _spawn(self, process: JobProcess, run: Run) -> None:
+    def _spawn(self, process: JobProcess, start: Start) -> None:
         try:
-            argv = command_line(run)
+            words = [word.encode(start.encoding) for word in start.argv]
             if not self._starts_sessions:
-                argv = ["setsid", *argv]  # Twisted cannot start a session
-            words = [_encode(word) for word in argv]
-            environment = {_encode(name): _encode(value) for name, value in process_environment(run).items()}
-            with _stdin(run) as stdin:
+                words = [b"setsid", *words]  # Twisted cannot start a session
+            environment = {
+                name.encode(start.encoding): value.encode(start.encoding) for name, value in start.env.items()
+            }
+            with _stdin(start) as stdin:
                 self._reactor.spawnProcess(
                     process, words[0], words, env=environment, childFDs={0: stdin, 1: "r", 2: "r"}
                 )
@@ -75,11 +79,11 @@ class Executor:
             process.give_pipes_to_owner()
             process.processRunning()
 
-    def _end_predecessors(self, run: Run) -> "Deferred[None]":
+    def _end_predecessors(self, start: Start) -> "Deferred[None]":
         """End what is left of the job's earlier attempts; fails with OSError if a process does not end."""
         ended: Deferred[None] = Deferred()
         termination = Termination(
-            run.id, partial(_of_earlier_attempts, run), lambda _: 0, self._scanner, self._clock
+            start.id, partial(_of_earlier_attempts, start), lambda _: 0, self._scanner, self._clock
         )
         termination.since = 0
         self._terminations.add(termination)
@@ -95,19 +99,24 @@ class Executor:
 
         def begin(_: object) -> None:
             termination.gone.addCallback(on_gone)
-            termination.kill_after(min(run.spec.kill_after, MAX_LEFTOVER_GRACE))
+            termination.kill_after(min(start.kill_after, MAX_LEFTOVER_GRACE))
             termination.signal(signal.SIGTERM)
             termination.wait()
 
-        sessions = [process.gone for process in self._present if process.job_id == run.id]
+        sessions = [process.gone for process in self._present if process.job_id == start.id]
         DeferredList(sessions).addCallback(begin)
         return ended
 
     def end(self, job_id: int, reason: Reason, number: int) -> None:
+        """Signal all processes of a running attempt, and kill them after its ``kill_after``."""
         if job_id in self._running:
             self._running[job_id].end(reason, number)
 
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
+        """Kill the processes that an ended attempt of a job left in its session; None if there are none.
+
+        The Deferred fires when they are gone or no signal ends them.
+        """
         process = self._leftovers.get(job_id)
         if process is None:
             return None
@@ -122,6 +131,10 @@ class Executor:
         return oldest is None or 0 <= self._clock.seconds() - oldest < SHORT_LIVED
 
     def kill(self) -> "Deferred[None]":
+        """Kill all attempts and all that ended ones left behind, at once.
+
+        The Deferred fires when they are gone or no signal ends them.
+        """
         gone: list[Deferred[None]] = []
         everything: list[JobProcess | Termination] = [*self._present, *self._terminations]
         for present in everything:
@@ -148,26 +161,21 @@ def _fire(result: Any, deferred: "Deferred[None]") -> Any:
     return result
 
 
-def _of_earlier_attempts(run: Run, processes: list[Process]) -> list[Process]:
+def _of_earlier_attempts(start: Start, processes: list[Process]) -> list[Process]:
     """Return the processes that have the mark of an earlier attempt of the same job."""
-    store, uid = run.env.get(MARK, "").partition(".")[0], run.uid
+    store, uid = start.mark.partition(".")[0], start.uid
     candidates = [each for each in processes if each.mark and uid in (None, each.uid)]
     marks = [(each, parse_mark(each.mark, store)) for each in candidates]
-    return [each for each, of in marks if of is not None and of[0] == run.id and of[1] < run.attempt]
-
-
-def _encode(text: str) -> bytes:
-    """Return the bytes that the client sent; they do not depend on the daemon's locale."""
-    return text.encode("utf-8", "surrogateescape")
+    return [each for each, of in marks if of is not None and of[0] == start.id and of[1] < start.attempt]
 
 
 @contextmanager
-def _stdin(run: Run) -> Iterator[int]:
+def _stdin(start: Start) -> Iterator[int]:
     """Open the stdin of an attempt."""
-    if run.stdin is None:
+    if start.stdin is None:
         yield _null()
         return
-    descriptor = _open(run.stdin)
+    descriptor = _open(start.stdin.encode(start.encoding))
     try:
         yield descriptor
     finally:
@@ -180,7 +188,7 @@ def _null() -> int:
     return _open(os.devnull)
 
 
-def _open(path: str) -> int:
+def _open(path: str | bytes) -> int:
     """Open a file that a process will read, without waiting for a lease.
 
     The file may belong to the job's user, who can hold a lease on it (fcntl(2), F_SETLEASE).

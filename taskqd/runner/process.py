@@ -20,16 +20,17 @@ from twisted.python.failure import Failure
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
-from taskqd.execution.command_line import may_be_refused, refusal
 from taskqd.execution.interfaces import ChildTransport, OnSpawned
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
-from taskqd.execution.run import Outcome, Run
+from taskqd.execution.run import Outcome
 from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.runner.attempt_processes import AttemptProcesses
 from taskqd.runner.idle_timer import IdleTimer
 from taskqd.runner.proc_scanner import ProcScanner
+from taskqd.runner.refusal import may_be_refused, refusal
 from taskqd.runner.usage import Rusage, least_known_peak, usage_of
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
 
@@ -59,7 +60,7 @@ class JobProcess(ProcessProtocol):
 
     def __init__(
         self,
-        run: Run,
+        start: Start,
         output: IOutputWriter,
         clock: IReactorTime,
         scanner: ProcScanner,
@@ -67,13 +68,13 @@ class JobProcess(ProcessProtocol):
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self.gone: Deferred[None] = Deferred()
-        self.job_id = run.id
+        self.key: AttemptKey = start.key
+        self.job_id = start.id
         self.pid: int | None = None
-        self.pipe_owner = run.uid
+        self.pipe_owner = start.uid
         self.started: int | None = None
         self.rusage: Rusage | None = None
-        self._run = run
-        self._spec = run.spec
+        self._start = start
         self._output = output
         self._clock = clock
         self._on_spawned = on_spawned
@@ -82,13 +83,13 @@ class JobProcess(ProcessProtocol):
         self._end_reason: Reason | None = None
         self._details: dict[Reason, str] = {}
         self._exit: BaseException | None = None
-        self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
+        self._complaint: bytearray | None = bytearray() if may_be_refused(start) else None
         self._is_reported = False
         self._has_leftovers = True
         self._predecessors: Deferred[None] | None = None
         self._timeout: Deferred[None] | None = None
         self._idle_timer: IdleTimer | None = None
-        self._processes = AttemptProcesses(run, scanner, clock, self._finish)
+        self._processes = AttemptProcesses(start, scanner, clock, self._finish)
         output.set_callbacks(self._on_backpressure, self._on_output_failure)
 
     # The start.
@@ -107,11 +108,11 @@ class JobProcess(ProcessProtocol):
         self.pid = self._child.pid
         self._least_peak = least_known_peak()
         self._processes.first_process_started(self.pid, self.started)
-        if self._spec.timeout is not None:
+        if self._start.timeout is not None:
             self._timeout = Deferred()
-            self._timeout.addTimeout(self._spec.timeout, self._clock).addErrback(self._on_timeout)
-        if self._spec.idle_timeout is not None:
-            self._idle_timer = IdleTimer(self._spec.idle_timeout, self._clock, self._on_idle)
+            self._timeout.addTimeout(self._start.timeout, self._clock).addErrback(self._on_timeout)
+        if self._start.idle_timeout is not None:
+            self._idle_timer = IdleTimer(self._start.idle_timeout, self._clock, self._on_idle)
 
     def give_pipes_to_owner(self) -> None:
         """Let the user who is ``pipe_owner`` open the pipes by their names.
@@ -207,14 +208,14 @@ class JobProcess(ProcessProtocol):
 
     def _on_timeout(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
-        detail = f"it ran for longer than {format_duration(self._spec.timeout or 0)}"
+        detail = f"it ran for longer than {format_duration(self._start.timeout or 0)}"
         self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _on_idle(self) -> None:
         if self._idle_timer is not None and self._has_unread_output():
             self._idle_timer.start()  # the reactor was too busy to read it
         else:
-            detail = f"it printed nothing for {format_duration(self._spec.idle_timeout or 0)}"
+            detail = f"it printed nothing for {format_duration(self._start.idle_timeout or 0)}"
             self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _has_unread_output(self) -> bool:
@@ -268,9 +269,9 @@ class JobProcess(ProcessProtocol):
     def _end_leftovers(self) -> None:
         if self._end_reason is not None:
             self._processes.include_marked()
-            self._processes.end_leftovers(self._spec.kill_after)
+            self._processes.end_leftovers(self._start.kill_after)
         elif self._has_leftovers:
-            self._processes.end_leftovers(min(self._spec.kill_after, MAX_LEFTOVER_GRACE))
+            self._processes.end_leftovers(min(self._start.kill_after, MAX_LEFTOVER_GRACE))
         else:
             self._processes.finish()
 
@@ -313,7 +314,7 @@ class JobProcess(ProcessProtocol):
         stdout, stderr = outputs
         pid = self.pid if self._has_leftovers else None
         if reason is None and self._complaint is not None:
-            refused = refusal(self._run, code, bytes(self._complaint))
+            refused = refusal(self._start, code, bytes(self._complaint))
             if refused is not None:
                 detail = f"could not be started: {refused}"
                 return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr, pid=pid)

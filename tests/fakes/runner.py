@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from taskqd.execution.messages import Start
 from taskqd.execution.proc import Process
-from taskqd.execution.run import MARK, Outcome, Run
+from taskqd.execution.run import MARK, Outcome
+from taskqd.execution.start_message import make_start
 from taskqd.runner import attempt_processes, proc_scanner, process_tree
 from taskqd.runner import process as job_process
 from taskqd.runner.executor import Executor
@@ -21,8 +23,9 @@ LONG = 20.0
 """Seconds after which everything must be over, SIGKILL and the scans after it included."""
 
 
-def run(job_id: int = 1, **options: Any) -> Run:
-    return make_run(**{"id": job_id, "env": {"A": "1"}, **options})
+def run(job_id: int = 1, **options: Any) -> Start:
+    run = make_run(**{"id": job_id, "env": {"A": "1"}, **options})
+    return make_start(run, "0123456789abcdef", {1: "/stdout", 2: "/stderr"})
 
 
 class Harness:

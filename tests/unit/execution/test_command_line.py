@@ -16,12 +16,14 @@ from taskqd.execution.command_line import (
     command_line,
     job_environment,
     process_environment,
-    refusal,
 )
+from taskqd.execution.messages import Start
 from taskqd.execution.run import MARK, Owner, Run
 from taskqd.execution.shebang import HEAD_SIZE, parse_shebang
+from taskqd.execution.start_message import make_start
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
+from taskqd.runner.refusal import refusal
 from tests.fakes.processes import make_run
 from tests.support import other_users
 
@@ -103,6 +105,10 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+def started(run: Run) -> Start:
+    return make_start(run, "", {1: "", 2: ""})
+
+
 @pytest.mark.parametrize("options, line", LINES)
 def test_command_line_has_what_the_options_need(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
@@ -164,7 +170,7 @@ def test_refusal_names_a_missing_directory(tmp_path: Path, name: str, why: str) 
     done = ran(tmp_path, cwd=str(tmp_path / name), command="echo never")
     assert done.stdout == b""
     run = attempt(cwd=str(tmp_path / name))
-    assert refusal(run, done.returncode, done.stderr) == f"{why} {tmp_path / name}"
+    assert refusal(started(run), done.returncode, done.stderr) == f"{why} {tmp_path / name}"
 
 
 @other_users.only_root
@@ -176,7 +182,10 @@ def test_refusal_names_a_forbidden_directory() -> None:
         line = ["setpriv", "--reuid=1", "--clear-groups", *command_line(run)]
         done = subprocess.run(line, capture_output=True, check=False)
         assert done.stdout == b""
-        assert refusal(run, done.returncode, done.stderr) == f"the directory {run.cwd} may not be entered"
+        assert (
+            refusal(started(run), done.returncode, done.stderr)
+            == f"the directory {run.cwd} may not be entered"
+        )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +203,7 @@ def test_refusal_names_a_forbidden_directory() -> None:
 def test_refusal_is_none_for_a_command_that_was_started(
     options: dict[str, Any], code: int, stderr: bytes
 ) -> None:
-    assert refusal(attempt(**options), code, stderr) is None
+    assert refusal(started(attempt(**options)), code, stderr) is None
 
 
 @pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
@@ -203,7 +212,7 @@ def test_refusal_names_an_interpreter_that_cannot_run(tmp_path: Path, name: str,
     options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
     done = ran(tmp_path, **options)
     assert done.stdout == b""
-    said = refusal(attempt(**options), done.returncode, done.stderr)
+    said = refusal(started(attempt(**options)), done.returncode, done.stderr)
     assert said == f"the interpreter {tmp_path}/{name} that its script names {why}"
 
 

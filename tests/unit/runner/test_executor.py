@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
 from taskqd.execution import command_line
-from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import MARK, Owner
 from taskqd.model.job import Reason
 from taskqd.runner import executor
@@ -25,8 +24,7 @@ from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
 
-def test_executor_and_fake_process_implement_their_interfaces(harness: Harness) -> None:
-    verifyObject(IExecutor, harness.executor)
+def test_fake_process_implements_its_interface(harness: Harness) -> None:
     harness.start()
     verifyObject(IProcessTransport, harness.process)
     harness.exits()
@@ -202,15 +200,6 @@ def test_attempt_of_another_user_is_spawned_as_that_user(
     harness.exits()
 
 
-def test_missing_setpriv_is_a_failed_spawn(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    outcome = result_of(harness.start(owner=Owner(1000, 100, "/home/ada")))
-    assert (outcome.reason, harness.reactor.lines) == (Reason.SPAWN, [])
-    assert "there is no setpriv" in (outcome.detail or "")
-
-
 def test_stdin_with_a_lease_does_not_block(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,15 +264,6 @@ def test_failed_spawn_is_an_outcome(harness: Harness, error: Exception) -> None:
     again = harness.start()
     harness.exits()
     assert result_of(again).reason is None
-
-
-def test_missing_prlimit_is_a_failed_spawn(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    outcome = result_of(harness.start(nofile=64))
-    assert (outcome.reason, harness.reactor.lines) == (Reason.SPAWN, [])
-    assert "there is no prlimit" in (outcome.detail or "")
 
 
 def test_missing_stdin_is_a_failed_spawn(harness: Harness) -> None:

@@ -1,0 +1,51 @@
+"""Makes the message that has a runner start an attempt."""
+
+from collections.abc import Mapping
+
+from taskqd.execution.command_line import command_line, may_be_refused, process_environment
+from taskqd.execution.messages import Start
+from taskqd.execution.run import MARK, CannotStart, Run
+
+_STRICT, _BYTES = "utf-8", "latin-1"
+
+
+def make_start(run: Run, word: str, outputs: Mapping[int, str]) -> Start:
+    """Return the message; ``outputs`` are the paths for the streams 1 and 2.
+
+    Raises CannotStart if the system lacks a program that the command line needs.
+    """
+    spec = run.spec
+    try:
+        argv, env = command_line(run), process_environment(run)
+    except FileNotFoundError as why:
+        raise CannotStart(str(why), why) from None
+    encoding = _STRICT
+    strings = [*argv, *env, *env.values(), run.stdin or "", run.cwd or "", *outputs.values()]
+    try:
+        "\0".join(strings).encode(_STRICT)
+    except UnicodeEncodeError:
+        encoding = _BYTES
+
+    def encoded(text: str) -> str:
+        return text if encoding == _STRICT else text.encode("utf-8", "surrogateescape").decode(_BYTES)
+
+    is_explained = may_be_refused(run)
+    return Start(
+        id=run.id,
+        attempt=run.attempt,
+        word=word,
+        argv=list(map(encoded, argv)),
+        env={encoded(name): encoded(value) for name, value in env.items()},
+        encoding=encoding,
+        mark=run.env.get(MARK, ""),
+        stdin=None if run.stdin is None else encoded(run.stdin),
+        stdout=encoded(outputs[1]),
+        stderr=encoded(outputs[2]),
+        max_output=spec.max_output,
+        timeout=spec.timeout,
+        idle_timeout=spec.idle_timeout,
+        kill_after=spec.kill_after,
+        uid=run.uid,
+        cwd=encoded(run.cwd) if is_explained and run.cwd is not None else None,
+        interpreter=encoded(run.interpreter[0]) if is_explained and run.interpreter else None,
+    )
