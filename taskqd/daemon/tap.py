@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from twisted.python import usage
 
@@ -23,9 +23,6 @@ from taskqd.daemon.service import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
 from taskqd.storage.state_directory import check_unlocked
-
-_OPTIONS = "twistd taskq"
-"""Names the command line as the source of a setting, in error messages."""
 
 DESCRIPTION = """\
 A durable queue for shell commands. Clients submit jobs over a line protocol
@@ -45,18 +42,19 @@ need a token ("taskq token add" makes one). Jobs run as the daemon's user; if
 that is root, --run-as owner runs each job as the user who submitted it.
 
 Examples:
-  twistd -n taskq
+  taskqd
       run in the foreground, log to the terminal
   twistd --logfile taskq.log --pidfile taskq.pid taskq --slots 4
       run as a daemon
-  twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660 \\
-                  --listen tcp:9500:interface=127.0.0.1
+  taskqd --listen unix:/run/taskqd/taskq.sock:mode=660 \\
+         --listen tcp:9500:interface=127.0.0.1
       also serve the group of the socket, and local clients that have a token
 
-Options of twistd come before the word taskq: -n, --logfile, --pidfile, --uid,
---gid, and --rundir, the directory of jobs that name none. SIGTERM stops the
-daemon: running jobs are given time to end; a second SIGTERM kills them.
-docs/operations.md describes everything else.
+"taskqd ..." is "twistd -n --pidfile= taskq ...". Options of twistd come before
+the word taskq: --logfile, --pidfile, --uid, --gid, and --rundir, the directory
+of jobs that name none. SIGTERM stops the daemon: running jobs are given time
+to end; a second SIGTERM kills them. docs/operations.md describes everything
+else.
 """
 
 
@@ -67,7 +65,9 @@ def _help(setting: Setting) -> str:
 class Options(usage.Options):
     """The options of ``twistd taskq``, made from the table of settings."""
 
-    synopsis = "[options]"
+    command = "twistd taskq"
+    """The program that the user has called, for the help and for error messages."""
+
     longdesc = ""
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         *([name, None, None, _help(each)] for name, each in SETTINGS.items() if not each.is_repeatable),
@@ -84,6 +84,10 @@ class Options(usage.Options):
             if setting.is_repeatable:
                 self[name] = []
 
+    def getSynopsis(self) -> str:
+        """Return the first line of the help."""
+        return f"Usage: {self.command.replace('twistd', 'twistd [options]')} [options]"
+
     def getUsage(self, width: int | None = None) -> str:
         """Return the help, followed by the description, which Twisted would format as one paragraph."""
         return f"{super().getUsage(width)}\n{DESCRIPTION}"
@@ -98,7 +102,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as why:
-            sys.exit(f"taskqd: {_OPTIONS}: {why}; see twistd taskq --help")
+            _refuse(f"{self.command}: {why}; see {self.command} --help")
 
     def postOptions(self) -> None:
         """Make the settings; exit with one line if one is wrong or the state directory is in use.
@@ -112,13 +116,13 @@ class Options(usage.Options):
             if parent.get("pidfile"):
                 pid_file.remove_stale(parent["pidfile"])
         except StartRefused as why:
-            sys.exit(f"taskqd: {why}")
+            _refuse(str(why))
 
     def _settings(self) -> Settings:
         given = {key: self[key] for key in SETTINGS if self[key] not in (None, [])}
-        given = {key: check_option(key, value, _OPTIONS) for key, value in given.items()}
+        given = {key: check_option(key, value, self.command) for key, value in given.items()}
         file = {} if self["config"] is None else _read_config(self["config"])
-        for values, source in ((given, _OPTIONS), (file, self["config"])):
+        for values, source in ((given, self.command), (file, self["config"])):
             for endpoint in values.get("listen", ()):
                 endpoints.check(_the_reactor(), endpoint, source)
         uid = os.geteuid()
@@ -136,6 +140,11 @@ class Options(usage.Options):
         for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
             endpoints.check(_the_reactor(), endpoint, "the default")
         return settings
+
+
+def _refuse(text: str) -> NoReturn:
+    """Exit with one line, which names the program once also if ``text`` begins with its name."""
+    sys.exit(f"taskqd: {text.removeprefix('taskqd: ')}")
 
 
 def _add_repeatable_option(name: str, setting: Setting) -> None:

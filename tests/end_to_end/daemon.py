@@ -114,7 +114,9 @@ class Daemon:
     # Start and stop.
 
     def command(self, pid_file: Path | None = None) -> Command:
-        return [self.twistd, "-n", f"--pidfile={pid_file or self.pid_file}", "taskq", *self.options]
+        """Return the command line of the daemon; that of ``taskqd``, which has no pid file, is shorter."""
+        twistd_options = ["-n", f"--pidfile={pid_file or self.pid_file}", "taskq"]
+        return [self.twistd, *(twistd_options if self.twistd.name == "twistd" else []), *self.options]
 
     def launch(self, command: Command | None = None) -> "subprocess.Popen[bytes]":
         """Start the process, with its output appended to the log, and return without waiting."""

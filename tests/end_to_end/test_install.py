@@ -104,14 +104,20 @@ def test_installed_twistd_lists_taskq_and_taskq_has_help(installed: Path) -> Non
     assert (shown.returncode, shown.stderr) == (0, "")
     assert re.search(r"^\s+taskq\s+\S", shown.stdout, re.MULTILINE)
     assert _run(installed / "twistd", "taskq", "--help").returncode == 0
+    shown = _run(installed / "taskqd", "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "--on-stop=" in shown.stdout
     shown = _run(installed / "taskq", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     for verb in VERBS:
         assert re.search(rf"^\s+{verb}\b", shown.stdout, re.MULTILINE), verb
 
 
-def test_installed_daemon_runs_jobs_of_the_installed_client(installed: Path, tmp_path: Path) -> None:
-    one = Daemon(tmp_path, twistd=installed / "twistd")
+@pytest.mark.parametrize("program", ["twistd", "taskqd"])
+def test_installed_daemon_runs_jobs_of_the_installed_client(
+    installed: Path, tmp_path: Path, program: str
+) -> None:
+    one = Daemon(tmp_path, twistd=installed / program)
     try:
         one.start()
         shown = _run(installed / "taskq", "--address", f"unix:{one.socket}", "run", "echo hi; exit 3")

@@ -255,7 +255,7 @@ def test_unknown_or_incomplete_option_ends_the_start_with_one_line(
 
 def test_help_has_every_option_and_an_example() -> None:
     text = str(Options())
-    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq"):
+    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd --logfile"):
         assert part in text
 
 
