@@ -8,6 +8,7 @@ attempt ends as soon as it starts. Run it as `.venv/bin/python -m bench.growth .
 """
 
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from zope.interface import implementer
 from taskqd.config.settings import Retention
 from taskqd.daemon.clocks import Clocks
 from taskqd.engine.engine import Engine
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
 from taskqd.execution.interfaces import IExecutor
@@ -101,11 +103,17 @@ class Harness:
         self.journal.start_writing(self.queue_state.last_id)
         spool.open()
 
-        def make_run(job: Job, _: int) -> Any:
+        def make_run(job: Job, _: int, __: str) -> Any:
             return job
 
         self.engine = Engine(
-            self.queue_state, self.journal, spool, InstantExecutor(), clocks, make_run, lambda: 0.0
+            self.queue_state,
+            self.journal,
+            spool,
+            InstantExecutor(),
+            clocks,
+            make_run,
+            Randomness(lambda: 0.0, partial(secrets.token_hex, 8)),
         )
         self.retention_task = RetentionTask(self.engine, self.journal, retention, clocks)
         self.compactor = Compactor(

@@ -17,4 +17,4 @@ class InProcessExecutor(Executor):
     def start(  # type: ignore[override]
         self, run: Run, output: IOutputWriter, on_spawned: OnSpawned
     ) -> "Deferred[Outcome]":
-        return super().start(make_start(run, "", {1: "", 2: ""}), output, on_spawned)
+        return super().start(make_start(run, {1: "", 2: ""}), output, on_spawned)

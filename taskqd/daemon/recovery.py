@@ -110,7 +110,7 @@ def leftovers(
     sessions = {
         process.session
         for process, attempt in marks.items()
-        if attempt and process.session == _pid(queue_state, attempt[0])
+        if attempt and process.session == _pid(queue_state, attempt.id)
     }
     if is_same_boot:
         attempts = (job.attempt for job in queue_state.running())
@@ -119,7 +119,7 @@ def leftovers(
     return [
         process
         for process, attempt in marks.items()
-        if process.session in sessions or (attempt is not None and _is_interrupted(queue_state, attempt[0]))
+        if process.session in sessions or (attempt is not None and _is_interrupted(queue_state, attempt.id))
     ]
 
 

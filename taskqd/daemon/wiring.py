@@ -1,7 +1,6 @@
 """Constructs the objects of a daemon and connects them."""
 
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from taskqd.daemon.in_process import InProcessExecutor
 from taskqd.daemon.io_threads import IOThreads
 from taskqd.daemon.reactor import IReactor
 from taskqd.engine.engine import Engine
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
 from taskqd.execution.interfaces import ISessionSpawner
@@ -130,7 +130,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         components.executor,
         components.clocks,
         run_builder.build,
-        random.SystemRandom().random,
+        Randomness(),
         components.settings.limits.pending_limit,
     )
 

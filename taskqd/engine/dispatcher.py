@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from taskqd.engine.end_events import EndEvents
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.shortage import MAX_DELAY, MIN_DELAY, Shortage
 from taskqd.errors import StoreFailed
 from taskqd.execution.interfaces import IExecutor
@@ -28,13 +29,17 @@ from taskqd.storage.interfaces import ISpool
 MAX_SLEEP = 5.0
 """Maximum seconds until the next check for due jobs: timers stand still while the machine is suspended."""
 
+MakeRun = Callable[[Job, int, str], Run]
+"""Builds the Run of an attempt of a job, with its number and its word."""
+
 
 class Dispatcher:
     """Runs jobs.
 
-    ``make_run(job, attempt)`` builds what the executor is given, or raises CannotStart. ``on_started`` is
-    called for each attempt when it has a process, or has ended without one, but not for a start that is
-    undone because the machine lacks resources. ``on_ended`` is called with each job that has ended.
+    ``make_run(job, attempt, word)`` builds what the executor is given, or raises CannotStart. ``runner`` is
+    the name of the runner that gets the attempts that start from now on. ``on_started`` is called for each
+    attempt when it has a process, or has ended without one, but not for a start that is undone because the
+    machine lacks resources. ``on_ended`` is called with each job that has ended.
     """
 
     _log = Logger()
@@ -45,12 +50,13 @@ class Dispatcher:
         locks: JobLocks,
         spool: ISpool,
         executor: IExecutor,
-        make_run: Callable[[Job, int], Run],
-        random: Callable[[], float],
+        make_run: MakeRun,
+        random: Randomness,
         on_started: Callable[[], None],
         on_ended: Callable[[Job], None],
     ) -> None:
         self.is_draining = False
+        self.runner = ""
         self.shortage = Shortage()
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
@@ -60,7 +66,8 @@ class Dispatcher:
         self._executor = executor
         self._clock = event_writer.clock
         self._make_run = make_run
-        self._end_events = EndEvents(spool, event_writer.clock, random)
+        self._make_word = random.word
+        self._end_events = EndEvents(spool, event_writer.clock, random.fraction)
         self._on_started = on_started
         self._on_ended = on_ended
         self._is_deferred = False  # jobs may be due that were not started, as the journal had failed
@@ -215,8 +222,9 @@ class Dispatcher:
         async with self._locks.of(job):
             if not self._queue_state.may_start(job, self._clock.elapsed()):
                 return None
-            number = job.attempts + 1
-            await self._event_writer.record(Started(id=job.id, at=self._clock.now(), attempt=number))
+            number, word = job.attempts + 1, self._make_word()
+            started = Started(id=job.id, at=self._clock.now(), attempt=number, word=word, runner=self.runner)
+            await self._event_writer.record(started)
             try:
                 self._uncounted.add(job.id)
                 if self._end_events.is_stopping:
@@ -224,7 +232,7 @@ class Dispatcher:
                 if self.shortage.is_paused(self._clock.elapsed()):  # it has begun since
                     detail = self.shortage.detail
                     return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=True))
-                run = self._make_run(job, number)
+                run = self._make_run(job, number, word)
                 output = self._spool.open_output(job.id, number, job.spec.max_output)
                 return self._executor.start(run, output, partial(self._on_spawned, job.id))
             except CannotStart as why:

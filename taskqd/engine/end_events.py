@@ -34,6 +34,7 @@ class EndEvents:
     def make(self, job: Job, outcome: Outcome) -> Ended:
         """Return the event for an attempt of a job."""
         now = self._clock.now()
+        ended_at = now if outcome.ended_at is None else min(now, outcome.ended_at)
         status, reason, retry_at, is_free, is_void = Status.FAILED, outcome.reason, None, False, False
         if job.cancelling is not None:
             status, reason = Status.CANCELLED, Reason.CANCELLED
@@ -45,7 +46,7 @@ class EndEvents:
             status, retry_at, is_free = Status.PENDING, now, True
         elif is_retryable(job, outcome.reason, outcome.exit_code, outcome.signal):
             status = Status.PENDING
-            retry_at = now + backoff(job.spec, job.failures + 1) * (1 + JITTER * self._random())
+            retry_at = ended_at + backoff(job.spec, job.failures + 1) * (1 + JITTER * self._random())
         is_stopped = outcome.reason is Reason.INTERRUPTED and self.is_stopping
         return Ended(
             id=job.id,
@@ -63,6 +64,7 @@ class EndEvents:
             stdout=outcome.stdout,
             stderr=outcome.stderr,
             pid=outcome.pid,
+            ended_at=outcome.ended_at,
         )
 
     def make_minimal(self, job: Job, outcome: Outcome) -> Ended:
@@ -76,4 +78,5 @@ class EndEvents:
             exit_code=outcome.exit_code,
             signal=outcome.signal,
             detail="its end could not be recorded as it was; the daemon's log has the reason",
+            ended_at=outcome.ended_at,
         )

@@ -13,14 +13,14 @@ from twisted.logger import Logger
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import ClockJumps
 from taskqd.engine.dependency_failures import DependencyFailures
-from taskqd.engine.dispatcher import Dispatcher
+from taskqd.engine.dispatcher import Dispatcher, MakeRun
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.job_commands import JobCommands
 from taskqd.engine.locks import JobLocks
 from taskqd.engine.queue_commands import QueueCommands
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.submissions import Submissions
 from taskqd.execution.interfaces import IExecutor
-from taskqd.execution.run import Run
 from taskqd.model.job import Job, Status
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal, ISpool
@@ -48,8 +48,8 @@ class Engine:
         spool: ISpool,
         executor: IExecutor,
         clock: IClock,
-        make_run: Callable[[Job, int], Run],
-        random: Callable[[], float],
+        make_run: MakeRun,
+        random: Randomness,
         max_pending: PendingLimit = UNBOUNDED,
     ) -> None:
         self.queue_state = queue_state

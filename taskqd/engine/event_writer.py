@@ -105,6 +105,6 @@ def _shifted(event: JobEvent, jump: float) -> JobEvent:
     """Return an event whose times follow the time of day, which was set by ``jump`` seconds since."""
     if not jump:
         return event
-    if isinstance(event, Ended) and event.retry_at is not None:
-        return replace(event, at=event.at + jump, retry_at=event.retry_at + jump)
-    return replace(event, at=event.at + jump)
+    names = ("at", "retry_at", "ended_at") if isinstance(event, Ended) else ("at",)
+    times = {name: getattr(event, name) for name in names}
+    return replace(event, **{name: time + jump for name, time in times.items() if time is not None})

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from shlex import quote
 from types import MappingProxyType
 
+from taskqd.execution.messages import AttemptKey
+from taskqd.execution.proc import make_mark
 from taskqd.execution.run import MARK, Owner, Run
 from taskqd.model.job import Job
 
@@ -160,13 +162,13 @@ def find_program(program: str) -> str:
 def job_environment(
     base: Mapping[str, str],
     job: Job,
-    attempt: int,
+    key: AttemptKey,
     store: str,
     progress: str,
     secrets: Mapping[str, str] = MappingProxyType({}),
     address: str | None = None,
 ) -> dict[str, str]:
-    """Return the environment of a job: ``base``, then the submission's variables, then the daemon's.
+    """Return the environment of an attempt: ``base``, then the submission's variables, then the daemon's.
 
     ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages,
     ``secrets`` has the values of the secrets that the job's spec names, ``address`` is the daemon's.
@@ -177,10 +179,10 @@ def job_environment(
         **{name: value.decode("utf-8", "surrogateescape") for name, value in job.spec.env_base64.items()},
         **secrets,
         "TASKQ_JOB_ID": str(job.id),
-        "TASKQ_ATTEMPT": str(attempt),
+        "TASKQ_ATTEMPT": str(key.attempt),
         "TASKQ_QUEUE": job.spec.queue,
         "TASKQ_PROGRESS": progress,
-        MARK: f"{store}.{job.id}.{attempt}",
+        MARK: make_mark(store, key),
     }
     if address is not None:
         variables["TASKQ_ADDRESS"] = address

@@ -20,11 +20,14 @@ from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
+from taskqd.execution.messages import AttemptKey
 from taskqd.execution.run import MARK
 
 _STATE, _GROUP, _SESSION, _THREADS, _START_TIME = 0, 2, 3, 17, 19
 """The indexes of state, pgrp, session, num_threads and starttime in /proc/PID/stat, after the name."""
 _MARK = re.compile(rb"(?:^|\0)%b=([^\0]*)" % MARK.encode())
+_ATTEMPT = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})(?:\.([0-9a-f]{16}))?")
+"""The part of a mark after the store's name: job, attempt, and word."""
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM)
 """The errors of reading /proc/PID of a process that has ended, or that is hidden."""
 _NO_CONTINUE = (
@@ -132,13 +135,21 @@ def _empty_if_gone(why: OSError) -> bytes:
     raise why
 
 
-def parse_mark(mark: str, store: str) -> tuple[int, int] | None:
-    """Return the job and the attempt that a mark names, None if it is not of this store."""
+def make_mark(store: str, key: AttemptKey) -> str:
+    """Return the mark of an attempt, the value of TASKQ_RUN in the environment of its processes."""
+    return f"{store}.{key.id}.{key.attempt}.{key.word}"
+
+
+def parse_mark(mark: str, store: str) -> AttemptKey | None:
+    """Return the attempt that a mark names, None if it is not of this store.
+
+    The mark of a process that a daemon before 0.7 started has no word.
+    """
     name, _, rest = mark.partition(".")
-    job_id, _, attempt = rest.partition(".")
-    if name != store or not (job_id + attempt).isascii() or not (job_id.isdigit() and attempt.isdigit()):
+    parts = _ATTEMPT.fullmatch(rest)
+    if name != store or parts is None:
         return None
-    return int(job_id), int(attempt)
+    return AttemptKey(int(parts[1]), int(parts[2]), parts[3] or "")
 
 
 def clock_ticks() -> int:

@@ -11,7 +11,7 @@ from taskqd.model.job import Reason, Usage
 from taskqd.model.spec import Spec
 
 MARK = "TASKQ_RUN"
-"""The environment variable that marks a job's processes: ``<store>.<job>.<attempt>``."""
+"""The environment variable that marks a job's processes: ``<store>.<job>.<attempt>.<word>``."""
 
 
 class Owner(NamedTuple):
@@ -30,17 +30,19 @@ class Owner(NamedTuple):
 class Run(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt: the job's ``spec``, and what the daemon adds to it. Paths are absolute.
 
-    Either ``command`` or ``script``, the path of a file, is set. ``interpreter`` is the one that the script
-    names (shebang.py), empty if it names none. ``stdin`` is the path of a file, None for no input. ``umask``
-    is None if the daemon's own is the one that was requested. An attempt without a directory runs in the
-    daemon's own, or in ``home`` if that is set, because the daemon's directory was removed. ``open_files`` is
-    the soft limit of descriptors and ``oom_score_adj`` the value of that file in /proc (proc(5)); each is
-    None if the daemon's own is right. ``owner`` is None for the daemon's user. ``submitted_variables`` are
-    the names of the variables in ``env`` whose values came with the submission.
+    ``word`` is that of its Started. Either ``command`` or ``script``, the path of a file, is set.
+    ``interpreter`` is the one that the script names (shebang.py), empty if it names none. ``stdin`` is the
+    path of a file, None for no input. ``umask`` is None if the daemon's own is the one that was requested. An
+    attempt without a directory runs in the daemon's own, or in ``home`` if that is set, because the daemon's
+    directory was removed. ``open_files`` is the soft limit of descriptors and ``oom_score_adj`` the value of
+    that file in /proc (proc(5)); each is None if the daemon's own is right. ``owner`` is None for the
+    daemon's user. ``submitted_variables`` are the names of the variables in ``env`` whose values came with
+    the submission.
     """
 
     id: int
     attempt: int
+    word: str = ""
     spec: Spec
     env: Mapping[str, str]
     command: str | None = None
@@ -82,7 +84,8 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
 
     ``usage`` is None if it is unknown, as always without ``speedups``. With ``is_shortage`` there was no
     process because the machine lacks resources; the attempt is withdrawn. ``pid`` is that of its first
-    process if something was left in the session of that, else None.
+    process if something was left in the session of that, else None. ``ended_at`` is the time of day of the
+    end if it is reported late, after a time without a daemon; None if it is now.
     """
 
     reason: Reason | None
@@ -94,3 +97,4 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     usage: Usage | None = None
     is_shortage: bool = False
     pid: int | None = None
+    ended_at: float | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from twisted.logger import Logger
 
 from taskqd.execution.command_line import SHELL, job_environment
+from taskqd.execution.messages import AttemptKey
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
@@ -53,7 +54,7 @@ class RunBuilder:
         self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
         self._home: str | None = None
 
-    def build(self, job: Job, attempt: int) -> Run:
+    def build(self, job: Job, attempt: int, word: str) -> Run:
         """Return the Run of an attempt; raises CannotStart if it must not or cannot be started."""
         user = self._run_as.user_of(job)
         owner = None
@@ -70,13 +71,20 @@ class RunBuilder:
         return Run(
             id=job.id,
             attempt=attempt,
+            word=word,
             spec=spec,
             command=job.command or None,
             script=paths.get("script"),
             interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
             env=job_environment(
-                base, job, attempt, self._store, paths[PROGRESS], secrets, self._address(owner is not None)
+                base,
+                job,
+                AttemptKey(job.id, attempt, word),
+                self._store,
+                paths[PROGRESS],
+                secrets,
+                self._address(owner is not None),
             ),
             umask=None if spec.umask == self._umask else spec.umask,
             owner=owner,

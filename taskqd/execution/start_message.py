@@ -9,7 +9,7 @@ from taskqd.execution.run import MARK, CannotStart, Run
 _STRICT, _BYTES = "utf-8", "latin-1"
 
 
-def make_start(run: Run, word: str, outputs: Mapping[int, str]) -> Start:
+def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
     """Return the message; ``outputs`` are the paths for the streams 1 and 2.
 
     Raises CannotStart if the system lacks a program that the command line needs.
@@ -33,7 +33,7 @@ def make_start(run: Run, word: str, outputs: Mapping[int, str]) -> Start:
     return Start(
         id=run.id,
         attempt=run.attempt,
-        word=word,
+        word=run.word,
         argv=list(map(encoded, argv)),
         env={encoded(name): encoded(value) for name, value in env.items()},
         encoding=encoding,

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-FORMAT = 5
+FORMAT = 6
 """The version of the journal's format, written into the first record of each segment."""
 
 
@@ -131,12 +131,19 @@ class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
 
 class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """An attempt is about to be spawned; this is durable before the spawn."""
+    """An attempt is about to be spawned; this is durable before the spawn.
+
+    ``word`` is 16 random hex digits that no other attempt has, also if the journal gives the same id and
+    number out again after it was restored from an older copy. ``runner`` is the name of the runner that gets
+    the attempt. Both are empty before format 6.
+    """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
     applies_to_arrays: ClassVar = False
 
     attempt: int
+    word: str = ""
+    runner: str = ""
 
 
 class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):
@@ -259,6 +266,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     spawn failed. An attempt that ``is_free`` does not count against the job's retries. ``is_void`` means that
     the machine lacked the resources to start a process: the start is undone, as if there had been no attempt.
     ``pid`` is the session id of the attempt if processes remain in it, so that a restart can find them.
+    ``ended_at`` is the time of day when the attempt ended if this is recorded later, as after a time without
+    a daemon; ``at`` is then the time of the record.
     """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
@@ -277,6 +286,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     stdout: Output = NOTHING
     stderr: Output = NOTHING
     pid: int | None = None
+    ended_at: float | None = None
 
     @property
     def counts_against_retries(self) -> bool:

@@ -65,10 +65,15 @@ class Attempt(Struct, kw_only=True, gc=False):
     explains it in words. ``progress`` is in percent. Of each stream, the first bytes are kept and the others
     ``dropped``; what is kept is ``inline`` in the journal or in a file of the spool. ``record`` is the
     position of the attempt's Ended in the journal, where an inline output is stored.
+
+    ``pid_started``, ``word`` and ``runner`` (events.Started) are known only until the attempt ends: then no
+    process and no runner is asked about it any more.
     """
 
     number: int
     started_at: float
+    word: str = ""
+    runner: str = ""
     pid: int | None = None
     pid_started: int | None = None
     ended_at: float | None = None

@@ -5,6 +5,7 @@ elsewhere (indexes, counts, arrays) is up to ``state``.
 """
 
 from collections.abc import Callable, Mapping
+from sys import intern
 from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
@@ -90,7 +91,9 @@ def _started(job: Job, event: Started, _whole: Spec, ahead: float) -> None:
     job.reason = None
     job.not_before = None
     job.attempts = event.attempt
-    job.attempt = Attempt(number=event.attempt, started_at=event.at)
+    job.attempt = Attempt(
+        number=event.attempt, started_at=event.at, word=event.word, runner=intern(event.runner)
+    )
     job.ahead = ahead
 
 
@@ -139,7 +142,7 @@ def _ended(job: Job, event: Ended, _whole: Spec, ahead: float) -> None:
     if event.is_void:
         _undo_start(job)
         return
-    _end_attempt(attempt_of(job), event)
+    ended_at = _end_attempt(attempt_of(job), event)
     job.output_bytes += event.stdout.size + event.stderr.size
     job.cancelling = None
     job.failures += event.status in (Status.FAILED, Status.PENDING) and event.counts_against_retries
@@ -149,7 +152,7 @@ def _ended(job: Job, event: Ended, _whole: Spec, ahead: float) -> None:
         job.is_dated = False
     else:
         job.reason = event.reason
-        job.completed_at = event.at
+        job.completed_at = ended_at
 
 
 def _undo_start(job: Job) -> None:
@@ -160,8 +163,11 @@ def _undo_start(job: Job) -> None:
     job.reason = Reason.QUEUED
 
 
-def _end_attempt(attempt: Attempt, event: Ended) -> None:
-    attempt.ended_at = event.at
+def _end_attempt(attempt: Attempt, event: Ended) -> float:
+    """Set how an attempt ended, and return when."""
+    attempt.ended_at = ended_at = _time_of_end(attempt, event)
+    attempt.word = attempt.runner = ""
+    attempt.pid_started = None
     attempt.reason = event.reason
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
     attempt.progress, attempt.usage = event.progress, event.usage
@@ -169,6 +175,14 @@ def _end_attempt(attempt: Attempt, event: Ended) -> None:
         attempt.pid = event.pid
     attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline = _measured(event.stdout)
     attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline = _measured(event.stderr)
+    return ended_at
+
+
+def _time_of_end(attempt: Attempt, event: Ended) -> float:
+    """Return when an attempt ended: between its start and the record, since the clock may have been set."""
+    if event.ended_at is None:
+        return event.at
+    return min(event.at, max(event.ended_at, attempt.started_at))
 
 
 def _measured(output: Output) -> tuple[int, int, bool]:

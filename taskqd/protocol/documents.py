@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from taskqd.model.events import Changed, Event, Scheduled, Submitted
+from taskqd.model.events import Changed, Event, Scheduled, Started, Submitted
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.retry import signal_name
 from taskqd.model.schedule import Schedule
@@ -20,11 +20,14 @@ _SHOWN_FIELDS = tuple(option.field for option in SUBMIT_OPTIONS.values() if opti
 
 
 def describe_event(event: Event) -> dict[str, Any]:
-    """Return an event as a JSON document; of its output, only the sizes."""
+    """Return an event as a JSON document: of its output only the sizes, and nothing that is for runners."""
     document: dict[str, Any] = msgspec.to_builtins(event)
-    for name in ("at", "retry_at"):
+    for name in ("at", "retry_at", "ended_at"):
         if name in document:
             document[name] = timestamp(document[name])
+    if isinstance(event, Started):
+        document.pop("word", None)
+        document.pop("runner", None)
     if isinstance(event, Submitted | Changed | Scheduled):
         document["spec"] = _pop_spec(document)
     for name in ("stdout", "stderr"):

@@ -80,10 +80,10 @@ class Executor:
             process.processRunning()
 
     def _end_predecessors(self, start: Start) -> "Deferred[None]":
-        """End what is left of the job's earlier attempts; fails with OSError if a process does not end."""
+        """End what is left of the job's other attempts; fails with OSError if a process does not end."""
         ended: Deferred[None] = Deferred()
         termination = Termination(
-            start.id, partial(_of_earlier_attempts, start), lambda _: 0, self._scanner, self._clock
+            start.id, partial(_of_other_attempts, start), lambda _: 0, self._scanner, self._clock
         )
         termination.since = 0
         self._terminations.add(termination)
@@ -161,12 +161,16 @@ def _fire(result: Any, deferred: "Deferred[None]") -> Any:
     return result
 
 
-def _of_earlier_attempts(start: Start, processes: list[Process]) -> list[Process]:
-    """Return the processes that have the mark of an earlier attempt of the same job."""
+def _of_other_attempts(start: Start, processes: list[Process]) -> list[Process]:
+    """Return the processes that have the mark of another attempt of the same job.
+
+    Usually that is an earlier one. After the journal was restored from an older copy it may have the same or
+    a higher number, but not the same word.
+    """
     store, uid = start.mark.partition(".")[0], start.uid
     candidates = [each for each in processes if each.mark and uid in (None, each.uid)]
     marks = [(each, parse_mark(each.mark, store)) for each in candidates]
-    return [each for each, of in marks if of is not None and of[0] == start.id and of[1] < start.attempt]
+    return [each for each, of in marks if of and of.id == start.id and of != start.key]
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def affected(event: JobEvent, tasks: list[Job]) -> list[Job]:
 def task_moved(array: Job, task: Job, before: Status, at: float, jobs: Mapping[int, Job]) -> None:
     """Update an array whose task had another status before.
 
-    ``jobs`` has all tasks by id.
+    ``at`` is the time of the event that moved it, ``jobs`` has all tasks by id.
     """
     tasks = array.tasks
     if tasks is None or task.status is before:
@@ -79,7 +79,7 @@ def task_moved(array: Job, task: Job, before: Status, at: float, jobs: Mapping[i
         array.not_before = None
     if array.status.is_final:
         array.reason = _reason(array, tasks, jobs)
-        array.completed_at = at
+        array.completed_at = _time_of_end(tasks, at, jobs)
         array.is_held = False
     else:
         array.reason = Reason.QUEUED if array.status is Status.PENDING else None
@@ -109,6 +109,12 @@ def _status(tasks: Tasks) -> Status:
 
 
 _BY_PRECEDENCE = (Status.RUNNING, Status.FAILED, Status.CANCELLED, Status.COMPLETED)
+
+
+def _time_of_end(tasks: Tasks, at: float, jobs: Mapping[int, Job]) -> float:
+    """Return when the last task of a finished array ended; its end may be recorded before an earlier one."""
+    ends = (jobs[job_id].completed_at for job_id in tasks.ids)
+    return min(at, max((end for end in ends if end is not None), default=at))
 
 
 def _reason(array: Job, tasks: Tasks, jobs: Mapping[int, Job]) -> Reason | None:

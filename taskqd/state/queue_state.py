@@ -427,7 +427,9 @@ class QueueState:
     def _record_duration(self, job: Job, event: Ended, queue: str) -> None:
         """Record how long an attempt lasted, on the monotonic clock: the system clock may have been set."""
         if not event.is_void:
-            duration = (event.at - self.ahead) - (transitions.attempt_of(job).started_at - job.ahead)
+            attempt = transitions.attempt_of(job)
+            ended_at = event.at if attempt.ended_at is None else attempt.ended_at
+            duration = (ended_at - self.ahead) - (attempt.started_at - job.ahead)
             self.queues.record_duration(queue, max(0.0, duration))
 
     def _status_changed(self, job: Job, before: Status) -> None:

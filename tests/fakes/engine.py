@@ -9,9 +9,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import UNBOUNDED, Limits
+from taskqd.engine.dispatcher import MakeRun
 from taskqd.engine.engine import Engine
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.submissions import NewJob
-from taskqd.execution.run import Outcome, Run
+from taskqd.execution.run import Outcome
 from taskqd.model.actor import Actor
 from taskqd.model.events import Event
 from taskqd.model.job import Job, Status
@@ -47,7 +49,8 @@ class Harness:
         limits: Limits | None = None,
         max_connections: int = 1000,
         clocks: FakeClocks | None = None,
-        make_run: Callable[[Job, int], Run] = run_of,
+        make_run: MakeRun = run_of,
+        make_word: Callable[[], str] = lambda: "",
     ) -> None:
         self.clock = clocks or clock()
         self.journal = FakeJournal(events, next_id)
@@ -60,7 +63,7 @@ class Harness:
             self.executor,
             self.clock,
             make_run,
-            lambda: chance,
+            Randomness(lambda: chance, make_word),
             limits.pending_limit if limits else UNBOUNDED,
         )
         self.authenticator = FakeAuthenticator()

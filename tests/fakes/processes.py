@@ -68,9 +68,9 @@ class FakeExecutor:
         self.running.pop(job_id).callback(outcome)
 
 
-def run_of(job: Job, attempt: int) -> Run:
+def run_of(job: Job, attempt: int, word: str) -> Run:
     """Return an attempt of a job, as RunBuilder.build does."""
-    return Run(id=job.id, attempt=attempt, spec=job.spec, command=job.command, env=job.spec.env)
+    return Run(id=job.id, attempt=attempt, word=word, spec=job.spec, command=job.command, env=job.spec.env)
 
 
 def make_run(**options: Any) -> Run:

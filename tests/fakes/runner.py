@@ -23,9 +23,13 @@ LONG = 20.0
 """Seconds after which everything must be over, SIGKILL and the scans after it included."""
 
 
+WORD = "0123456789abcdef"
+"""The word of the attempts."""
+
+
 def run(job_id: int = 1, **options: Any) -> Start:
-    run = make_run(**{"id": job_id, "env": {"A": "1"}, **options})
-    return make_start(run, "0123456789abcdef", {1: "/stdout", 2: "/stderr"})
+    run = make_run(**{"id": job_id, "word": WORD, "env": {"A": "1"}, **options})
+    return make_start(run, {1: "/stdout", 2: "/stderr"})
 
 
 class Harness:

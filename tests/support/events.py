@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec.structs import replace
+
 from taskqd.model.events import (
     Cancelled,
     Changed,
@@ -47,11 +49,16 @@ def started(job_id: int, attempt: int = 1, at: float = 100.0) -> Started:
 
 
 def ended(
-    job_id: int, status: Status = Status.COMPLETED, retry_at: float | None = None, at: float = 200.0
+    job_id: int,
+    status: Status = Status.COMPLETED,
+    retry_at: float | None = None,
+    at: float = 200.0,
+    ended_at: float | None = None,
 ) -> Ended:
     if status is Status.COMPLETED:
-        return Ended(id=job_id, at=at, status=status, exit_code=0)
-    return Ended(id=job_id, at=at, status=status, reason=Reason.EXIT, exit_code=3, retry_at=retry_at)
+        return Ended(id=job_id, at=at, status=status, exit_code=0, ended_at=ended_at)
+    failed = Ended(id=job_id, at=at, status=status, reason=Reason.EXIT, exit_code=3)
+    return replace(failed, retry_at=retry_at, ended_at=ended_at)
 
 
 def ran(job_id: int, status: Status = Status.COMPLETED) -> tuple[Event, ...]:

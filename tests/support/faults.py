@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from taskqd.config.settings import Retention
 from taskqd.engine.engine import Engine
+from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
@@ -467,7 +468,13 @@ class Scenario:
         except OSError as why:
             raise StartRefused(str(why)) from None
         self.engine = Engine(
-            queue_state, self.journal, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
+            queue_state,
+            self.journal,
+            self.spool,
+            self.executor,
+            self.reactor,
+            run_of,
+            Randomness(lambda: 0.0, lambda: "00c0ffee00c0ffee"),
         )
         self.results = JobView(
             self.journal,

@@ -81,6 +81,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
         details.append(f"signal {event['signal']}")
     if kind == "ended":
         details += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
+        details += [f"ended at {event['ended_at']}"] if event.get("ended_at") else []
         details += [f"again at {event['retry_at']}"] if event.get("retry_at") else []
     exit_code = -event["signal"] if kind == "ended" and event.get("signal") else event.get("exit_code")
     return (

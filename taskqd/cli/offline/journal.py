@@ -216,7 +216,7 @@ def _is_about(record: Record, job: int) -> bool:
 
 def _document(record: Record) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(record)
-    for name in {"at", "retry_at"} & document.keys():
+    for name in {"at", "retry_at", "ended_at"} & document.keys():
         document[name] = timestamp(document[name])
     return document
 

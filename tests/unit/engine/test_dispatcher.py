@@ -61,6 +61,21 @@ def test_jobs_start_in_order_of_id_while_slots_are_available(slots: int) -> None
     assert harness.queue_state.counts[Status.COMPLETED] == 12
 
 
+def test_attempt_starts_with_the_word_and_the_runner_of_its_record() -> None:
+    words = iter(["00c0ffee00c0ffee", "0123456789abcdef"])
+    harness = Harness(make_word=lambda: next(words))
+    harness.engine.dispatcher.runner = "fedcba9876543210"
+    harness.engine.start()
+    harness.submit(retries=1, retry_delay=0.0)
+    harness.finish(1, FAILED)
+    harness.clock.advance(1)
+    harness.settle()
+    starts = [event for event in harness.journal.events if isinstance(event, Started)]
+    assert [run.word for run in harness.executor.runs] == ["00c0ffee00c0ffee", "0123456789abcdef"]
+    assert [event.word for event in starts] == ["00c0ffee00c0ffee", "0123456789abcdef"]
+    assert {event.runner for event in starts} == {"fedcba9876543210"}
+
+
 def test_start_that_is_not_durable_yet_holds_its_slot() -> None:
     harness = opened(2)
     for _ in range(5):
@@ -149,10 +164,10 @@ def test_job_that_cannot_be_built_fails_without_a_process_and_may_be_retried() -
     """For example because its secrets cannot be read: it must not run without them."""
     flaws = ["no file", "no file"]
 
-    def refuse(job: Job, attempt: int) -> Run:
+    def refuse(job: Job, attempt: int, word: str) -> Run:
         if flaws:
             raise CannotStart(flaws.pop())
-        return run_of(job, attempt)
+        return run_of(job, attempt, word)
 
     harness = opened(1, make_run=refuse)
     harness.submit(retries=1, retry_delay=1.0)
@@ -307,7 +322,7 @@ def test_shortage_does_not_delay_drain_or_stop() -> None:
 
 
 def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
-    def refuse(job: Job, attempt: int) -> Run:
+    def refuse(job: Job, attempt: int, word: str) -> Run:
         raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
 
     harness = opened(1, make_run=refuse)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.engine.end_events import JITTER, STOPPED
 from taskqd.execution.run import Outcome
@@ -56,6 +57,18 @@ def test_retry_delay_doubles_and_includes_recorded_jitter(chance: float) -> None
     recorded = [event.retry_at for event in harness.journal.events if isinstance(event, Ended)]
     assert len(recorded) == 14
     assert replayed(harness.journal.events) == harness.queue_state
+
+
+def test_retry_delay_counts_from_an_end_that_is_reported_late() -> None:
+    harness = opened()
+    harness.submit(retries=1, retry_delay=100.0)
+    harness.clock.advance(60)
+    late = replace(FAILED, ended_at=harness.clock.now() - 40.0)
+    harness.finish(1, late)
+    ended = harness.journal.events[-1]
+    assert isinstance(ended, Ended)
+    now = harness.clock.now()
+    assert (ended.at, ended.ended_at, ended.retry_at) == (now, now - 40.0, now + 60.0)
 
 
 def test_job_that_waits_for_its_retry_holds_no_slot_and_starts_when_due() -> None:

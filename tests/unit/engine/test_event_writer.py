@@ -1,6 +1,7 @@
 """The event writer: durable first, then applied; events that wait for a failed journal."""
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.engine.event_writer import EventWriter
 from taskqd.errors import StoreFailed
@@ -79,13 +80,14 @@ def test_event_that_must_be_recorded_waits_for_the_journal(it: Writer) -> None:
 
 
 def test_times_of_an_event_that_waited_follow_a_jump_of_the_clock(it: Writer) -> None:
-    it.writer.record_until_durable(it.end(Status.PENDING, START + 10.0))
+    it.writer.record_until_durable(replace(it.end(Status.PENDING, START + 10.0), ended_at=START - 5.0))
     it.journal.fail()
     it.clock.ahead = 3600.0
     it.journal.recover()
     [event] = it.journal.pending
     assert isinstance(event, Ended)
-    assert (event.at, event.retry_at) == (START + 3600.0, START + 3610.0)
+    times = (event.at, event.retry_at, event.ended_at)
+    assert times == (START + 3600.0, START + 3610.0, START + 3595.0)
 
 
 def test_give_up_fails_events_that_wait_and_later_ones(it: Writer) -> None:

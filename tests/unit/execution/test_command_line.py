@@ -17,7 +17,7 @@ from taskqd.execution.command_line import (
     job_environment,
     process_environment,
 )
-from taskqd.execution.messages import Start
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import MARK, Owner, Run
 from taskqd.execution.shebang import HEAD_SIZE, parse_shebang
 from taskqd.execution.start_message import make_start
@@ -106,7 +106,7 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 def started(run: Run) -> Start:
-    return make_start(run, "", {1: "", 2: ""})
+    return make_start(run, {1: "", 2: ""})
 
 
 @pytest.mark.parametrize("options, line", LINES)
@@ -521,13 +521,20 @@ def test_root_opens_no_message_catalogue_of_a_submission(name: str, value: str) 
 # The environment.
 
 
+KEY = AttemptKey(7, 1, "00c0ffee00c0ffee")
+
+
 def job(**options: Any) -> Job:
     return Job(id=7, command="true", spec=Spec(**options), owner="ada", submitted_at=0.0)
 
 
 def test_job_environment_has_base_submission_and_identity() -> None:
     made = job_environment(
-        {"PATH": "/bin", "HOME": "/"}, job(env={"A": "1"}), 2, "store", "/spool/progress/7"
+        {"PATH": "/bin", "HOME": "/"},
+        job(env={"A": "1"}),
+        KEY._replace(attempt=2),
+        "store",
+        "/spool/progress/7",
     )
     assert made == {
         "PATH": "/bin",
@@ -537,31 +544,31 @@ def test_job_environment_has_base_submission_and_identity() -> None:
         "TASKQ_ATTEMPT": "2",
         "TASKQ_QUEUE": "default",
         "TASKQ_PROGRESS": "/spool/progress/7",
-        MARK: "store.7.2",
+        MARK: "store.7.2.00c0ffee00c0ffee",
     }
 
 
 def test_job_environment_has_queue_array_and_schedule() -> None:
-    made = job_environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), 1, "s", "p")
+    made = job_environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), KEY, "s", "p")
     assert made["TASKQ_QUEUE"] == "nightly"
     assert (made["TASKQ_ARRAY_ID"], made["TASKQ_INDEX"], made["TASKQ_SCHEDULE"]) == ("12", "0", "3")
 
 
 def test_submission_overrides_the_base_but_not_the_identity() -> None:
     made = job_environment(
-        {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p"
+        {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), KEY, "s", "p"
     )
-    assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1")
+    assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1.00c0ffee00c0ffee")
 
 
 def test_value_that_is_not_utf8_reaches_the_job_unchanged() -> None:
-    made = job_environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
+    made = job_environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), KEY, "s", "p")
     assert made["RAW"].encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
 
 
 def test_secrets_override_the_base_but_not_the_identity() -> None:
     secrets = {"KEY": "x", "PATH": "/mine", "TASKQ_JOB_ID": "9"}
     made = job_environment(
-        {"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets
+        {"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), KEY, "s", "p", secrets
     )
     assert (made["A"], made["KEY"], made["PATH"], made["TASKQ_JOB_ID"]) == ("1", "x", "/mine", "7")

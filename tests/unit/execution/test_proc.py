@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from taskqd.execution import proc
+from taskqd.execution.messages import AttemptKey
 from taskqd.execution.proc import Process
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -173,13 +174,21 @@ def test_process_whose_environment_is_hidden_has_no_mark(
 @pytest.mark.parametrize(
     "mark, of",
     [
-        ("store.7.1", (7, 1)),
-        ("store.1234.20", (1234, 20)),
-        *((mark, None) for mark in ("store2.7.1", "stor.7.1", "store.7", "store.7.1.1", "store.x.1", "")),
+        ("store.7.1.0123456789abcdef", (7, 1, "0123456789abcdef")),
+        ("store.7.1", (7, 1, "")),
+        ("store.1234.20", (1234, 20, "")),
+        *((mark, None) for mark in ("store2.7.1", "stor.7.1", "store.7", "store.x.1", "store.\xb2.1", "")),
+        *((f"store.7.1{end}", None) for end in (".", ".1", ".0123456789abcdeg", ".0123456789abcdef0", "\n")),
+        ("store.%s.1" % ("9" * 5000), None),
     ],
 )
-def test_parse_mark_returns_job_and_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
+def test_parse_mark_returns_the_attempt_of_its_store(mark: str, of: tuple[int, int, str] | None) -> None:
     assert proc.parse_mark(mark, "store") == of
+
+
+def test_made_mark_is_parsed_as_its_attempt() -> None:
+    key = AttemptKey(7, 2, "00c0ffee00c0ffee")
+    assert proc.parse_mark(proc.make_mark("store", key), "store") == key
 
 
 def test_id_is_in_use_while_its_session_has_a_member(start: Start) -> None:

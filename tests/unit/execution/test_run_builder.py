@@ -26,6 +26,8 @@ from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 from tests.fakes.clocks import START, clock, in_thread
 from tests.support import other_users
 
+WORD = "00c0ffee00c0ffee"
+
 
 class Harness:
     """A builder over a real spool, for jobs of ada, who is the current user under another name."""
@@ -47,7 +49,9 @@ class Harness:
         return self.made(job, attempt)
 
     def made(self, job: Job, attempt: int = 1) -> Run:
-        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.user_files).build(job, attempt)
+        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.user_files).build(
+            job, attempt, WORD
+        )
 
     def as_owner(self) -> None:
         """Run jobs as their owners from now on."""
@@ -118,7 +122,7 @@ def test_run_has_the_address_for_its_user(harness: Harness) -> None:
         making = RunBuilder(
             harness.spool, "store", harness.mask, harness.run_as, harness.user_files, None, address
         )
-        return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
+        return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1, WORD)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"
     harness.as_owner()
@@ -152,6 +156,7 @@ def test_run_has_the_requested_options(harness: Harness, umask: int, asked: int 
     assert run == Run(
         id=7,
         attempt=2,
+        word=WORD,
         spec=run.spec,
         command="true",
         stdin=harness.spool.path(7, "stdin"),
@@ -163,7 +168,7 @@ def test_run_has_the_requested_options(harness: Harness, umask: int, asked: int 
     assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "\udcff", "2")
     assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (
         harness.spool.path(7, "progress"),
-        "store.7.2",
+        f"store.7.2.{WORD}",
     )
     assert {name: run.env[name] for name in daemon_user_environment()} == daemon_user_environment()
 
@@ -253,14 +258,14 @@ def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
 ) -> None:
     made = RunBuilder(harness.spool, "store", harness.mask, harness.run_as)
     job = Job(id=7, owner="ada", submitted_at=START)
-    assert made.build(job, 1).home is None
+    assert made.build(job, 1, WORD).home is None
     gone = harness.place / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert made.build(job, 1).home == daemon_user_environment()["HOME"]
+    assert made.build(job, 1, WORD).home == daemon_user_environment()["HOME"]
     assert os.getcwd() == "/", "a shell prints an error in a removed directory"
-    assert made.build(job, 1).home == daemon_user_environment()["HOME"]
+    assert made.build(job, 1, WORD).home == daemon_user_environment()["HOME"]
 
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])

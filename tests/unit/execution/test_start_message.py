@@ -17,14 +17,18 @@ OUTPUTS = {1: "/state/output/0/1.1.stdout", 2: "/state/output/0/1.1.stderr"}
 
 def start_of(run: Run) -> Start:
     """Return the message as it is after its way over the socket."""
-    message = messages.decode_to_runner(messages.encode(make_start(run, "0123456789abcdef", OUTPUTS)))
+    message = messages.decode_to_runner(messages.encode(make_start(run, OUTPUTS)))
     assert isinstance(message, Start)
     return message
 
 
 def test_start_has_the_values_of_the_run() -> None:
     options: dict[str, Any] = {"timeout": 1.5, "idle_timeout": 2.0, "kill_after": 3.0, "max_output": 5}
-    start = start_of(make_run(id=7, attempt=2, env={"A": "b", MARK: "s.7.2"}, stdin="/in", **options))
+    start = start_of(
+        make_run(
+            id=7, attempt=2, word="0123456789abcdef", env={"A": "b", MARK: "s.7.2"}, stdin="/in", **options
+        )
+    )
     assert start.key == (7, 2, "0123456789abcdef")
     assert (start.argv, start.env) == (["/bin/sh", "-c", "true"], {"A": "b", MARK: "s.7.2"})
     assert (start.mark, start.stdin) == ("s.7.2", "/in")

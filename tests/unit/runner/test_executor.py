@@ -19,7 +19,7 @@ from taskqd.runner.executor import SHORT_LIVED, Executor
 from taskqd.runner.process import MAX_LEFTOVER_GRACE
 from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from tests.fakes.deferreds import result_of
-from tests.fakes.runner import INT, KILL, LONG, TERM, Harness, marked, run, sent_to
+from tests.fakes.runner import INT, KILL, LONG, TERM, WORD, Harness, marked, run, sent_to
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
@@ -461,16 +461,28 @@ def test_only_short_lived_processes_is_false_for_old_processes_and_leftovers(har
 
 
 def test_retry_starts_when_no_process_has_an_earlier_mark(harness: Harness) -> None:
-    left = [marked(7), marked(8, "store.1.2")]
-    harness.groups.others = [*left, marked(9, "store.1.3"), marked(10, "store.2.1")]
+    left = [marked(7), marked(8, f"store.1.2.{WORD}")]
+    harness.groups.others = [*left, marked(9, f"store.1.3.{WORD}"), marked(10, "store.2.1")]
     harness.groups.deadly = {TERM}
-    harness.start(attempt=3, env={MARK: "store.1.3"})
+    harness.start(attempt=3, env={MARK: f"store.1.3.{WORD}"})
     assert harness.reactor.lines == []
     harness.scan()
     assert harness.groups.sent == [(7, TERM), (8, TERM)]
     assert harness.reactor.lines == []
     harness.clock.advance(MIN_SCAN_INTERVAL)
     assert len(harness.reactor.lines) == 1
+    harness.exits()
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_retry_ends_processes_of_an_attempt_that_a_restored_journal_lacks(
+    harness: Harness, number: int
+) -> None:
+    harness.groups.others = [marked(7, f"store.1.{number}.00c0ffee00c0ffee")]
+    harness.groups.deadly = {TERM}
+    harness.start(attempt=3, env={MARK: f"store.1.3.{WORD}"})
+    harness.pass_time(LONG)
+    assert (sent_to(harness, 7), len(harness.reactor.lines)) == ([TERM], 1)
     harness.exits()
 
 

@@ -120,6 +120,13 @@ def test_array_reason_is_that_of_its_first_task_with_the_same_status(
     assert fold(*events).get(1).reason is reason
 
 
+def test_array_ended_with_its_latest_task_whose_end_may_be_recorded_before_others() -> None:
+    queue_state = fold(array(1, 3), *map(started, (2, 3, 4)))
+    apply_all(queue_state, [ended(2, at=200.0, ended_at=150.0), ended(3, at=200.0, ended_at=170.0)])
+    queue_state.apply(ended(4, at=200.0, ended_at=160.0))
+    assert queue_state.get(1).completed_at == 170.0
+
+
 # Events of arrays.
 
 

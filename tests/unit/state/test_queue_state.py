@@ -196,6 +196,50 @@ def test_cancelled_pending_job_has_ended() -> None:
     _known(queue_state, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
 
 
+@pytest.mark.parametrize(
+    "at, ended_at, shown",
+    [
+        (200.0, None, 200.0),
+        (200.0, 150.0, 150.0),
+        (200.0, 99.0, 100.0),  # the clock of the runner was behind, or was set
+        (200.0, 201.0, 200.0),
+        (90.0, None, 90.0),
+        (90.0, 95.0, 90.0),  # the time of day was set back since the start
+    ],
+)
+def test_end_that_is_recorded_late_is_between_its_start_and_its_record(
+    at: float, ended_at: float | None, shown: float
+) -> None:
+    queue_state = fold(submitted(1), started(1), ended(1, at=at, ended_at=ended_at))
+    attempt = queue_state.get(1).attempt
+    assert attempt is not None
+    assert (attempt.ended_at, queue_state.get(1).completed_at) == (shown, shown)
+
+
+def test_duration_of_an_attempt_that_is_recorded_late_is_that_until_its_end() -> None:
+    queue_state = fold(submitted(1), started(1), ended(1, ended_at=130.0))
+    assert queue_state.queues.recent_durations("default") == [30.0]
+
+
+def test_attempt_has_the_word_and_the_runner_of_its_start_until_it_ends() -> None:
+    start = Started(id=1, at=100.0, attempt=1, word="00c0ffee00c0ffee", runner="0123456789abcdef")
+    queue_state = fold(submitted(1), start, Spawned(id=1, at=101.0, pid=9, started=8))
+    attempt = queue_state.get(1).attempt
+    assert attempt is not None
+    assert (attempt.word, attempt.runner) == ("00c0ffee00c0ffee", "0123456789abcdef")
+    queue_state.apply(ended(1))
+    assert (attempt.word, attempt.runner, attempt.pid, attempt.pid_started) == ("", "", 9, None)
+
+
+def test_attempts_share_the_name_of_their_runner() -> None:
+    starts = [Started(id=n, at=100.0, attempt=1, runner="".join("abc")) for n in (1, 2)]
+    queue_state = fold(submitted(1), submitted(2), *starts)
+    first, second = (queue_state.get(n).attempt for n in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert first.runner is second.runner
+
+
 # Lookups.
 
 

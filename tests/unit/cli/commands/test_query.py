@@ -30,6 +30,10 @@ HISTORY = [
         "ended\tFAILED, interrupted, the daemon was killed while it ran\t-",
     ),
     (event(12, "ended", status="COMPLETED", exit_code=0), "ended\tCOMPLETED\t0"),
+    (
+        event(12, "ended", status="COMPLETED", exit_code=0, ended_at=AT),
+        f"ended\tCOMPLETED, ended at {AT}\t0",
+    ),
     (event(13, "something.new", by="ben"), "something.new\tby ben\t-"),
 ]
 

@@ -256,12 +256,14 @@ def test_dump_prints_records_with_number_and_time(store: Journal, call: Call) ->
     assert outcome.documents[6]["stdout"] == {"size": 1, "base64": "/w=="}
 
 
-def test_dump_formats_retry_at_as_time(tmp_path: Path, call: Call) -> None:
+def test_dump_formats_all_times_of_an_end(tmp_path: Path, call: Call) -> None:
     again = Ended(
-        id=1, at=AT, status=Status.PENDING, reason=Reason.EXIT, exit_code=1, retry_at=AT + 1.5, is_free=True
+        id=1, at=AT, status=Status.PENDING, reason=Reason.EXIT, retry_at=AT + 1.5, ended_at=AT - 1.5
     )
     store = Journal(tmp_path, [opened(), submitted(1), started(1), again])
-    assert call("dump", store.place).documents[-1]["retry_at"] == "2025-11-24T16:00:01.500Z"
+    document = call("dump", store.place).documents[-1]
+    assert document["retry_at"] == "2025-11-24T16:00:01.500Z"
+    assert document["ended_at"] == "2025-11-24T15:59:58.500Z"
 
 
 @pytest.mark.parametrize(
