@@ -6,7 +6,8 @@ where it comes from.
 """
 
 from collections.abc import Callable
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from taskqd.config.limits import LIMITS, NONE, parse_limit
 from taskqd.errors import BadRequest
@@ -14,6 +15,7 @@ from taskqd.model.roles import ANY_NAME, Role
 from taskqd.protocol.values import is_name, parse_duration, parse_size
 
 ROLES = tuple(role.value for role in Role)
+E = TypeVar("E", bound=Enum)
 
 
 class InvalidValue(Exception):
@@ -101,6 +103,23 @@ def positive_duration(value: Any) -> float:
     if seconds <= 0:
         raise InvalidValue
     return seconds
+
+
+def duration_or_none(value: Any) -> float | None:
+    """Convert a duration to seconds; a number is in seconds, "none" is None."""
+    return None if value == NONE else duration(value)
+
+
+def member(kind: type[E]) -> Callable[[Any], E]:
+    """Return the converter of a word to the member of an enum that has it as its value."""
+
+    def convert(value: Any) -> E:
+        try:
+            return kind(value)
+        except ValueError:
+            raise InvalidValue from None
+
+    return convert
 
 
 def choice(no: str, yes: str) -> Callable[[Any], bool]:

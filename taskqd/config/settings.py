@@ -7,6 +7,7 @@ here reads a file or the environment. etc/taskqd.toml shows every setting.
 """
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -50,21 +51,36 @@ class OnEnd(Struct, frozen=True):
     slots: int = 1
 
 
+class OnStop(Enum):
+    """The ways of a stop of the daemon: LEAVE does nothing to running jobs, the others end them.
+
+    They have a grace period then. Jobs that have not ended after it are interrupted, or with REQUEUE run
+    again after the next start.
+    """
+
+    LEAVE = "leave"
+    INTERRUPT = "interrupt"
+    REQUEUE = "requeue"
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """The settings of a daemon, in the types that it uses.
 
     ``state`` is the state directory, ``listen`` has the endpoint strings. ``slots``, ``queues`` and
-    ``resources`` are the total capacity. At a stop, running jobs have ``stop_grace`` seconds to end; those
-    that are ended then are interrupted, or with ``requeue`` run again after the next start. ``roles`` are by
-    user name, ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job
-    runs as the user who submitted it. Without ``speedups`` only Twisted's own processes and sockets are used.
+    ``resources`` are the total capacity. A stop that ends running jobs gives them ``stop_grace`` seconds.
+    Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never if that is None. The
+    daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user name,
+    ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs as the
+    user who submitted it. Without ``speedups`` only Twisted's own processes and sockets are used.
     """
 
     state: str
     listen: tuple[str, ...]
     slots: int
     stop_grace: float = 10.0
-    requeue: bool = False
+    on_stop: OnStop = OnStop.LEAVE
+    leave_for: float | None = None
+    waits_for_runner: bool = False
     retention: Retention = Retention()
     queues: dict[str, int] = {}
     resources: dict[str, int] = {}
@@ -124,19 +140,33 @@ SETTINGS: dict[str, Setting] = {
     "slots": _integer(
         "slots", 1, MAX_SLOTS, "Slots: jobs that run at the same time, if each needs one.", "the CPUs"
     ),
+    "on-stop": Setting(
+        "on_stop",
+        converters.member(OnStop),
+        '"leave", "interrupt" or "requeue"',
+        "leave: running jobs go on at a stop; interrupt: they are ended; requeue: ended, and run again.",
+        "leave",
+    ),
     "stop-grace": Setting(
         "stop_grace",
         converters.duration,
         'a duration, such as "10s" or "5m"',
-        "Time that running jobs have to end at a stop.",
+        "Time that running jobs have to end at a stop that ends them.",
         "10s",
     ),
-    "on-stop": Setting(
-        "requeue",
-        converters.choice("interrupt", "requeue"),
-        '"interrupt" or "requeue"',
-        "interrupt: jobs that a stop ends have failed; requeue: they run again.",
-        "interrupt",
+    "leave-for": Setting(
+        "leave_for",
+        converters.duration_or_none,
+        'a duration, such as "1h", or "none"',
+        "End jobs that a stop has left if no daemon starts within this time, or none.",
+        "none",
+    ),
+    "runner": Setting(
+        "waits_for_runner",
+        converters.choice("start", "wait"),
+        '"start" or "wait"',
+        "start: start the process that runs the jobs, if there is none; wait: another program starts it.",
+        "start",
     ),
     "retention-age": Setting(
         "retention.age",

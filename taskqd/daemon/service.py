@@ -2,8 +2,7 @@
 
 Everything that can refuse a start happens in ``startService``, before the reactor runs: the lock, the replay
 of the journal, the recovery from a crash, the ports. During a stop the daemon goes on answering clients until
-the end: it accepts no new jobs, lets running jobs end for a grace period, ends the rest, and records all
-their ends.
+the end: it accepts no new jobs, and leaves the running jobs or ends them, as the request to stop says.
 """
 
 import os
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.task import LoopingCall
@@ -29,7 +28,8 @@ from taskqd.daemon.io_threads import is_thread_shortage
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
 from taskqd.daemon.recovery import Recovery, attempts_of
-from taskqd.daemon.shutdown import end_jobs
+from taskqd.daemon.shutdown import stop_jobs
+from taskqd.daemon.stop_request import StopRequests
 from taskqd.daemon.wiring import Components, Server
 from taskqd.engine.end_hook import EndHook
 from taskqd.engine.engine import Engine
@@ -85,6 +85,9 @@ class TaskqService(Service):
         self._ports: list[Any] = []  # ports of Twisted, with more methods than IListeningPort has
         self._checks: list[LoopingCall] = []
         self._running: Running | None = None
+        # For the lead: until jobs run in a runner, a stop that would leave them interrupts them.
+        self._stop_requests = StopRequests(settings.on_stop, can_leave=False)
+        self._settled: list[Deferred[None]] | None = []  # None when the jobs are as the stop leaves them
 
     def setServiceParent(self, parent: Any) -> None:
         """Become a part of twistd's application, and have it write the log to our output."""
@@ -133,7 +136,8 @@ class TaskqService(Service):
     def _start(self) -> None:
         parts = self.components
         signals.reset()
-        signals.on_hangup(self._reactor, self.stop_reactor)
+        signals.on_stop_signal(self._reactor, self._on_stop_signal)
+        signals.on_hangup(self._reactor, self.request_stop)
         open_files = descriptor_limit.raise_limit()
         self.settings = replace(self.settings, slots=descriptor_limit.usable_slots(self.settings.slots))
         proc.set_close_on_exec()
@@ -279,13 +283,35 @@ class TaskqService(Service):
 
     # Stop.
 
-    def stop_reactor(self) -> None:
-        """Stop as after a SIGTERM, unless the reactor is stopping already."""
-        with suppress(ReactorNotRunning):
+    def request_stop(self, ends_jobs: bool | None = None) -> "Deferred[None]":
+        """Stop the daemon, and end running jobs or leave them; None does what ``on-stop`` says.
+
+        The Deferred fires before the connections close: when all jobs have ended and that is recorded, or
+        when they are left. If they cannot outlive the daemon, each stop ends them.
+        """
+        self._stop_requests.add(ends_jobs)
+        self._stop_reactor()
+        if self._settled is None:
+            return succeed(None)
+        settled: Deferred[None] = Deferred()
+        self._settled.append(settled)
+        return settled
+
+    def _on_stop_signal(self, number: int, stop_by_signal: signals.Handler | None) -> None:
+        is_first = self._stop_requests.request is None
+        self._stop_requests.add_signal(number)
+        if stop_by_signal is None:
+            self._stop_reactor()
+        elif is_first:
+            stop_by_signal(number, None)
+
+    def _stop_reactor(self) -> None:
+        with suppress(ReactorNotRunning):  # it is stopping already
             self._reactor.stop()
 
     def stopService(self) -> "Deferred[None]":
         super().stopService()
+        self._stop_requests.begin()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -303,13 +329,16 @@ class TaskqService(Service):
         running.retention.stop()
         running.compactor.stop()
         running.engine.clock_jumps.stop()
-        await end_jobs(
+        await stop_jobs(
             running.engine.dispatcher,
             self.components.executor,
             self._reactor,
             self.settings.stop_grace,
-            self.settings.requeue,
+            self._stop_requests,
         )
+        settled, self._settled = self._settled or [], None
+        for waiter in settled:
+            waiter.callback(None)
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         await running.server.factory.close()
         running.authenticator.stop()

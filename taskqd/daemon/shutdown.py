@@ -1,13 +1,12 @@
-"""Ends the running jobs when the daemon stops."""
-
-import signal
+"""Leaves the running jobs at a stop of the daemon, or ends them after a grace period."""
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskqd.daemon.reactor import IReactor
+from taskqd.config.settings import OnStop
 from taskqd.daemon.recovery import KILL_TIMEOUT
+from taskqd.daemon.stop_request import StopRequests
 from taskqd.engine.dispatcher import Dispatcher
 from taskqd.runner.executor import Executor
 
@@ -19,43 +18,38 @@ LEFTOVERS_TIMEOUT = 2.0
 _log = Logger()
 
 
-async def end_jobs(
-    dispatcher: Dispatcher, executor: Executor, reactor: IReactor, grace: float, requeue: bool
+async def stop_jobs(
+    dispatcher: Dispatcher, executor: Executor, clock: IReactorTime, grace: float, requests: StopRequests
 ) -> None:
-    """Let running jobs end for ``grace`` seconds, then end them; a second signal kills them at once."""
+    """Start nothing more, and leave or end the running jobs, as the request says."""
+    if requests.begin().mode is OnStop.LEAVE:
+        _log.info("{count} running jobs are left to go on", count=dispatcher.busy)
+        dispatcher.leave()
+    else:
+        await _end_jobs(dispatcher, executor, clock, grace, requests)
+
+
+async def _end_jobs(
+    dispatcher: Dispatcher, executor: Executor, clock: IReactorTime, grace: float, requests: StopRequests
+) -> None:
+    """Let running jobs end for ``grace`` seconds, then end them; kill them at once if that is requested."""
     drained = dispatcher.drain()
-    second_signal = _await_second_signal(reactor, drained)
-    drained.addTimeout(grace, reactor)
+    urgent = requests.when_urgent()
+    urgent.addCallback(lambda _: drained.cancel())
+    drained.addTimeout(grace, clock)
     try:
         await drained
     except (defer.TimeoutError, defer.CancelledError):
-        _log.info("ending what still runs: {count} jobs", count=dispatcher.busy)
-    stopped = dispatcher.stop(requeue)
-    stopped.addTimeout(STOP_TIMEOUT + KILL_TIMEOUT, reactor)
-    if second_signal.called:
-        executor.kill()
-    else:
-        second_signal.addCallback(lambda _: executor.kill())
-    kill_timer = reactor.callLater(STOP_TIMEOUT, executor.kill)
+        _log.info("ending the jobs that still run: {count}", count=dispatcher.busy)
+    stopped = dispatcher.stop(requests.begin().mode is OnStop.REQUEUE)
+    stopped.addTimeout(STOP_TIMEOUT + KILL_TIMEOUT, clock)
+    urgent.addCallback(lambda _: executor.kill())
+    kill_timer = clock.callLater(STOP_TIMEOUT, executor.kill)
     try:
         await stopped
     except defer.TimeoutError:
         _log.error("some jobs do not end though they were killed; the next start looks for them")
     if kill_timer.active():
         kill_timer.cancel()
-    gone = executor.kill().addTimeout(LEFTOVERS_TIMEOUT, reactor)
+    gone = executor.kill().addTimeout(LEFTOVERS_TIMEOUT, clock)
     await gone.addErrback(lambda failure: failure.trap(defer.TimeoutError))
-
-
-def _await_second_signal(reactor: IReactor, drained: "Deferred[None]") -> "Deferred[None]":
-    """Return a Deferred that fires at the next SIGTERM or SIGINT, which also cancels ``drained``."""
-    received: Deferred[None] = Deferred()
-
-    def on_signal() -> None:
-        drained.cancel()
-        if not received.called:
-            received.callback(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: reactor.callFromThread(on_signal))
-    return received

@@ -1,16 +1,19 @@
 """The signals of the daemon: restores what its parent changed, and ignores signals that it does not use.
 
-Twisted handles TERM, INT and CHLD, and twistd USR1 if the log is a file, which it rotates. HUP has two
-meanings: the terminal of the daemon is gone, or a user wants the settings to be read again.
+Twisted handles CHLD, and twistd USR1 if the log is a file, which it rotates. TERM and INT stop the daemon, in
+different ways. HUP has two meanings: the terminal of the daemon is gone, or a user wants the settings to be
+read again.
 """
 
 import os
 import signal
 from collections.abc import Callable
+from types import FrameType
 
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from taskqd.daemon.reactor import IReactor
 from taskqd.errors import is_shortage
 
 IGNORED = (
@@ -20,7 +23,11 @@ IGNORED = (
 """Signals that would end the daemon by default, have no meaning for it, and report no error of its code."""
 REQUIRED = (signal.SIGCHLD, signal.SIGTERM)
 """Signals that must not stay ignored if the parent of the daemon ignored them."""
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that stop the daemon."""
 TERMINAL = "/dev/tty"
+
+Handler = Callable[[int, FrameType | None], object]
 
 _log = Logger()
 
@@ -51,7 +58,29 @@ def has_terminal() -> bool:
     return True
 
 
-def on_hangup(reactor: IReactorFromThreads, stop: Callable[[], None]) -> None:
+def on_stop_signal(reactor: IReactor, on_signal: Callable[[int, Handler | None], object]) -> None:
+    """Call ``on_signal`` in the reactor for each signal that stops the daemon, once the reactor runs.
+
+    It gets the number of the signal, and Twisted's handler for it. That handler stops the reactor, and makes
+    twistd exit by the same signal; it is to be called at most once. It is None if the reactor runs without
+    handlers. A signal that is ignored, or has the handler of a debugger, is left so.
+    """
+
+    def install() -> None:
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler in (signal.SIG_DFL, signal.default_int_handler):
+                _install(number, None)
+            elif callable(handler) and getattr(handler, "__self__", None) is reactor:
+                _install(number, handler)
+
+    def _install(number: int, handler: Handler | None) -> None:
+        signal.signal(number, lambda *_: reactor.callFromThread(on_signal, number, handler))
+
+    reactor.callWhenRunning(install)  # after Twisted has installed its own
+
+
+def on_hangup(reactor: IReactorFromThreads, stop: Callable[[], object]) -> None:
     """Call ``stop`` after a HUP that is sent because the terminal is gone; only log any other one.
 
     If HUP is ignored already, as by nohup(1), that is left so.

@@ -106,9 +106,7 @@ class Dispatcher:
 
     def drain(self) -> "Deferred[None]":
         """Start nothing more; fire when all running jobs have ended."""
-        self.is_draining = True
-        if self._wakeup is not None and self._wakeup.active():
-            self._wakeup.cancel()
+        self._stop_starting()
         drained: Deferred[None] = Deferred(self._drain_waiters.remove)
         self._drain_waiters.append(drained)
         self._notify_if_drained()
@@ -125,6 +123,16 @@ class Dispatcher:
             self._executor.end(job_id, Reason.INTERRUPTED, signal.SIGTERM)
         self._event_writer.give_up()
         return stopped
+
+    def leave(self) -> None:
+        """Start nothing more, and record nothing that cannot be recorded at once; running jobs go on."""
+        self._stop_starting()
+        self._event_writer.give_up()
+
+    def _stop_starting(self) -> None:
+        self.is_draining = True
+        if self._wakeup is not None and self._wakeup.active():
+            self._wakeup.cancel()
 
     def _notify_if_drained(self) -> None:
         if self.is_draining and not self._under_way:

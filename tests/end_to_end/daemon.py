@@ -100,8 +100,9 @@ class Daemon:
         self.port = free_port() if tcp else 0
         listen = ["--listen", f"unix:{self.socket}"]
         listen += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"] if tcp else []
-        # Stops are quick unless a test gives the option itself: the last of two options counts.
-        self.options = ["--state", str(self.state), "--slots", str(slots), "--stop-grace", "0"]
+        # Stops are quick and end the jobs unless a test gives the options itself: the last of two counts.
+        self.options = ["--state", str(self.state), "--slots", str(slots)]
+        self.options += ["--stop-grace", "0", "--on-stop", "interrupt"]
         self.options += ["--speedups", SPEEDUPS, *listen, *options]
         self.twistd = twistd
         self.may_log_tracebacks = False

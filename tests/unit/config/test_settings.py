@@ -11,6 +11,7 @@ from taskqd.config.settings import (
     ON_END_QUEUE,
     SETTINGS,
     OnEnd,
+    OnStop,
     Retention,
     Settings,
     check,
@@ -106,7 +107,8 @@ def test_option_wins_over_the_file_and_the_file_over_the_default(
 
 def test_default_retention_is_a_week_and_100000_jobs() -> None:
     settings = merge({}, {}, DEFAULTS)
-    assert (settings.stop_grace, settings.requeue) == (10.0, False)
+    assert (settings.stop_grace, settings.on_stop) == (10.0, OnStop.LEAVE)
+    assert (settings.leave_for, settings.waits_for_runner) == (None, False)
     assert settings.retention == Retention(age=7 * 86400.0, count=100_000)
 
 
@@ -144,10 +146,12 @@ def test_on_end_settings_without_a_command_are_refused() -> None:
 
 def test_retention_settings_of_options_and_file_are_merged() -> None:
     settings = merge(
-        {"retention-count": 3, "on-stop": True}, {"retention-age": 60.0, "stop-grace": 1.0}, DEFAULTS
+        {"retention-count": 3, "on-stop": OnStop.REQUEUE},
+        {"retention-age": 60.0, "stop-grace": 1.0},
+        DEFAULTS,
     )
     assert settings.retention == Retention(age=60.0, count=3)
-    assert (settings.stop_grace, settings.requeue) == (1.0, True)
+    assert (settings.stop_grace, settings.on_stop) == (1.0, OnStop.REQUEUE)
 
 
 def test_default_settings_have_default_limits_no_roles_and_run_as_the_daemon() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.config.settings import MAX_FINISHED_JOBS, MAX_RESOURCE, MAX_SLOTS, SETTINGS
+from taskqd.config.settings import MAX_FINISHED_JOBS, MAX_RESOURCE, MAX_SLOTS, SETTINGS, OnStop
 from taskqd.config.settings_file import read_toml
 from taskqd.errors import SettingsError
 from taskqd.model.roles import Role
@@ -27,8 +27,13 @@ READ = [
     ('stop-grace = "5m"', {"stop-grace": 300.0}),
     ("stop-grace = 0", {"stop-grace": 0.0}),
     ("stop-grace = 2.5", {"stop-grace": 2.5}),
-    ('on-stop = "requeue"', {"on-stop": True}),
-    ('on-stop = "interrupt"', {"on-stop": False}),
+    ('on-stop = "requeue"', {"on-stop": OnStop.REQUEUE}),
+    ('on-stop = "interrupt"', {"on-stop": OnStop.INTERRUPT}),
+    ('on-stop = "leave"\nleave-for = "1h"', {"on-stop": OnStop.LEAVE, "leave-for": 3600.0}),
+    ("leave_for = 0", {"leave-for": 0.0}),
+    ('leave-for = "none"', {"leave-for": None}),
+    ('runner = "start"', {"runner": False}),
+    ('runner = "wait"', {"runner": True}),
     (
         '[retention]\nage = "1d"\ncount = 5',
         {"retention-age": 86400.0, "retention-count": 5},
@@ -130,9 +135,11 @@ REFUSED = [
     ('stop-grace = "soon"', "x.toml: stop-grace must be a duration"),
     ("stop-grace = -1", "x.toml: stop-grace must be a duration"),
     ("stop-grace = [1]", "x.toml: stop-grace must be a duration"),
-    ('on-stop = "kill"', 'x.toml: on-stop must be "interrupt" or "requeue"'),
+    ('on-stop = "kill"', 'x.toml: on-stop must be "leave", "interrupt" or "requeue"'),
     ("on-stop = true", "x.toml: on-stop must be"),
     ("on-stop = [1]", "x.toml: on-stop must be"),
+    ('leave-for = "ever"', 'x.toml: leave-for must be a duration, such as "1h", or "none"'),
+    ('runner = "none"', 'x.toml: runner must be "start" or "wait"'),
     ("retention = 7", "x.toml: retention must be a table"),
     ('retention = "7d"', "x.toml: retention must be a table"),
     ('[retention]\nage = "old"', "x.toml: retention-age must be a duration"),

@@ -592,6 +592,41 @@ async def test_slots_are_limited_by_descriptors(site: Site, monkeypatch: pytest.
     await site.stop()
 
 
+async def test_requested_stop_fires_when_jobs_have_ended_and_before_connections_close(site: Site) -> None:
+    taskq = site.start("--stop-grace", "0")
+    await site.talk(b"SUBMIT exec sleep 100\n")
+    waiting = await site.begin(b"WAIT 1\n")
+    order: list[str] = []
+    settled = _request_stop(taskq, ends_jobs=True).addCallback(lambda _: order.append("settled"))
+    waiting.ended.addCallback(lambda received: order.append(received.decode()))
+    await site.stop()
+    await settled
+    await waiting.ended
+    assert order == ["settled", "STATUS FAILED 0\r\n"]
+    assert _request_stop(taskq).called
+
+
+def _request_stop(taskq: TaskqService, ends_jobs: bool | None = None) -> "Deferred[None]":
+    """Request a stop of a daemon whose reactor, which runs the tests, must not stop."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(taskq.components.reactor, "stop", lambda: None)
+        return taskq.request_stop(ends_jobs)
+
+
+async def test_first_stop_signal_stops_the_reactor_and_those_after_it_do_not(
+    site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops: list[int] = []
+    monkeypatch.setattr(reactor, "stop", lambda: stops.append(1))
+    site.start()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+        for _ in range(3):  # the signal's callFromThread, then that of Twisted's handler
+            await deferLater(reactor, 0)
+        assert stops == [1]
+    await site.stop()
+
+
 def test_lost_terminal_stops_the_reactor_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     taskq = made(site.state)
     stops: list[Exception | None] = [None, ReactorNotRunning()]
@@ -602,8 +637,8 @@ def test_lost_terminal_stops_the_reactor_once(site: Site, monkeypatch: pytest.Mo
             raise error
 
     monkeypatch.setattr(site._reactor, "stop", stop)
-    taskq.stop_reactor()
-    taskq.stop_reactor()
+    taskq.request_stop()
+    taskq.request_stop()
     assert stops == []
 
 

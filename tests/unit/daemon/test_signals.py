@@ -1,4 +1,4 @@
-"""The signals of the daemon: restored, ignored, and the two meanings of HUP."""
+"""The signals of the daemon: restored, ignored, those that stop it, and the two meanings of HUP."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from taskqd.daemon import signals
 
-ALL = [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *signals.ignored_signals()]
+ALL = [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *signals.ignored_signals()]
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +48,54 @@ def test_reset_ignores_unused_signals_and_keeps_handlers() -> None:
 
 
 class Reactor:
-    """Calls functions from other threads at once."""
+    """Calls functions from other threads at once; ``stops`` are the signals by which it was stopped."""
 
-    def callFromThread(self, function: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        self.stops: list[int] = []
+
+    def callFromThread(self, function: Callable[..., object], *args: object) -> None:
+        function(*args)
+
+    def callWhenRunning(self, function: Callable[[], object]) -> None:
         function()
+
+    def sigTerm(self, number: int, _: object = None) -> None:  # noqa: N802 - as Twisted has it
+        self.stops.append(number)
 
 
 REACTOR: Any = Reactor()
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_stop_signal_is_passed_on_with_the_handler_of_the_reactor(number: int) -> None:
+    reactor: Any = Reactor()
+    signal.signal(number, reactor.sigTerm)
+    received: list[tuple[int, Any]] = []
+    signals.on_stop_signal(reactor, lambda *both: received.append(both))
+    for _ in range(2):
+        signal.raise_signal(number)
+    assert [(got, handler.__self__) for got, handler in received] == [(number, reactor)] * 2
+    assert reactor.stops == []
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_stop_signal_has_no_handler_to_call_if_the_reactor_installed_none(number: int) -> None:
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    received: list[tuple[int, Any]] = []
+    signals.on_stop_signal(REACTOR, lambda *both: received.append(both))
+    signal.raise_signal(number)
+    assert received == [(number, None)]
+
+
+def _debug(*_: object) -> None:
+    """Stand in for the handler of SIGINT that twistd --debug installs."""
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, _debug])
+def test_stop_signal_that_is_ignored_or_debugs_is_left_so(handler: Any) -> None:
+    signal.signal(signal.SIGINT, handler)
+    signals.on_stop_signal(REACTOR, lambda *_: None)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.fixture(name="terminal")

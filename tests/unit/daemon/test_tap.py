@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from taskqd import __version__
 from taskqd.config.limits import LIMITS, Limits, make_limits
-from taskqd.config.settings import SETTINGS, OnEnd, Settings
+from taskqd.config.settings import SETTINGS, OnEnd, OnStop, Settings
 from taskqd.config.settings_file import read_toml
 from taskqd.daemon.service import TaskqService
 from taskqd.daemon.tap import Options, makeService
@@ -138,7 +138,9 @@ def test_example_file_has_every_setting_and_changes_none(home: Path) -> None:
     settings = parsed("--config", str(opened))
     defaults = {
         "stop-grace": 10.0,
-        "on-stop": False,
+        "on-stop": OnStop.LEAVE,
+        "leave-for": None,
+        "runner": False,
         "retention-age": 7 * 86400.0,
         "retention-count": 100_000,
         "retention-size": 10 * 1024**3,
