@@ -151,7 +151,9 @@ def test_released_store_has_the_same_jobs(site: Site) -> None:
     assert site.queue_state.last_id == last_id
     assert site.journal.next_id == last_id + 1
     assert (
-        site.spool.sweep(lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None)
+        site.spool.sweep(
+            lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None, ()
+        )
         == 0
     )
     site.close()

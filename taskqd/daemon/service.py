@@ -187,15 +187,16 @@ class TaskqService(Service):
         recovery.record_clock_jump(queue_state)
         try:
             parts.spool.open()
-            removed = parts.spool.sweep(lambda job_id: attempts_of(queue_state, job_id))
+            running = {job.id: job.attempt for job in queue_state.running() if job.attempt is not None}
+            removed = parts.spool.sweep(lambda job_id: attempts_of(queue_state, job_id), running)
         except OSError as why:
             raise self._state_directory_error(why) from None
         if removed:
             self._log.info("removed {count} files of jobs that are not known any more", count=removed)
         recovery.end_leftovers(queue_state)
-        if parts.user_files is not None:  # no process is left that uses the copies of the last run
+        if parts.user_files is not None:
             try:
-                parts.user_files.open()
+                parts.user_files.open({(job_id, it.number, it.word) for job_id, it in running.items()})
             except OSError as why:
                 raise StartRefused(
                     f"the directory for the files of other users' jobs cannot be used: {why}; check the disk "

@@ -62,7 +62,7 @@ class RunBuilder:
             owner = Owner(user.uid, user.gid, home_of(user), self._run_as.limits_of(user))
         secrets = self._secrets(job)
         spec = job.spec
-        paths = self._files(job, attempt, owner)
+        paths = self._files(job, attempt, word, owner)
         if not _has_working_directory():
             self._leave_working_directory()
         base = self._base if user is None else user_environment(user)
@@ -116,7 +116,7 @@ class RunBuilder:
         except BadScript as why:
             raise CannotStart(f"its script {why}") from None
 
-    def _files(self, job: Job, attempt: int, owner: Owner | None) -> Mapping[str, str]:
+    def _files(self, job: Job, attempt: int, word: str, owner: Owner | None) -> Mapping[str, str]:
         """Return the paths of the files that an attempt opens, by name: script, stdin, and its progress."""
         submitted_with = job.array or job.id
         blocks = {
@@ -127,7 +127,7 @@ class RunBuilder:
         if owner is None or self._user_files is None:
             return {**blocks, PROGRESS: self._spool.path(job.id, PROGRESS)}
         try:
-            return self._user_files.provide(job.id, attempt, owner.uid, owner.gid, blocks)
+            return self._user_files.provide(job.id, attempt, word, owner.uid, owner.gid, blocks)
         except OSError as why:
             raise CannotStart(f"its files cannot be copied for its user: {why}", why) from None
 

@@ -464,7 +464,8 @@ class Scenario:
         self.spool = Spool(self.directory, self.filesystem, self.reactor, in_thread)
         try:
             self.spool.open()
-            self.spool.sweep(lambda job_id: _attempts(queue_state, job_id))
+            running = {job.id for job in queue_state.running()}
+            self.spool.sweep(lambda job_id: _attempts(queue_state, job_id), running)
         except OSError as why:
             raise StartRefused(str(why)) from None
         self.engine = Engine(

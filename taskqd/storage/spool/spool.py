@@ -5,7 +5,7 @@ KiB, ``input/`` the blocks of submissions, and ``progress/`` the files to which 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -65,9 +65,9 @@ class Spool:
         for name in ("output", "input", "progress"):
             self._filesystem.make_directory(os.path.join(self._directory, name))
 
-    def sweep(self, attempts_of: Callable[[int], int | None]) -> int:
+    def sweep(self, attempts_of: Callable[[int], int | None], running: Container[int]) -> int:
         """Remove the files of unknown jobs; see ``sweep.remove_stray_files``."""
-        return sweep.remove_stray_files(self._directory, self._filesystem, attempts_of)
+        return sweep.remove_stray_files(self._directory, self._filesystem, attempts_of, running)
 
     # Input.
 

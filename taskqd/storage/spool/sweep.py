@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from twisted.logger import Logger
@@ -18,26 +18,32 @@ _FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|s
 
 
 class _SpoolFile(NamedTuple):
-    """A file of a job; ``attempt`` is 0 if it belongs to all attempts."""
+    """A file of a job; ``attempt`` is 0 if its name has none."""
 
     path: str
     job_id: int
     attempt: int
+    is_progress: bool
 
 
 def remove_stray_files(
-    directory: str, filesystem: Filesystem, attempts_of: Callable[[int], int | None]
+    directory: str,
+    filesystem: Filesystem,
+    attempts_of: Callable[[int], int | None],
+    running: Container[int],
 ) -> int:
     """Remove the files of unknown jobs and attempts below ``directory``; return how many. Raises OSError.
 
-    ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job. Entries
-    that the daemon has not made are logged and not removed.
+    ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job. Progress
+    files are removed unless their job is ``running``. Entries that the daemon has not made are logged and not
+    removed.
     """
     count = 0
     foreign: list[str] = []
     for file in list(_find_files(directory, filesystem, foreign)):
         attempts = attempts_of(file.job_id)
-        if attempts is not None and file.attempt <= attempts:
+        is_known = attempts is not None and file.attempt <= attempts
+        if is_known and (not file.is_progress or file.job_id in running):
             continue
         try:
             filesystem.remove(file.path)
@@ -67,7 +73,7 @@ def _find_files(directory: str, filesystem: Filesystem, foreign: list[str]) -> I
                 path = os.path.join(parent, name)
                 match = _FILE.fullmatch(name)
                 if match:
-                    yield _SpoolFile(path, int(match[1]), int(match[2] or 0))
+                    yield _SpoolFile(path, int(match[1]), int(match[2] or 0), kind == "progress")
                 else:
                     foreign.append(path)
 

@@ -2,16 +2,15 @@
 
 Other users cannot enter the state directory. These files are in a directory beside it that users can enter
 but neither list nor change (mode 711). Each attempt has its files, which belong to its user and have names
-that cannot be guessed. The user can change their content, lock them and open them to others, but only the
-daemon creates and removes names. So the daemon can open them again by name, but must not block on them (a
-user may hold a lease, fcntl(2)), nor trust their content.
+that cannot be guessed, as they contain the random word of the attempt. The user can change their content,
+lock them and open them to others, but only the daemon creates and removes names. So the daemon can open them
+again by name, but must not block on them (a user may hold a lease, fcntl(2)), nor trust their content.
 """
 
 import os
 import re
-import secrets
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -21,7 +20,10 @@ DIRECTORY_MODE = 0o711
 PROGRESS = "progress"
 """The name of the file to which an attempt reports; the other files have the names of its blocks."""
 
-_NAME = re.compile(r"[0-9]+\.[0-9]+\.[0-9a-f]{16}\.[a-z]+")
+RunningAttempt = tuple[int, int, str]
+"""The job, the number and the word of an attempt."""
+
+_NAME = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9a-f]{16})\.([a-z]+)")
 _COPY_BYTES = 1024**2
 """Bytes per call of sendfile(2)."""
 
@@ -41,10 +43,11 @@ class UserFiles:
         self._descriptor: int | None = None
         self._provided: dict[int, ProvidedFiles] = {}
 
-    def open(self) -> int:
-        """Create or open the directory, and remove the files that a crash has left; return how many.
+    def open(self, running: Collection[RunningAttempt] = ()) -> int:
+        """Create or open the directory, and remove the files of attempts that do not run; return how many.
 
-        Raises StartRefused if other users can change the directory or cannot reach it, and OSError.
+        The files of the attempts that are ``running`` are those that an earlier daemon provided. Raises
+        StartRefused if other users can change the directory or cannot reach it, and OSError.
         """
         with suppress(FileExistsError):
             os.mkdir(self._directory, DIRECTORY_MODE)
@@ -66,7 +69,7 @@ class UserFiles:
         if stat.S_IMODE(status.st_mode) != DIRECTORY_MODE:
             os.fchmod(self._descriptor, DIRECTORY_MODE)
         self._check_parents()
-        return self._sweep()
+        return self._sweep(running)
 
     def close(self) -> None:
         """Close the directory."""
@@ -75,16 +78,17 @@ class UserFiles:
             self._descriptor = None
 
     def provide(
-        self, job_id: int, attempt: int, uid: int, gid: int, blocks: Mapping[str, str]
+        self, job_id: int, attempt: int, word: str, uid: int, gid: int, blocks: Mapping[str, str]
     ) -> Mapping[str, str]:
         """Create the files of an attempt, private to one user, and return their paths by name.
 
         ``blocks`` has the paths of the files to copy, by name; the copy of an executable file is executable.
-        An empty file for the progress is added. After an OSError none of the files exists.
+        An empty file for the progress is added. Files that an earlier daemon provided for the same attempt,
+        which it did not start, are replaced. After an OSError none of the files exists.
         """
-        token = secrets.token_hex(8)
-        names = {name: f"{job_id}.{attempt}.{token}.{name}" for name in (*blocks, PROGRESS)}
+        names = {name: f"{job_id}.{attempt}.{word}.{name}" for name in (*blocks, PROGRESS)}
         paths = {name: os.path.join(self._directory, names[name]) for name in names}
+        self.remove(job_id)
         try:
             self._create(names[PROGRESS], uid, gid, 0o600)
             for name, path in blocks.items():
@@ -98,7 +102,7 @@ class UserFiles:
     def open_progress(self, job_id: int) -> int | None:
         """Return a descriptor of the progress file of a job, None if it has none; raises OSError."""
         files = self._provided.get(job_id)
-        if files is None:
+        if files is None or PROGRESS not in files.names:
             return None
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         return os.open(files.names[PROGRESS], flags, dir_fd=self._descriptor)
@@ -146,8 +150,21 @@ class UserFiles:
                     f"chmod o+x {parent}, or choose another --state"
                 )
 
-    def _sweep(self) -> int:
-        """Remove the files of all attempts, none of which is running; other files are not touched."""
-        names = [name for name in os.listdir(self._descriptor) if _NAME.fullmatch(name)]
-        self._remove(names)
-        return len(names)
+    def _sweep(self, running: Collection[RunningAttempt]) -> int:
+        """Remove the files of attempts that do not run; files with other names are not touched."""
+        stray = []
+        kept: dict[int, dict[str, str]] = {}
+        for name in os.listdir(self._descriptor):
+            parts = _NAME.fullmatch(name)
+            if parts is None:
+                continue
+            job_id, kind = int(parts[1]), parts[4]
+            if (job_id, int(parts[2]), parts[3]) in running:
+                kept.setdefault(job_id, {})[kind] = name
+            else:
+                stray.append(name)
+        self._remove(stray)
+        for job_id, names in kept.items():
+            paths = {kind: os.path.join(self._directory, name) for kind, name in names.items()}
+            self._provided[job_id] = ProvidedFiles(names, paths)
+        return len(stray)

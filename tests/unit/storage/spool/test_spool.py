@@ -230,7 +230,7 @@ def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench)
     result_of(ran(bench, bench.spool.remove_job(1001, 1)))
     assert directories(bench) == {"output/2"}
     (bench.directory / "input" / "5").mkdir()
-    assert bench.spool.sweep(lambda _: None) == 1
+    assert bench.spool.sweep(lambda _: None, ()) == 1
     assert directories(bench) == set()
     result_of(ran(bench, bench.spool.store_blocks(3, {"stdin": b"again"})))
     assert directories(bench) == {"input/0"}

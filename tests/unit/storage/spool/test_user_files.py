@@ -18,6 +18,7 @@ from tests.fakes.clocks import clock, in_thread
 from tests.support import other_users
 
 ME = os.geteuid(), os.getegid()
+WORD, OTHER = "00c0ffee00c0ffee", "0123456789abcdef"
 
 
 class Bench:
@@ -40,8 +41,10 @@ class Bench:
     def names(self) -> list[str]:
         return sorted(os.listdir(self.directory))
 
-    def give(self, owner: tuple[int, int] = ME, job_id: int = 7, **blocks: str) -> dict[str, Path]:
-        given = self.user_files.provide(job_id, 1, *owner, blocks)
+    def give(
+        self, owner: tuple[int, int] = ME, job_id: int = 7, word: str = WORD, **blocks: str
+    ) -> dict[str, Path]:
+        given = self.user_files.provide(job_id, 1, word, *owner, blocks)
         return {name: Path(path) for name, path in given.items()}
 
 
@@ -129,6 +132,32 @@ def test_open_removes_only_files_of_attempts(bench: Bench) -> None:
     again.close()
 
 
+def test_open_keeps_the_files_of_running_attempts(bench: Bench) -> None:
+    bench.user_files.open()
+    given = bench.give(script=bench.block("script", b"x"))
+    given[PROGRESS].write_bytes(b"40\n")
+    bench.user_files.close()
+    again = bench.user_files = UserFiles(str(bench.directory))
+    assert again.open({(7, 1, WORD), (9, 1, OTHER)}) == 0
+    spool = Spool(str(bench.state), Filesystem(), clock(), in_thread, again)
+    assert bench.names() == sorted(path.name for path in given.values())
+    assert spool.read_progress(7) == 40
+    spool.close_attempt(7)
+    assert bench.names() == []
+
+
+@pytest.mark.parametrize("running", [(7, 1, OTHER), (7, 2, WORD), (8, 1, WORD)])
+def test_open_removes_the_files_of_another_attempt_than_the_running_one(
+    bench: Bench, running: tuple[int, int, str]
+) -> None:
+    bench.user_files.open()
+    bench.give(script=bench.block("script", b"x"))
+    again = UserFiles(str(bench.directory))
+    assert again.open({running}) == 2
+    assert again.open_progress(running[0]) is None
+    again.close()
+
+
 # Providing files.
 
 
@@ -153,11 +182,21 @@ def test_provide_copies_blocks_and_adds_a_progress_file(bench: Bench) -> None:
     )
 
 
-def test_names_of_attempts_are_random_and_distinct(bench: Bench) -> None:
+def test_names_have_the_word_of_the_attempt(bench: Bench) -> None:
     bench.user_files.open()
-    names = [bench.give()[PROGRESS].name for _ in range(20)]
-    assert len({name.split(".")[2] for name in names}) == 20
-    assert {name.split(".")[:2] == ["7", "1"] for name in names} == {True}
+    given = bench.give(script=bench.block("script", b"x"))
+    assert {path.name for path in given.values()} == {f"7.1.{WORD}.script", f"7.1.{WORD}.progress"}
+
+
+def test_files_of_an_attempt_that_was_not_started_are_replaced(bench: Bench) -> None:
+    bench.user_files.open()
+    bench.give(script=bench.block("script", b"half"), stdin=bench.block("stdin", b"x"))
+    again = UserFiles(str(bench.directory))
+    again.open({(7, 1, WORD)})
+    given = again.provide(7, 1, WORD, *ME, {"script": bench.block("script", b"whole")})
+    assert Path(given["script"]).read_bytes() == b"whole"
+    assert bench.names() == [f"7.1.{WORD}.progress", f"7.1.{WORD}.script"]
+    again.close()
 
 
 def test_remove_removes_the_files_of_the_attempt(bench: Bench) -> None:
