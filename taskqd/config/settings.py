@@ -71,7 +71,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never if that is None. The
     daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user name,
     ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs as the
-    user who submitted it. Without ``speedups`` only Twisted's own processes and sockets are used.
+    user who submitted it. Without ``speedups`` only Twisted's own sockets are used.
     """
 
     state: str
@@ -233,7 +233,7 @@ SETTINGS: dict[str, Setting] = {
         "speedups",
         converters.boolean,
         "true or false",
-        "true: faster processes and UNIX sockets than Twisted's; false: Twisted's own.",
+        "true: faster sockets for clients than Twisted's; false: Twisted's own.",
         "true",
     ),
     "on-end-command": Setting(

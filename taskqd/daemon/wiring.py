@@ -5,8 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from zope.interface import alsoProvides
-
 from taskqd.auth.authenticator import Authenticator, open_authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
@@ -21,13 +19,13 @@ from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
-from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
 from taskqd.model.spec import Spec
+from taskqd.runner.session_reactor import SessionReactor
 from taskqd.server import endpoints
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
@@ -55,9 +53,8 @@ class Components:
         self.boot = proc.boot_id()
         filesystem = Filesystem()
         self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
-        if self.accelerated is not None and self.accelerated.starts_sessions:
-            alsoProvides(self.accelerated, ISessionSpawner)  # which speedups must not import
-        self.executor = InProcessExecutor(self.accelerated or reactor, reactor, self.threads.run)
+        sessions = SessionReactor(reactor)
+        self.executor = InProcessExecutor(sessions, reactor, self.threads.run)
         self.journal = Journal(
             settings.state,
             reactor,
@@ -73,14 +70,12 @@ class Components:
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
         self.spool = Spool(settings.state, filesystem, reactor, self.threads.run, self.user_files)
-        self.orphans = OrphanReaper(reactor)
+        self.orphans = OrphanReaper(reactor, sessions.children)
         self.addresses = SocketAddresses()
 
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
         await self.journal.close()
-        if self.accelerated is not None:
-            self.accelerated.stop_spawning()
         self.orphans.stop()
         self.threads.stop()
         if self.user_files is not None:

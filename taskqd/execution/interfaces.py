@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorProcess
 from zope.interface import Interface
 
 from taskqd.execution.run import Outcome, Run
@@ -39,15 +38,6 @@ class IExecutor(Interface):
 
         The Deferred fires when they are gone or no signal ends them.
         """
-
-
-class ISessionSpawner(IReactorProcess):
-    """A reactor that starts each process as the leader of a new session, and later than Twisted's.
-
-    Its ``spawnProcess`` returns at once. When the process exists it calls ``connectionMade`` and
-    ``processRunning`` of a ``JobProcess``, else ``processNotStarted`` with the failure. It sets the
-    attributes of the JobProcess that are described there.
-    """
 
 
 class Pipe(Protocol):

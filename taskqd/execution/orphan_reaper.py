@@ -1,59 +1,80 @@
 """Reaps orphans: processes that the kernel gives to this one when their parents have ended.
 
-The kernel does that if the daemon is process 1 of a container, or a "child subreaper" (prctl(2)). An orphan
-becomes a child of the main thread, and with speedups a job is a child of the thread that spawned it. So the
-main thread waits for its own children only, and takes no job's exit status. Twisted's own children, which the
-main thread has forked, are known by their pids.
+The kernel does that if this process is process 1 of a container, or a child subreaper. An orphan becomes a
+child of the main thread, so children that another thread has started are not looked at. Children of the main
+thread are known: by Twisted's table, or by ``children``.
 """
 
-import ctypes
 import os
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
 
 from twisted.internet import process
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from taskqd.execution.child_subreaper import is_child_subreaper
+
+REAP_INTERVAL = 1.0
+"""Seconds from a SIGCHLD to the search for orphans: that asks the kernel to look at each running child."""
 
 _WNOTHREAD = 0x20000000
 """Wait for children of the calling thread only (wait(2))."""
-_GET_CHILD_SUBREAPER = 37
 
-_handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
+
+class Child(Protocol):
+    """A process that something else reaps."""
+
+    def reapProcess(self) -> None:
+        """Reap the process if it has exited."""
+
+
+_handlers: dict[int, Child] = getattr(process, "reapProcessHandlers", {})
 """Objects whose reapProcess Twisted calls when a child has exited, by pid."""
 
 
 def is_reaper() -> bool:
     """Whether orphans become children of this process."""
-    is_subreaper = ctypes.c_int()
-    ctypes.CDLL(None).prctl(_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0)
-    return os.getpid() == 1 or bool(is_subreaper.value)
+    return os.getpid() == 1 or is_child_subreaper()
 
 
 class OrphanReaper:
-    """Reaps orphans that have exited, whenever Twisted looks for exited children; for the main thread."""
+    """Reaps orphans soon after they have exited; for the main thread.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    ``children`` are the children of this process that are not in Twisted's table, by pid.
+    """
+
+    def __init__(self, clock: IReactorTime, children: Mapping[int, Child] = MappingProxyType({})) -> None:
         self._clock = clock
+        self._children = children
+        self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Reap from now on, before Twisted reaps its own children, if this process gets orphans at all."""
+        """Reap from now on, if this process gets orphans at all."""
         if is_reaper():
-            others = dict(_handlers)
-            _handlers.clear()
             _handlers[id(self)] = self  # no pid is as large as that
-            _handlers.update(others)
-            self.reapProcess()
+            self._reap()
 
     def stop(self) -> None:
         """Reap no more."""
         _handlers.pop(id(self), None)
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
     def reapProcess(self) -> None:
+        """Search for orphans after the interval; Twisted calls this at each SIGCHLD."""
+        if self._call is None:
+            self._call = self._clock.callLater(REAP_INTERVAL, self._reap)
+
+    def _reap(self) -> None:
         """Reap all orphans that have exited.
 
-        waitid shows one child at a time. If that is Twisted's, Twisted reaps it next, and this runs again
-        then.
+        waitid shows one child at a time, so known children that it shows are reaped as well.
         """
+        self._call = None
         options = os.WEXITED | os.WNOHANG | _WNOTHREAD
+        last = 0
         while True:
             try:
                 exited = os.waitid(os.P_ALL, 0, options | os.WNOWAIT)
@@ -61,7 +82,12 @@ class OrphanReaper:
                 return
             if exited is None:
                 return
-            if exited.si_pid in _handlers:
-                self._clock.callLater(0, self.reapProcess)
+            if exited.si_pid == last:  # it is reaped later
+                self.reapProcess()
                 return
-            os.waitid(os.P_PID, exited.si_pid, options)
+            last = exited.si_pid
+            known = self._children.get(exited.si_pid) or _handlers.get(exited.si_pid)
+            if known is None:
+                os.waitid(os.P_PID, exited.si_pid, options)
+            else:
+                known.reapProcess()

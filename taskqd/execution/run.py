@@ -82,10 +82,10 @@ class CannotStart(Exception):
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended: ``reason`` is None if it exited with 0 and the daemon did not end it.
 
-    ``usage`` is None if it is unknown, as always without ``speedups``. With ``is_shortage`` there was no
-    process because the machine lacks resources; the attempt is withdrawn. ``pid`` is that of its first
-    process if something was left in the session of that, else None. ``ended_at`` is the time of day of the
-    end if it is reported late, after a time without a daemon; None if it is now.
+    ``usage`` is None if it is unknown. With ``is_shortage`` there was no process because the machine lacks
+    resources; the attempt is withdrawn. ``pid`` is that of its first process if something was left in the
+    session of that, else None. ``ended_at`` is the time of day of the end if it is reported late, after a
+    time without a daemon; None if it is now.
     """
 
     reason: Reason | None

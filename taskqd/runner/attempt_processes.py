@@ -37,15 +37,12 @@ class AttemptProcesses:
         self._pid: int | None = None
         self._started: int | None = None
         self._has_exited = False
-        self._pending_signal: int | None = None
         self._tree: ProcessTree | None = None
         self._termination: Termination | None = None
 
     def first_process_started(self, pid: int, started: int | None) -> None:
-        """Set the first process, and its start time if it is known; send it the signal that is pending."""
+        """Set the first process, and its start time if it is known."""
         self._pid, self._started = pid, started
-        if self._pending_signal is not None:
-            self._get_termination().signal(self._pending_signal)
 
     def first_process_exited(self) -> bool:
         """Note that the first process has exited; return whether processes of its session may be left."""
@@ -100,15 +97,9 @@ class AttemptProcesses:
         self._tree.leader = self._pid
         return self._tree
 
-    def _signal_group(self, number: int) -> int | None:
-        """Signal the process group of the first process, and return its number (see Termination).
-
-        If the process does not exist yet, it gets the signal when it does.
-        """
-        if self._pid is None:
-            self._pending_signal = number
-            return None
-        if self._has_exited:
+    def _signal_group(self, number: int) -> int:
+        """Signal the process group of the first process, and return its number (see Termination)."""
+        if self._pid is None or self._has_exited:
             return 0  # another process may have the pid by now; a scan finds what is left
         try:
             if not proc.signal_group(self._pid, number):

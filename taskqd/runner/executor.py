@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.python.failure import Failure
 
-from taskqd.execution.interfaces import ISessionSpawner, OnSpawned
+from taskqd.execution.interfaces import OnSpawned
 from taskqd.execution.messages import Start
 from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
@@ -26,16 +26,13 @@ SHORT_LIVED = 0.1
 
 
 class Executor:
-    """Runs each attempt as a ``JobProcess`` that ``reactor`` spawns, each in a new session.
+    """Runs each attempt as a ``JobProcess`` that ``reactor``, a SessionReactor, spawns in a new session.
 
-    Unless the reactor is an ISessionSpawner, setsid(1) starts the session. Until that has run, for about a
-    millisecond, a signal to the daemon's process group, such as Ctrl-C on its terminal, reaches the job, too;
-    and the resource usage of attempts is unknown. ``in_thread`` runs the scans of /proc, which may block.
+    ``in_thread`` runs the scans of /proc, which may block.
     """
 
     def __init__(self, reactor: IReactorProcess, clock: IReactorTime, in_thread: InThread) -> None:
         self._reactor = reactor
-        self._starts_sessions = ISessionSpawner.providedBy(reactor)
         self._clock = clock
         self._scanner = ProcScanner(clock, in_thread)
         self._running: dict[int, JobProcess] = {}
@@ -57,14 +54,12 @@ class Executor:
         if predecessors is None:
             self._spawn(process, start)
         else:
-            predecessors.addCallbacks(lambda _: self._spawn(process, start), process.processNotStarted)
+            predecessors.addCallbacks(lambda _: self._spawn(process, start), process.report_failed_spawn)
         return process.outcome.addBoth(self._forget, process)
 
     def _spawn(self, process: JobProcess, start: Start) -> None:
         try:
             words = [word.encode(start.encoding) for word in start.argv]
-            if not self._starts_sessions:
-                words = [b"setsid", *words]  # Twisted cannot start a session
             environment = {
                 name.encode(start.encoding): value.encode(start.encoding) for name, value in start.env.items()
             }
@@ -73,11 +68,9 @@ class Executor:
                     process, words[0], words, env=environment, childFDs={0: stdin, 1: "r", 2: "r"}
                 )
         except Exception:  # noqa: BLE001 - an attempt that cannot be started has an outcome, too
-            process.processNotStarted(Failure())
+            process.report_failed_spawn(Failure())
             return
-        if not self._starts_sessions:  # Twisted has connected the protocol before it returns
-            process.give_pipes_to_owner()
-            process.processRunning()
+        process.report_spawned()
 
     def _end_predecessors(self, start: Start) -> "Deferred[None]":
         """End what is left of the job's other attempts; fails with OSError if a process does not end."""

@@ -8,6 +8,7 @@ docs/operations.md has the table, "Which processes are ended".
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.internet import defer
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
@@ -29,8 +31,10 @@ from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.runner.attempt_processes import AttemptProcesses
 from taskqd.runner.idle_timer import IdleTimer
+from taskqd.runner.interfaces import ISessionProtocol
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.refusal import may_be_refused, refusal
+from taskqd.runner.session_process import UNKNOWN_STATUS
 from taskqd.runner.usage import Rusage, least_known_peak, usage_of
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
 
@@ -44,16 +48,12 @@ MAX_READ = 65_536
 """Bytes per read when the pipes are drained."""
 
 
+@implementer(ISessionProtocol)
 class JobProcess(ProcessProtocol):
     """One attempt, from the spawn of its first process until all of its processes are gone.
 
     ``outcome`` fires once, with how the attempt ended; ``gone`` fires when none of its processes is left,
-    which may be later. ``processRunning`` must be called when the process exists and the protocol is
-    connected, or ``processNotStarted`` if it cannot be started.
-
-    An ISessionSpawner gives the pipes to the user with the uid ``pipe_owner`` if that is not None, who can
-    then open /dev/stdout. It sets ``started``, the start time in clock ticks since boot if it knows that,
-    before ``connectionMade``, and ``rusage``, as wait4(2) returns it, before ``processExited``.
+    which may be later. ``report_spawned`` must be called after the spawn, or ``report_failed_spawn``.
     """
 
     _log = Logger()
@@ -71,7 +71,6 @@ class JobProcess(ProcessProtocol):
         self.key: AttemptKey = start.key
         self.job_id = start.id
         self.pid: int | None = None
-        self.pipe_owner = start.uid
         self.started: int | None = None
         self.rusage: Rusage | None = None
         self._start = start
@@ -106,7 +105,6 @@ class JobProcess(ProcessProtocol):
     def connectionMade(self) -> None:
         self._child = cast(ChildTransport, self.transport)
         self.pid = self._child.pid
-        self._least_peak = least_known_peak()
         self._processes.first_process_started(self.pid, self.started)
         if self._start.timeout is not None:
             self._timeout = Deferred()
@@ -114,20 +112,18 @@ class JobProcess(ProcessProtocol):
         if self._start.idle_timeout is not None:
             self._idle_timer = IdleTimer(self._start.idle_timeout, self._clock, self._on_idle)
 
-    def give_pipes_to_owner(self) -> None:
-        """Let the user who is ``pipe_owner`` open the pipes by their names.
-
-        The process exists already, but it is still executing setsid(1), prlimit(1) and setpriv(1).
-        """
-        if self.pipe_owner is None or self._child is None:
+    def pipesOpened(self, descriptors: Sequence[int]) -> None:
+        """Let the job's user open the pipes by their names, such as /dev/stdout."""
+        self._least_peak = least_known_peak()
+        if self._start.uid is None:
             return
         try:
-            for pipe in self._child.pipes.values():
-                os.fchown(pipe.fileno(), self.pipe_owner, -1)  # both ends of a pipe are one inode
+            for descriptor in descriptors:
+                os.fchown(descriptor, self._start.uid, -1)  # both ends of a pipe are one inode
         except OSError as why:
             self._log.warn("job {id} cannot open /dev/stdout and /dev/stderr: {why}", id=self.job_id, why=why)
 
-    def processRunning(self) -> None:
+    def report_spawned(self) -> None:
         """Report the pid, unless the process has exited already."""
         if self.pid is None or self._exit is not None:
             return
@@ -137,7 +133,7 @@ class JobProcess(ProcessProtocol):
         except Exception:  # noqa: BLE001 - the process runs, and its end will be reported
             self._log.failure("unexpected error in reporting the pid of job {id}", id=self.job_id)
 
-    def processNotStarted(self, failure: Failure) -> None:
+    def report_failed_spawn(self, failure: Failure) -> None:
         """Report that the process could not be started, and why."""
         reason, detail = Reason.SPAWN, f"could not be started: {failure.value}"
         if failure.check(CancelledError) and self._end_reason is not None:
@@ -203,8 +199,11 @@ class JobProcess(ProcessProtocol):
         self._processes.signal(number)
 
     def kill(self) -> None:
-        """Kill all that is left of the attempt."""
-        self._processes.kill()
+        """Kill all that is left of the attempt; one that waits for its predecessors does not start."""
+        if self._predecessors is not None:
+            self.end(Reason.INTERRUPTED, signal.SIGKILL)
+        else:
+            self._processes.kill()
 
     def _on_timeout(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -227,6 +226,9 @@ class JobProcess(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         self._exit = reason.value
+        if self._has_unknown_status():
+            self._end_reason = self._end_reason or Reason.INTERRUPTED
+            self._details[Reason.INTERRUPTED] = "its exit code is unknown: something else has reaped it"
         try:
             self._on_exit()
         except Exception:  # noqa: BLE001 - the attempt has ended, and its slot must become free
@@ -246,6 +248,9 @@ class JobProcess(ProcessProtocol):
         if self._end_reason is None:
             self._report()
         self._end_leftovers()
+
+    def _has_unknown_status(self) -> bool:
+        return isinstance(self._exit, ProcessTerminated) and self._exit.status == UNKNOWN_STATUS
 
     def _drain_pipes(self) -> None:
         """Read what is in the pipes, and close them: leftovers that hold them must not delay the end.
@@ -308,6 +313,8 @@ class JobProcess(ProcessProtocol):
     def _make_outcome(self, outputs: tuple[Output, Output]) -> Outcome:
         exit_ = self._exit
         code, number = (exit_.exitCode, exit_.signal) if isinstance(exit_, ProcessTerminated) else (0, None)
+        if self._has_unknown_status():
+            code, number = None, None
         reason = self._end_reason
         if reason is None and number is not None:
             reason = Reason.SIGNAL

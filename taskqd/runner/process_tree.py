@@ -72,8 +72,7 @@ class Termination:
 
     ``gone`` fires once with the processes that are left: none, or those that no signal ends.
     ``signal_group(number)`` sends a signal to the processes that can be reached without a scan. It returns
-    the number of their process group, 0 for none, or None if no process exists yet, so that no scan is
-    needed. ``since`` is passed to ``ProcScanner.request``.
+    the number of their process group, 0 for none. ``since`` is passed to ``ProcScanner.request``.
     """
 
     _log = Logger()
@@ -82,7 +81,7 @@ class Termination:
         self,
         job_id: int,
         find: Find,
-        signal_group: Callable[[int], int | None],
+        signal_group: Callable[[int], int],
         scanner: ProcScanner,
         clock: IReactorTime,
     ) -> None:
@@ -110,10 +109,8 @@ class Termination:
             return
         self.number = number
         self._signalled.clear()
-        group = self._signal_group(number)
-        if group is not None:
-            self._group = group
-            self._request_scan(0.0)
+        self._group = self._signal_group(number)
+        self._request_scan(0.0)
 
     def kill_after(self, seconds: float) -> None:
         """Kill all processes after a time, unless that is due earlier."""

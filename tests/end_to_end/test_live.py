@@ -3,10 +3,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import SPEEDUPS
 from tests.end_to_end.wire import Wire, until
 
 
@@ -165,7 +162,6 @@ def test_wait_for_several_jobs(wire: Wire, tmp_path: Path) -> None:
     assert wire.line() == "END 3"
 
 
-@pytest.mark.skipif(SPEEDUPS == "false", reason="without speedups, the resource usage of jobs is unknown")
 def test_resource_usage_of_a_job_is_shown(wire: Wire) -> None:
     job = wire.submit("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
     assert wire.wait(job) == "COMPLETED"
@@ -173,13 +169,6 @@ def test_resource_usage_of_a_job_is_shown(wire: Wire) -> None:
     assert 0 < shown["cpu_user"] < 60
     assert shown["cpu_system"] >= 0
     assert shown["runs"][0]["cpu_user"] == shown["cpu_user"]
-
-
-@pytest.mark.skipif(SPEEDUPS != "false", reason="with speedups, the resource usage of jobs is known")
-def test_resource_usage_of_a_job_is_unknown_without_speedups(wire: Wire) -> None:
-    job = wire.submit("true")
-    assert wire.wait(job) == "COMPLETED"
-    assert wire.show(job)["cpu_user"] is None
 
 
 def test_limits_of_a_job_are_applied_by_the_system(wire: Wire) -> None:

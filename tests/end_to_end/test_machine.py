@@ -173,7 +173,6 @@ def test_hangup_of_the_terminal_stops_the_daemon_in_order(tmp_path: Path, made: 
     terminal = on_terminal(daemon, "")
     wire = daemon.connect()
     job = wire.submit("echo on; sleep 60")
-    # Without speedups, a job is in the daemon's process group until setsid(1) has run.
     until(lambda: wire.output(job, "stdout").data, "the job to print")
     os.close(terminal)
     until(lambda: not is_alive(daemon.pid), "the daemon to end")

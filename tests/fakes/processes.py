@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IReactorProcess
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from taskqd.execution import proc
-from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
+from taskqd.execution.interfaces import IExecutor, OnSpawned
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
 from taskqd.model.job import Job, Reason
@@ -237,28 +237,22 @@ class FakeProcess:
 
 @implementer(IReactorProcess)
 class FakeProcessReactor:
-    """Spawns FakeProcesses, as an ISessionSpawner if ``starts_sessions``, else as Twisted does.
+    """Spawns FakeProcesses as a SessionReactor does.
 
     ``error`` is raised by the next spawn. ``on_connected`` is called with each process when its protocol is
-    connected, before it is reported as running. ``started`` is the start time that a session spawner knows.
-    If it ``is_slow``, a process exists only after ``go_on``, or never after ``fail``.
+    connected, before the spawn returns. ``started`` is the start time that is known.
     """
 
-    def __init__(self, groups: FakeGroups, *, starts_sessions: bool = True) -> None:
+    def __init__(self, groups: FakeGroups) -> None:
         self.processes: list[FakeProcess] = []
         self.lines: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
         self.inputs: list[bytes] = []
-        self.pipe_owners: list[int | None] = []
         self.error: Exception | None = None
         self.on_connected: Callable[[FakeProcess], None] = lambda _: None
         self.has_group = True
-        self.is_slow = False
         self.started: int | None = None
         self._groups = groups
-        self._starts_sessions = starts_sessions
-        if starts_sessions:
-            alsoProvides(self, ISessionSpawner)
 
     def spawnProcess(
         self,
@@ -273,33 +267,20 @@ class FakeProcessReactor:
         childFDs: Any = None,
     ) -> Any:
         if self.error is not None:
-            if not self._starts_sessions:
-                raise self.error
-            processProtocol.processNotStarted(Failure(self.error))
-            return
+            raise self.error
         assert executable == args[0]
         assert (childFDs[1], childFDs[2]) == ("r", "r")
         self.lines.append([word.decode("utf-8", "surrogateescape") for word in args])
         self.environments.append({name.decode(): value.decode() for name, value in env.items()})
         self.inputs.append(os.read(childFDs[0], 4096))
-        self.pipe_owners.append(processProtocol.pipe_owner)
-        self.processes.append(FakeProcess(processProtocol, 5000 + len(self.processes), self._groups))
-        if not self.is_slow:
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Let the process exist that was asked for last."""
-        process = self.processes[-1]
+        process = FakeProcess(processProtocol, 5000 + len(self.processes), self._groups)
+        self.processes.append(process)
+        processProtocol.pipesOpened([pipe.fileno() for pipe in process.pipes.values()])
         if self.has_group:
             self._groups.alive.add(process.pid)
         process.connect(self.started)
         self.on_connected(process)
-        if self._starts_sessions:
-            process.protocol.processRunning()
-
-    def fail(self, error: Exception) -> None:
-        """Let the spawn fail that was asked for last."""
-        self.processes[-1].protocol.processNotStarted(Failure(error))
+        return process
 
     def close(self) -> None:
         """Close the pipes of all processes."""

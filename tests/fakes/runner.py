@@ -35,10 +35,10 @@ def run(job_id: int = 1, **options: Any) -> Start:
 class Harness:
     """An executor over fake processes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, starts_sessions: bool = True) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = clock()
         self.groups = FakeGroups()
-        self.reactor = FakeProcessReactor(self.groups, starts_sessions=starts_sessions)
+        self.reactor = FakeProcessReactor(self.groups)
         self.executor = Executor(self.reactor, self.clock, in_thread)
         self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []

@@ -1,24 +1,20 @@
 """The reaper of orphans, with real processes; it must leave all other children alone."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet import process
 from twisted.internet.task import Clock
 
 from taskqd.execution import orphan_reaper
-from taskqd.execution.orphan_reaper import OrphanReaper, is_reaper
-from taskqd.speedups import posix_spawn
+from taskqd.execution.child_subreaper import set_child_subreaper
+from taskqd.execution.orphan_reaper import REAP_INTERVAL, Child, OrphanReaper, is_reaper
 from tests.fakes.clocks import clock
-
-SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture(name="time")
@@ -26,15 +22,19 @@ def a_clock() -> Clock:
     return clock()
 
 
+@pytest.fixture(name="children")
+def known_children() -> dict[int, Child]:
+    return {}
+
+
 @pytest.fixture(name="reaper", autouse=True)
-def a_reaper(time: Clock) -> Iterator[OrphanReaper]:
+def a_reaper(time: Clock, children: dict[int, Child]) -> Iterator[OrphanReaper]:
     """Make this process the reaper of its orphans, as process 1 is."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    reaper = OrphanReaper(time)
+    set_child_subreaper(True)
+    reaper = OrphanReaper(time, children)
     yield reaper
     reaper.stop()
-    prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    set_child_subreaper(False)
 
 
 def an_orphan() -> int:
@@ -53,16 +53,18 @@ def is_there(pid: int) -> bool:
 
 def test_is_reaper_detects_subreapers_and_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_reaper()
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    set_child_subreaper(False)
     assert not is_reaper()
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert is_reaper()
 
 
-def test_orphans_are_reaped_when_a_child_exits(reaper: OrphanReaper) -> None:
+def test_orphans_are_reaped_an_interval_after_a_child_has_exited(reaper: OrphanReaper, time: Clock) -> None:
     reaper.start()
     pids = [an_orphan() for _ in range(3)]
-    process.reapAllProcesses()
+    for _ in pids:
+        process.reapAllProcesses()
+    time.advance(REAP_INTERVAL)
     assert not any(map(is_there, pids))
 
 
@@ -74,19 +76,19 @@ def test_orphans_that_exited_before_the_start_are_reaped(reaper: OrphanReaper) -
 
 
 def test_reaper_does_nothing_if_no_orphans_come(reaper: OrphanReaper) -> None:
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    set_child_subreaper(False)
     before = dict(orphan_reaper._handlers)
     reaper.start()
     assert orphan_reaper._handlers == before
 
 
-def test_child_of_another_thread_is_not_reaped(reaper: OrphanReaper) -> None:
+def test_child_of_another_thread_is_not_reaped(reaper: OrphanReaper, time: Clock) -> None:
     reaper.start()
     pids: list[int] = []
     is_over = threading.Event()
 
     def spawn() -> None:
-        pids.append(posix_spawn.Spawning([b"/bin/sh", b"-c", b"exit 7"], [], ()).spawn())
+        pids.append(os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 7"], {}))
         is_over.wait(10)
 
     thread = threading.Thread(target=spawn)
@@ -95,42 +97,57 @@ def test_child_of_another_thread_is_not_reaped(reaper: OrphanReaper) -> None:
         pass
     os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
     process.reapAllProcesses()
+    time.advance(REAP_INTERVAL)
     assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 7
     is_over.set()
     thread.join()
 
 
 class Known:
-    """A handler for a process that Twisted has forked."""
+    """A process that something else reaps: by Twisted's table, or by its pidfd."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, table: dict[int, Child]) -> None:
+        self.pid = os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 9"], {})
         self.code: int | None = None
+        self.is_ready = True
+        self._table = table
+        table[self.pid] = self
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
     def reapProcess(self) -> None:
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid:
-            self.code = os.waitstatus_to_exitcode(status)
-            del orphan_reaper._handlers[self.pid]
+        if self.is_ready:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, os.WNOHANG)[1])
+            del self._table[self.pid]
 
 
-def test_child_of_twisted_is_left_to_it_and_orphans_behind_it_are_reaped_next(
-    reaper: OrphanReaper, time: Clock
+@pytest.mark.parametrize("is_of_twisted", [True, False])
+def test_known_child_is_left_to_its_reaper_and_hides_no_orphan(
+    reaper: OrphanReaper, time: Clock, children: dict[int, Child], is_of_twisted: bool
 ) -> None:
     reaper.start()
-    known = Known(os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 9"], {}))
-    handlers: Any = orphan_reaper._handlers
-    handlers[known.pid] = known
-    os.waitid(os.P_PID, known.pid, os.WEXITED | os.WNOWAIT)
+    known = Known(orphan_reaper._handlers if is_of_twisted else children)
     orphan = an_orphan()
-    process.reapAllProcesses()
-    assert known.code == 9
-    time.advance(0)
-    assert not is_there(orphan)
+    reaper.reapProcess()
+    time.advance(REAP_INTERVAL)
+    assert (known.code, is_there(orphan)) == (9, False)
+
+
+def test_search_is_repeated_while_a_known_child_is_not_reaped(
+    reaper: OrphanReaper, time: Clock, children: dict[int, Child]
+) -> None:
+    reaper.start()
+    known = Known(children)
+    known.is_ready = False
+    orphan = an_orphan()
+    reaper.reapProcess()
+    time.advance(REAP_INTERVAL)
+    assert is_there(orphan)
+    known.is_ready = True
+    time.advance(REAP_INTERVAL)
+    assert (known.code, is_there(orphan), time.getDelayedCalls()) == (9, False, [])
 
 
 def test_running_children_are_not_waited_for(reaper: OrphanReaper) -> None:
-    reaper.start()
     with subprocess.Popen(["/bin/sleep", "60"]) as running:
-        process.reapAllProcesses()
+        reaper.start()
         os.kill(running.pid, signal.SIGKILL)

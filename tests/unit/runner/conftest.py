@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from zope.interface import alsoProvides
 
-from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.runner.executor import Executor
-from taskqd.speedups.reactor import AcceleratedReactor
+from taskqd.runner.session_reactor import SessionReactor
 from tests.fakes.clocks import in_thread
 from tests.fakes.runner import Harness
 
@@ -24,19 +22,7 @@ def a_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     assert harness.clock.getDelayedCalls() == [], "an ended attempt leaves no delayed call"
 
 
-@pytest.fixture(name="plain")
-def a_plain_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
-    harness = Harness(monkeypatch, starts_sessions=False)
-    yield harness
-    harness.reactor.close()
-
-
-@pytest.fixture(name="real", params=["accelerated", pytest.param("plain", marks=pytest.mark.needs("setsid"))])
-def a_real_executor(reactor: Any, request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "plain":
-        yield Executor(reactor, reactor, in_thread)
-        return
-    accelerated = AcceleratedReactor(reactor)
-    alsoProvides(accelerated, ISessionSpawner)
-    yield Executor(accelerated, reactor, in_thread)
-    accelerated.stop_spawning()
+@pytest.fixture(name="real", params=["session", pytest.param("setsid", marks=pytest.mark.needs("setsid"))])
+def a_real_executor(reactor: Any, request: pytest.FixtureRequest) -> Executor:
+    sessions = SessionReactor(reactor, starts_sessions=request.param == "session")
+    return Executor(sessions, reactor, in_thread)

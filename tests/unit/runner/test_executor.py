@@ -19,7 +19,7 @@ from taskqd.runner.executor import SHORT_LIVED, Executor
 from taskqd.runner.process import MAX_LEFTOVER_GRACE
 from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from tests.fakes.deferreds import result_of
-from tests.fakes.runner import INT, KILL, LONG, TERM, WORD, Harness, marked, run, sent_to
+from tests.fakes.runner import KILL, LONG, TERM, WORD, Harness, marked, run, sent_to
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
@@ -30,123 +30,55 @@ def test_fake_process_implements_its_interface(harness: Harness) -> None:
     harness.exits()
 
 
-# With Twisted's own spawnProcess, which starts no session.
+# The spawn.
 
 
-def test_plain_reactor_spawns_setsid_and_the_process_is_reported(plain: Harness) -> None:
-    ended = plain.start(command="echo hello", timeout=60.0)
-    assert plain.reactor.lines == [["setsid", "/bin/sh", "-c", "echo hello"]]
-    assert plain.spawned == [(plain.process.pid, 4711)]
-    plain.exits(7)
-    assert result_of(ended).exit_code == 7
+def test_spawn_that_raises_is_a_failed_spawn(harness: Harness) -> None:
+    harness.reactor.error = BlockingIOError(errno.EAGAIN, "no more processes")
+    outcome = result_of(harness.start())
+    assert (outcome.reason, outcome.is_shortage, harness.spawned) == (Reason.SPAWN, True, [])
+    assert harness.output.is_closed
 
 
-def test_plain_reactor_that_raises_is_a_failed_spawn(plain: Harness) -> None:
-    plain.reactor.error = BlockingIOError(errno.EAGAIN, "no more processes")
-    outcome = result_of(plain.start())
-    assert (outcome.reason, outcome.is_shortage, plain.spawned) == (Reason.SPAWN, True, [])
-
-
-def test_process_of_plain_reactor_that_exits_during_its_spawn_is_not_reported(plain: Harness) -> None:
-    plain.reactor.on_connected = lambda process: process.exits(code=7)
-    assert result_of(plain.start()).exit_code == 7
-    assert plain.spawned == []
+def test_process_that_exits_during_its_spawn_is_not_reported(harness: Harness) -> None:
+    harness.reactor.on_connected = lambda process: process.exits(code=7)
+    assert result_of(harness.start()).exit_code == 7
+    assert harness.spawned == []
 
 
 def test_start_time_that_cannot_be_read_is_logged_and_the_attempt_goes_on(
-    plain: Harness, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     def refuse(pid: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(plain.groups, "start_time", refuse)
-    ended = plain.start()
-    plain.exits(7)
-    assert (result_of(ended).exit_code, plain.spawned) == (7, [])
+    monkeypatch.setattr(harness.groups, "start_time", refuse)
+    ended = harness.start()
+    harness.exits(7)
+    assert (result_of(ended).exit_code, harness.spawned) == (7, [])
     assert len(logged_errors.flush(OSError)) == 1
 
 
 def test_pipes_that_cannot_be_given_away_do_not_end_the_attempt(
-    plain: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(descriptor: int, uid: int, gid: int) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     monkeypatch.setattr(os, "fchown", refuse)
-    ended = plain.start(owner=Owner(1000, 100, "/home/ada"))
-    plain.exits()
-    assert result_of(ended).reason is None
-
-
-def test_pipes_of_plain_reactor_are_given_to_their_owner(
-    plain: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    owners: list[tuple[int, int]] = []
-    monkeypatch.setattr(command_line, "find_program", lambda program: program)
-    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: owners.append((descriptor, uid)))
-    plain.start(owner=Owner(1000, 100, "/home/ada"))
-    assert owners == [(pipe.fileno(), 1000) for pipe in plain.process.pipes.values()]
-    plain.exits()
-
-
-# While a process is being spawned.
-
-
-def test_timeouts_start_only_when_the_process_exists(harness: Harness) -> None:
-    harness.reactor.is_slow = True
-    ended = harness.start(timeout=1.0)
-    harness.pass_time(LONG)
-    assert (harness.spawned, ended.called) == ([], False)
-    harness.reactor.go_on()
-    assert [pid for pid, _ in harness.spawned] == [harness.process.pid]
-    harness.pass_time(0.5)
-    assert harness.signals == []
+    ended = harness.start(owner=Owner(1000, 100, "/home/ada"))
     harness.exits()
     assert result_of(ended).reason is None
 
 
-def test_signal_before_the_process_exists_is_sent_when_it_does(harness: Harness) -> None:
-    harness.reactor.is_slow = True
-    ended = harness.start()
-    harness.executor.end(1, Reason.CANCELLED, INT)
-    harness.reactor.go_on()
-    assert harness.signals == [INT]
-    harness.exits(number=INT)
-    assert result_of(ended).reason is Reason.CANCELLED
-
-
-def test_process_whose_grace_is_over_is_killed_when_it_exists(harness: Harness) -> None:
-    harness.reactor.is_slow = True
-    ended = harness.start(kill_after=1.0)
-    harness.executor.end(1, Reason.CANCELLED, TERM)
-    harness.pass_time(2.0)
-    harness.reactor.go_on()
-    assert harness.signals == [KILL]
-    harness.exits(number=KILL)
-    assert result_of(ended).reason is Reason.CANCELLED
-
-
-def test_kill_reaches_a_process_that_is_being_spawned(harness: Harness) -> None:
-    harness.reactor.is_slow = True
-    ended = harness.start()
-    harness.executor.kill()
-    harness.reactor.go_on()
-    assert harness.signals == [KILL]
-    harness.exits(number=KILL)
-    assert result_of(ended).signal == KILL
-
-
-@pytest.mark.parametrize("is_cancelled", [True, False])
-def test_spawn_that_fails_later_is_reported(harness: Harness, is_cancelled: bool) -> None:
-    harness.reactor.is_slow = True
-    ended = harness.start()
-    if is_cancelled:
-        harness.executor.end(1, Reason.CANCELLED, TERM)
-    harness.reactor.fail(OSError("no more processes"))
-    outcome = result_of(ended)
-    assert (outcome.reason, outcome.detail) == (Reason.SPAWN, "could not be started: no more processes")
-    assert (harness.spawned, harness.output.is_closed) == ([], True)
+def test_pipes_are_given_to_their_owner(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners: list[tuple[int, int]] = []
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
+    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: owners.append((descriptor, uid)))
+    harness.start(owner=Owner(1000, 100, "/home/ada"))
+    assert owners == [(pipe.fileno(), 1000) for pipe in harness.process.pipes.values()]
+    harness.exits()
 
 
 def test_unexpected_error_in_a_spawn_is_logged_and_ends_the_attempt(
@@ -165,7 +97,6 @@ def test_attempt_is_spawned_with_its_arguments_environment_and_empty_stdin(harne
     assert harness.reactor.lines == [["/bin/sh", "-c", "echo hello"]]
     assert harness.reactor.environments == [{"A": "1"}]
     assert harness.reactor.inputs == [b""]
-    assert harness.reactor.pipe_owners == [None]
     harness.exits()
     assert result_of(ended).reason is None
 
@@ -194,7 +125,6 @@ def test_attempt_of_another_user_is_spawned_as_that_user(
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     env = {"A": "1", "LD_PRELOAD": "x"}
     harness.start(owner=Owner(1000, 100, "/home/ada"), env=env, submitted_variables=("LD_PRELOAD",))
-    assert harness.reactor.pipe_owners == [1000]
     assert harness.reactor.lines[0][:2] == ["setpriv", "--reuid=1000"]
     assert harness.reactor.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
     harness.exits()
@@ -540,12 +470,11 @@ def test_retry_that_is_ended_while_it_waits_never_starts(harness: Harness) -> No
     assert harness.reactor.lines == []
 
 
-def test_kill_reaches_processes_that_a_retry_waits_for(harness: Harness) -> None:
+def test_kill_reaches_processes_that_a_retry_waits_for_and_it_never_starts(harness: Harness) -> None:
     harness.groups.others = [marked(7)]
     ended = harness.start(attempt=2, env={MARK: "store.1.2"}, kill_after=60.0)
     harness.scan()
     harness.executor.kill()
     assert sent_to(harness, 7) == [TERM, KILL]
     harness.pass_time(0.125)
-    harness.exits()
-    assert result_of(ended).reason is None
+    assert (result_of(ended).reason, harness.reactor.lines) == (Reason.INTERRUPTED, [])

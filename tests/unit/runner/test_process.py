@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
+from twisted.python.failure import Failure
 
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
 from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
+from taskqd.runner.session_process import UNKNOWN_STATUS
 from taskqd.storage.interfaces import OutputLost
 from tests.fakes.deferreds import result_of
 from tests.fakes.processes import FakeRusage
@@ -59,6 +62,15 @@ def test_closed_pipe_is_not_drained(harness: Harness) -> None:
     harness.process.pipes.pop(1).loseConnection()
     harness.exits()
     assert result_of(ended).reason is None
+
+
+def test_unknown_exit_status_is_an_interrupted_attempt(harness: Harness) -> None:
+    ended = harness.start()
+    harness.process.protocol.processExited(Failure(ProcessTerminated(None, 127, UNKNOWN_STATUS)))
+    harness.pass_time(LONG)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.INTERRUPTED, None, None)
+    assert outcome.detail == "its exit code is unknown: something else has reaped it"
 
 
 def test_end_is_reported_when_output_is_durable(harness: Harness) -> None:

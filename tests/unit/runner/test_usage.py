@@ -1,18 +1,16 @@
-"""The usage of real attempts, as an accelerated reactor and the executor report it."""
+"""The usage of real attempts, as the executor reports it."""
 
 import os
 import resource
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from zope.interface import alsoProvides
 
-from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.model.job import Usage
 from taskqd.runner.executor import Executor
-from taskqd.speedups.reactor import AcceleratedReactor
+from taskqd.runner.session_reactor import SessionReactor
 from tests.fakes.clocks import in_thread
 from tests.fakes.runner import run
 from tests.fakes.spool import FakeOutputWriter
@@ -26,11 +24,9 @@ def burn(seconds: float) -> str:
 
 
 @pytest.fixture(name="measure")
-def a_measured_attempt(reactor: Any) -> Iterator[Measure]:
+def a_measured_attempt(reactor: Any) -> Measure:
     """Return a function that runs a command as an attempt and returns its usage."""
-    accelerated = AcceleratedReactor(reactor)
-    alsoProvides(accelerated, ISessionSpawner)
-    executor = Executor(accelerated, reactor, in_thread)
+    executor = Executor(SessionReactor(reactor), reactor, in_thread)
 
     async def measure(command: str) -> Usage:
         attempt = run(command=command, env={"PATH": os.environ["PATH"]})
@@ -42,8 +38,7 @@ def a_measured_attempt(reactor: Any) -> Iterator[Measure]:
         assert outcome.usage is not None
         return outcome.usage
 
-    yield measure
-    accelerated.stop_spawning()
+    return measure
 
 
 async def test_usage_has_the_cpu_time_of_the_process(measure: Measure) -> None:
@@ -69,5 +64,13 @@ async def test_memory_is_the_peak_of_the_largest_process(measure: Measure) -> No
     assert size < usage.memory < size + 64 * 1024**2
 
 
-async def test_memory_is_unknown_if_the_peak_may_be_the_daemon_s_own(measure: Measure) -> None:
+async def test_memory_is_unknown_if_the_peak_may_be_the_runner_s_own(measure: Measure) -> None:
     assert (await measure("true")).memory == 0
+
+
+async def test_memory_that_the_runner_has_freed_hides_no_peak(measure: Measure) -> None:
+    size = 256 * 1024**2
+    assert len(bytes(1) * size) == size
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > size
+    usage = await measure(f"{sys.executable} -c 'len(bytes(1) * {size - 64 * 1024**2})'; true")
+    assert size - 64 * 1024**2 < usage.memory < size
