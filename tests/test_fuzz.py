@@ -131,7 +131,7 @@ def test_empty_blocks_beside_other_blocks_of_one_user_are_answered() -> None:
 
 def test_fuzzers_use_every_verb_and_option() -> None:
     grammar = Grammar(random.Random(1), [1], 9)
-    assert set(verbs.VERBS) == grammar.verbs | {"DRAIN"}
+    assert set(verbs.VERBS) == grammar.verbs | {"DRAIN", "SHUTDOWN"}
     output = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
     for verb in grammar.verbs:
         assert b"%b" % verb.encode() in output
@@ -149,6 +149,7 @@ WORDS = (
     b"RESUME",
     b"resume",
     b"DRAIN",
+    b"SHUTDOWN",
     b" q1",
     b" --schedule=1",
     b" --",
@@ -169,7 +170,7 @@ def test_playable_session_does_not_let_paused_jobs_run(data: bytes) -> None:
     for line in session.data.split(b"\n"):
         for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
             request = parser.parse_line(line[start:].removesuffix(b"\r"))
-            assert request.verb != "DRAIN"
+            assert request.verb not in ("DRAIN", "SHUTDOWN")
             if request.verb == "RESUME" and request.error is None:
                 assert (request.argument.queue, request.argument.schedule) != (None, None)
 

@@ -157,6 +157,14 @@ class Authorizer:
         """Return how many jobs of a client may be pending."""
         return self.submission_limits.max_pending(principal)
 
+    def authorize_shutdown(self, is_local: bool) -> None:
+        """Raise Forbidden if an admin may not stop the daemon over the connection of the request."""
+        if not (is_local or self.limits.remote_control):
+            raise Forbidden(
+                "permission denied: SHUTDOWN is allowed only over the daemon's UNIX socket; run `taskq "
+                "shutdown` on its machine, or set remote-control = true in [limits] of its settings"
+            )
+
     # Visibility.
 
     def visible_jobs(self, principal: Principal) -> Callable[[Job], bool]:

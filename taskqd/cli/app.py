@@ -63,6 +63,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "hello": "server",
         "address": "server",
         "drain": "server",
+        "shutdown": "server",
         "journal": "journal",
         "token": "tokens",
     },

@@ -14,7 +14,7 @@ It needs only the standard library, so that importing it is fast.
 
 from taskqd.client.address import Unreachable, Untrusted, parse_address
 from taskqd.client.client import Client, Filters
-from taskqd.client.decoder import Ended, Facts, Output, Refused, Result, Status
+from taskqd.client.decoder import Ended, Facts, Output, Refused, Result, Shutdown, Status
 from taskqd.client.discovery import find_address
 from taskqd.client.encoder import Changes, Options, Recurring, Ref
 
@@ -30,6 +30,7 @@ __all__ = [
     "Ref",
     "Refused",
     "Result",
+    "Shutdown",
     "Status",
     "Unreachable",
     "Untrusted",

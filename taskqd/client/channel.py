@@ -12,6 +12,10 @@ RECEIVE_SIZE = 256 * 1024
 class Channel(Protocol):
     """A byte stream to and from a daemon."""
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket underneath."""
+
     def send(self, data: memoryview, on_received: Callable[[bytes], None]) -> None:
         """Send all of ``data``; bytes that arrive meanwhile are passed to ``on_received``."""
 
@@ -27,6 +31,10 @@ class PlainChannel:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+
+    @property
+    def socket(self) -> socket.socket:
+        return self._socket
 
     def close(self) -> None:
         self._socket.close()

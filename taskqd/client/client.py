@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from taskqd.client import encoder
-from taskqd.client.decoder import Facts, Output, Result, Status
+from taskqd.client.decoder import Facts, Output, Result, Shutdown, Status
 from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
 from taskqd.client.session import Reply, encode_request
 from taskqd.client.streams import Streams, encode_submission, remaining_time
@@ -248,6 +248,23 @@ class Client(Streams):
     def drain(self) -> None:
         """Make the daemon refuse new jobs and start none until it is restarted; running jobs continue."""
         self._request(b"DRAIN", self._reader.read_ok)
+
+    def shutdown(self, *, end: bool = False, wait: bool = False) -> Shutdown:
+        """Stop the daemon; return how many jobs were running and what becomes of them.
+
+        With ``end``, running jobs are ended after the daemon's grace period; otherwise the daemon's setting
+        ``on-stop`` applies. With ``wait``, return when the daemon has stopped: over a UNIX socket when its
+        process has ended, else when it has closed the connection. The ends of the jobs are on disk then.
+        """
+        self._send(b"")
+        line = b"SHUTDOWN" + b" --end" * end + b" --wait" * wait + b"\r\n"
+        with self._connection.open_peer_process() as process:
+            self._connection.send(line)
+            shutdown = self._reader.read_shutdown()
+            if wait:
+                self._connection.wait_until_closed()
+                process.wait()
+        return shutdown
 
     def hello(self) -> Facts:
         """Return the daemon's version, ``protocol``, verbs and limits, and the client's name and role."""

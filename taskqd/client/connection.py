@@ -8,10 +8,15 @@ import errno
 import os
 import socket
 import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from taskqd.client.address import AccessDenied, Address, TlsFiles, Unreachable
 from taskqd.client.channel import Channel, PlainChannel
 from taskqd.config.paths import MAX_SOCKET_PATH_BYTES
+
+if TYPE_CHECKING:
+    from taskqd.client.peer_process import PeerProcess
 
 CONNECT_TIMEOUT = 10.0
 """Time that a TCP connection and its TLS handshake may take (seconds)."""
@@ -99,6 +104,18 @@ class Connection:
             or self._has_received
             or time.monotonic() - self._opened_at > CONNECT_TIMEOUT
         )
+
+    def open_peer_process(self) -> "PeerProcess":
+        """Return the process that listens at the other end; the caller closes it."""
+        from taskqd.client.peer_process import PeerProcess  # noqa: PLC0415 - only needed by shutdown
+
+        return PeerProcess(self._channel.socket)
+
+    def wait_until_closed(self) -> None:
+        """Wait until the daemon closes the connection; bytes that arrive meanwhile are discarded."""
+        with suppress(ConnectionLost):
+            while self._receive():
+                self._buffer.clear()
 
     def is_closed_by_peer(self) -> bool:
         """Whether the daemon has closed the connection; raises Unreachable if this side has."""

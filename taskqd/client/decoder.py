@@ -60,6 +60,13 @@ class Output(NamedTuple):
     data: bytes
 
 
+class Shutdown(NamedTuple):
+    """The reply to SHUTDOWN: how many jobs were running, and whether they are left, ended or requeued."""
+
+    running: int
+    fate: str
+
+
 class ReplyReader:
     """Reads the replies that arrive on a connection, one method per kind of reply.
 
@@ -93,6 +100,11 @@ class ReplyReader:
     def read_number(self) -> int:
         """Read the number of an OK."""
         return int(self._read_first_line("OK")[1].split(" ")[0])
+
+    def read_shutdown(self) -> Shutdown:
+        """Read the OK of SHUTDOWN."""
+        running, fate = self._read_first_line("OK")[1].split(" ")[:2]
+        return Shutdown(int(running), fate)
 
     def read_id(self) -> int:
         """Read a JOB_ID."""

@@ -141,6 +141,10 @@ class TlsChannel:
         self._address = address
         self._tls_files = tls_files
 
+    @property
+    def socket(self) -> socket.socket:
+        return self._tls
+
     def close(self) -> None:
         # The close_notify alert is sent if possible; the peer does not need it.
         with suppress(OSError, ValueError):

@@ -86,6 +86,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Blocks of all connections that are being received: they are in memory until they are complete."""
     priority: int | None = 0
     """Highest priority that a user may give a job; lower ones are always allowed, as with nice(1)."""
+    remote_control: bool = False
+    """Whether admins may SHUTDOWN the daemon over TCP and TLS: a lost token must not stop it by default."""
 
     @property
     def pending_limit(self) -> PendingLimit:
@@ -101,12 +103,13 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Limit(NamedTuple):
     """The form of a limit: a description, the parser of its text, and whether "none" is allowed.
 
-    The parser raises BadRequest.
+    The parser raises BadRequest. TOML may have a value of one of `types`.
     """
 
     form: str
     parse: Callable[[str], float]
     may_be_none: bool = True
+    types: tuple[type, ...] = (int, float, str)
 
     @property
     def expected(self) -> str:
@@ -152,6 +155,17 @@ def _rate(low: float, high: int) -> Limit:
     return Limit(f"a number per second from {low} to {high}", parse)
 
 
+def _switch() -> Limit:
+    form = "true or false"
+
+    def parse(text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise BadRequest(f"expected {form}, not {text[:60]!r}")
+        return text.lower() == "true"
+
+    return Limit(form, parse, may_be_none=False, types=(bool, str))
+
+
 LIMITS: dict[str, Limit] = {
     "connections": _count(1, 1_000_000),
     "connections-per-user": _count(1, 1_000_000),
@@ -174,6 +188,7 @@ LIMITS: dict[str, Limit] = {
     "output": _size("0", "100000G"),
     "block-memory": _size("64k", "100000G"),
     "priority": _count(-1_000_000, 1_000_000),
+    "remote-control": _switch(),
 }
 """Every limit by its name in the settings."""
 
@@ -186,7 +201,7 @@ def parse_limit(name: str, value: Any) -> float | None:
     limit = LIMITS[name]
     if value == NONE and limit.may_be_none:
         return None
-    if type(value) not in (int, float, str):
+    if type(value) not in limit.types:
         raise BadRequest(f"expected {limit.expected}")
     return limit.parse(f"{value}")
 

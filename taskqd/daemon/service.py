@@ -20,9 +20,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from taskqd.auth.authenticator import Authenticator
-from taskqd.config.settings import Settings
+from taskqd.config.settings import OnStop, Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.io_threads import is_thread_shortage
 from taskqd.daemon.log_output import LogOutput
@@ -40,6 +41,7 @@ from taskqd.execution import proc
 from taskqd.model.job import Job
 from taskqd.server import endpoints
 from taskqd.server.handlers.job_view import JobView
+from taskqd.server.interfaces import IShutdown
 from taskqd.server.unix_port import SocketWatch
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
@@ -60,6 +62,7 @@ class Running(NamedTuple):
     compactor: Compactor
 
 
+@implementer(IShutdown)
 class TaskqService(Service):
     """One daemon. ``owner`` is the (uid, gid) that twistd switches to, None if it keeps its user."""
 
@@ -208,7 +211,7 @@ class TaskqService(Service):
         settings = self.settings
         max_clients = descriptor_limit.usable_connections(settings.limits, settings.slots)
         server = wiring.make_server(
-            self.components, engine, job_view, authenticator, max_clients, self._ports
+            self.components, engine, job_view, authenticator, max_clients, self._ports, self
         )
         refusals: list[Failure] = []
 
@@ -283,6 +286,12 @@ class TaskqService(Service):
         raise why
 
     # Stop.
+
+    @property
+    def stop_mode(self) -> OnStop:
+        """The effect on running jobs of the requested stop; before one is requested, of any stop."""
+        request = self._stop_requests.request
+        return self._stop_requests.default_mode if request is None else request.mode
 
     def request_stop(self, ends_jobs: bool | None = None) -> "Deferred[None]":
         """Stop the daemon, and end running jobs or leave them; None does what ``on-stop`` says.

@@ -32,6 +32,7 @@ from taskqd.server.factory import TaskqFactory
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.router import Router
+from taskqd.server.interfaces import IShutdown
 from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
@@ -164,10 +165,11 @@ def make_server(
     authenticator: Authenticator,
     max_clients: int,
     ports: list[Any],
+    shutdown: IShutdown,
 ) -> Server:
     """Make the factory of connections, of which up to ``max_clients`` may be open.
 
-    ``ports`` are the listening ports, which the caller adds later.
+    ``ports`` are the listening ports, which the caller adds later. ``shutdown`` stops the daemon.
     """
     limits, reactor = components.settings.limits, components.reactor
     connections = ConnectionLimits(limits, max_clients, reactor, authenticator.is_valid, ports)
@@ -179,6 +181,7 @@ def make_server(
         components.clocks,
         Authorizer(engine.queue_state, limits, reactor, _check_run(components.run_as)),
         lambda: len(connections.connections),
+        shutdown,
     )
     factory = TaskqFactory(router, connections, reactor)
     authenticator.add_observer(connections.close_expired)

@@ -178,6 +178,13 @@ class UnscheduleRequest(EmptyRequest, frozen=True, kw_only=True):
     schedule: int
 
 
+class ShutdownRequest(EmptyRequest, frozen=True, kw_only=True):
+    """SHUTDOWN: stop the daemon; `ends_jobs` ends running jobs, `is_waiting` delays the reply until then."""
+
+    ends_jobs: bool = False
+    is_waiting: bool = False
+
+
 class AuthRequest(EmptyRequest, frozen=True, kw_only=True):
     """AUTH with a token, or with a name and a password."""
 
@@ -228,6 +235,17 @@ def parse_job(usage: str, text: str) -> JobRequest:
         return JobRequest(job=parse_job_id(text))
     (ref,), _ = parse_arguments(usage, text, 1, 1)
     return JobRequest(job=parse_job_ref(ref))
+
+
+_SHUTDOWN_OPTIONS: Table = {
+    "end": OptionType("ends_jobs", parse_flag),
+    "wait": OptionType("is_waiting", parse_flag),
+}
+
+
+def parse_shutdown(usage: str, text: str) -> ShutdownRequest:
+    """Parse SHUTDOWN."""
+    return ShutdownRequest(**parse_arguments(usage, text, 0, 0, _SHUTDOWN_OPTIONS)[1])
 
 
 def parse_auth(usage: str, text: str) -> AuthRequest:

@@ -189,6 +189,13 @@ _ALL = (
         Permission.ADMIN,
     ),
     Verb(
+        "SHUTDOWN [--end] [--wait]",
+        "Stop the daemon: OK <running jobs> left|ended|requeued; --end: end running jobs; --wait: answer "
+        "when that is done.",
+        requests.parse_shutdown,
+        Permission.ADMIN,
+    ),
+    Verb(
         "STATS",
         "Show counters, gauges, uptime, version and limits, as JSON.",
         requests.parse_empty,

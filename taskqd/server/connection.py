@@ -352,6 +352,10 @@ class Connection(LineReceiver):
         # The peer of a proxy at a UNIX socket may be unknown.
         return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
+    @property
+    def is_local(self) -> bool:
+        return self._origin is not None
+
     def send(self, data: bytes) -> None:
         if self._allowed.sending:
             self._writer.send(data)

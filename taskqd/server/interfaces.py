@@ -1,9 +1,11 @@
-"""The interface of a connection as the handlers see it."""
+"""The interfaces of a connection and of the daemon, as the handlers see them."""
 
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
+
+from taskqd.config.settings import OnStop
 
 
 class IClient(Interface):
@@ -12,6 +14,8 @@ class IClient(Interface):
     principal: Any = Attribute("The taskqd.auth.principal.Principal of the client; None before AUTH.")
 
     address: str = Attribute("The origin of the client: `10.0.0.5:4242`, or `pid 1234`.")
+
+    is_local: bool = Attribute("Whether the client is a process on this machine, at a UNIX socket.")
 
     can_send: bool = Attribute("Whether more of a reply may be produced and sent now, without `writable`.")
 
@@ -49,3 +53,16 @@ class IClient(Interface):
 
     def finish() -> None:
         """Close the connection once every request so far has been answered."""
+
+
+class IShutdown(Interface):
+    """Stops the daemon."""
+
+    stop_mode: OnStop = Attribute("What the requested stop does to running jobs; before that, any stop.")
+
+    def request_stop(ends_jobs: bool | None) -> "Deferred[None]":
+        """Stop the daemon from the next turn of the reactor on, and end running jobs or leave them.
+
+        None does what the setting `on-stop` says. The Deferred fires before the connections close: when the
+        jobs have ended and that is recorded, or when they are left.
+        """

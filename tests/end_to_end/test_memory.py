@@ -34,6 +34,7 @@ WAITED_FOR = " ".join(str(number) for number in range(10, 1010))
 
 HEAVY = {
     **{verb: verb for verb in ("HELLO", "PING", "HELP", "STATS", "QUEUES", "SCHEDULES", "QUIT", "DRAIN")},
+    "SHUTDOWN": "SHUTDOWN now",
     **{verb: f"{verb} {JOB}" for verb in ("STATUS", "WHY", "HISTORY", "HOLD", "RELEASE", "REMOVE", "RETRY")},
     "SHOW": f"SHOW {LARGE}",
     "LIST": "LIST --limit=100000",

@@ -37,6 +37,7 @@ CORE = [
     "UNSCHEDULE",
     "WATCH",
     "DRAIN",
+    "SHUTDOWN",
     "STATS",
     "HELLO",
     "AUTH",

@@ -20,6 +20,7 @@ class FakeClient:
     def __init__(self, principal: Principal | None = ADA) -> None:
         self.principal = principal
         self.address = "10.0.0.5:4242"
+        self.is_local = True
         self.failures = 0
         self.sent = b""
         self.is_finished = False

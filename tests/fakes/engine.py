@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import implementer
 
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import UNBOUNDED, Limits
+from taskqd.config.settings import OnStop
 from taskqd.engine.dispatcher import MakeRun
 from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
@@ -23,6 +25,7 @@ from taskqd.server.factory import TaskqFactory
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.router import Router
+from taskqd.server.interfaces import IShutdown
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import UNLIMITED, QueueState
 from tests.fakes.clocks import FakeClocks, clock
@@ -33,6 +36,22 @@ from tests.fakes.processes import COMPLETED, FakeExecutor, run_of
 from tests.fakes.spool import FakeSpool
 
 ACTOR = Actor("ada")
+
+
+@implementer(IShutdown)
+class FakeShutdown:
+    """Records the stops that are requested; ``stopped`` fires when the jobs are as a stop leaves them."""
+
+    def __init__(self) -> None:
+        self.stop_mode = OnStop.LEAVE
+        self.requests: list[bool | None] = []
+        self.stopped: Deferred[None] = Deferred()
+
+    def request_stop(self, ends_jobs: bool | None) -> "Deferred[None]":
+        self.requests.append(ends_jobs)
+        if ends_jobs:
+            self.stop_mode = OnStop.INTERRUPT
+        return self.stopped
 
 
 class Harness:
@@ -77,6 +96,7 @@ class Harness:
             self.queue_state.earliest_start,
             lambda pid, started: (pid, started) in self.stopped_processes,
         )
+        self.shutdown = FakeShutdown()
         self.event_stream = EventStream(self.journal, self.queue_state, self.clock)
         self.router = Router(
             self.engine,
@@ -86,6 +106,7 @@ class Harness:
             self.clock,
             self.authorizer,
             lambda: len(self.factory.connections),
+            self.shutdown,
         )
         self.ports: list[FakePort] = [FakePort()]
         self.connection_limits = ConnectionLimits(

@@ -106,6 +106,7 @@ REPLIES: dict[bytes, Reply] = {
     ),
     b"STATS": Reply(("STATS", _is_object)),
     b"DRAIN": Reply(_JUST_OK),
+    b"SHUTDOWN": Reply(("OK", _matches(r"[0-9]+ (left|ended|requeued)"))),
     b"HELLO": Reply(("TASKQ", _is_hello)),
     b"AUTH": Reply(("OK", _matches(r"\S+ (admin|submit|read)")), codes=("AUTH_FAILED",)),
     b"PING": Reply(_JUST_OK),

@@ -12,7 +12,7 @@ TOKEN = b"{{token}}"
 
 # Fuzzed jobs never start, since everything is paused. So no session may end that pause or the
 # campaign. RESUME of one queue or one schedule does not affect the pause of everything.
-_UNFIT = re.compile(rb"resume|drain", re.IGNORECASE)
+_UNFIT = re.compile(rb"resume|drain|shutdown", re.IGNORECASE)
 _HARMLESS = re.compile(rb"RESUME (?:q[0-9]|--schedule=[0-9]{1,9})\r?")
 
 

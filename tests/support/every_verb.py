@@ -26,6 +26,7 @@ LINES = {
     "SCHEDULE": "SCHEDULE --every=1h true",
     "SET-QUEUE": "SET-QUEUE q --slots=2",
     "DRAIN": "DRAIN",
+    "SHUTDOWN": "SHUTDOWN",
 }
 """Requests by verb, with placeholders for a pending job, an ended job and a schedule."""
 
@@ -34,7 +35,7 @@ LISTS = ("STATS", "QUEUES", "LIST", "SCHEDULES")
 LOOKS = ("STATUS", "SHOW", "HISTORY", "WHY", "RESULT", "OUTPUT", "WAIT", "FOLLOW", "WATCH")
 ACTS = ("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "UNSCHEDULE", "PAUSE", "RESUME")
 NEW = ("SUBMIT", "SCHEDULE")
-RULES = ("SET-QUEUE", "DRAIN")
+RULES = ("SET-QUEUE", "DRAIN", "SHUTDOWN")
 
 WHO = ("a stranger", "a reader", "an owner who may only read", "another", "the owner", "an admin")
 """`another` has the role submit too; the second reader has a `read` token with the owner's name."""

@@ -1,4 +1,4 @@
-"""The commands stats, hello, address and drain."""
+"""The commands stats, hello, address, drain and shutdown."""
 
 import sys
 import time
@@ -72,6 +72,38 @@ def drain(session: Session, wait: bool) -> int:
             time.sleep(POLL_INTERVAL)
             running = client.stats()["busy"]
     session.print_answer(f"draining: {running} running", {"draining": True, "running": running})
+    return 0
+
+
+@taskq.command(
+    epilog="""\b
+Examples:
+  taskq shutdown
+  taskq shutdown --end --wait && cp -a STATE BACKUP
+"""
+)
+@click.option("--end", is_flag=True, help="End the running jobs, after the daemon's grace period.")
+@click.option("--wait", is_flag=True, help="Wait until the daemon has stopped.")
+@click.pass_obj
+def shutdown(session: Session, end: bool, wait: bool) -> int:
+    """Stop the daemon.
+
+    Without --end, the daemon's setting `on-stop` says what becomes of running jobs. Prints how many there
+    were, and what becomes of them. Needs the role admin, and the daemon's UNIX socket unless its settings
+    allow remote control.
+
+    With --wait, the command returns when the jobs that are ended have been recorded and the daemon's process
+    has ended, so that its state directory can be copied. Over TCP and TLS, and if systemd listens at the
+    socket, it returns when the daemon has closed its ports and the connection. Ctrl-C ends the command, not
+    the stop.
+    """
+    with session.connect() as client:
+        running, fate = client.shutdown(end=end, wait=wait)
+    facts = {"shutdown": True, "running": running, "jobs": fate}
+    jobs = "no running jobs"
+    if running:
+        jobs = f"{running} running job{' is' if running == 1 else 's are'} {fate}"
+    session.print_answer(f"{'stopped' if wait else 'stopping'}: {jobs}", facts)
     return 0
 
 

@@ -1,8 +1,9 @@
-"""Handlers about the server itself: HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN."""
+"""Handlers about the server itself: HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN, SHUTDOWN."""
 
 import textwrap
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from taskqd import __version__
@@ -10,14 +11,15 @@ from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import describe
+from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
 from taskqd.protocol import option_values, replies, requests, submit
 from taskqd.protocol.arguments import Table
-from taskqd.protocol.requests import AuthRequest, EmptyRequest, HelpRequest
+from taskqd.protocol.requests import AuthRequest, EmptyRequest, HelpRequest, ShutdownRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.handlers.job_view import JobView
-from taskqd.server.interfaces import IClient
+from taskqd.server.interfaces import IClient, IShutdown
 from taskqd.storage.interfaces import IClock
 
 PROTOCOL_VERSION = 1
@@ -36,6 +38,10 @@ LIMITS = {
 """The limits in HELLO and STATS that are not configurable; config/limits.py has the others."""
 
 
+JOB_FATES = {OnStop.LEAVE: "left", OnStop.INTERRUPT: "ended", OnStop.REQUEUE: "requeued"}
+"""The effect of a stop on running jobs, as the reply to SHUTDOWN has it."""
+
+
 class AdminHandlers(HandlerGroup):
     """Shows and changes the server. `connection_count` returns the number of connections."""
 
@@ -49,9 +55,11 @@ class AdminHandlers(HandlerGroup):
         authorizer: Authorizer,
         authenticator: Authenticator,
         connection_count: Callable[[], int],
+        shutdown: IShutdown,
     ) -> None:
         super().__init__(engine, job_view, clock, authorizer)
         self._authenticator = authenticator
+        self._shutdown = shutdown
         self._connection_count = connection_count
         self._limits = {**LIMITS, **describe(authorizer.limits)}
         self._started_at = clock.seconds()
@@ -62,6 +70,25 @@ class AdminHandlers(HandlerGroup):
         self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
         self._engine.dispatcher.drain()
         return replies.OK
+
+    @handles("SHUTDOWN")
+    def _stop(self, client: IClient, request: ShutdownRequest) -> Reply:
+        self._authorizer.authorize_shutdown(client.is_local)
+        who, running = client.principal, self._engine.dispatcher.busy
+        stopping = self._shutdown.request_stop(request.ends_jobs or None)
+        fate = JOB_FATES[self._shutdown.stop_mode]
+        self._log.info(
+            "{who} ({origin}) shut the daemon down: {jobs}",
+            who=who.name,
+            origin=who.origin,
+            jobs=_describe_fate(running, fate),
+        )
+        reply = replies.ok(f"{running} {fate}")
+        if not request.is_waiting:
+            return reply
+        stopped: Deferred[bytes] = Deferred()  # cancelled if the client disconnects, which stops no stop
+        stopping.addCallback(lambda _: None if stopped.called else stopped.callback(reply))
+        return client.while_connected(stopped)
 
     @handles("STATS")
     def _stats(self, client: IClient, _: EmptyRequest) -> bytes:
@@ -134,6 +161,13 @@ def _describe_principal(principal: Principal | None) -> dict[str, str] | None:
         "queue": principal.queue,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _describe_fate(running: int, fate: str) -> str:
+    """Return what a stop does to running jobs as a text for the log."""
+    if not running:
+        return "no job is running"
+    return f"{running} running job{' is' if running == 1 else 's are'} {fate}"
 
 
 def _option_lines(table: Table) -> list[str]:

@@ -25,7 +25,7 @@ from taskqd.server.handlers.query import QueryHandlers
 from taskqd.server.handlers.queues import QueueHandlers
 from taskqd.server.handlers.streaming import StreamingHandlers
 from taskqd.server.handlers.submit import SubmitHandlers, SubmitRequest
-from taskqd.server.interfaces import IClient
+from taskqd.server.interfaces import IClient, IShutdown
 from taskqd.storage.interfaces import IClock
 
 OPEN_VERBS = frozenset(name for name, verb in VERBS.items() if verb.permission is Permission.NOTHING)
@@ -47,6 +47,7 @@ class Router:
         clock: IClock,
         authorizer: Authorizer,
         connection_count: Callable[[], int],
+        shutdown: IShutdown,
     ) -> None:
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -58,7 +59,7 @@ class Router:
             ControlHandlers(engine, job_view, clock, authorizer),
             QueueHandlers(engine, job_view, clock, authorizer),
             StreamingHandlers(engine, job_view, clock, authorizer, event_stream),
-            AdminHandlers(engine, job_view, clock, authorizer, authenticator, connection_count),
+            AdminHandlers(engine, job_view, clock, authorizer, authenticator, connection_count, shutdown),
         )
         self._handlers: dict[str, Handler] = {}
         for group in groups:

@@ -201,6 +201,13 @@ SCHEDULES_SHOWN = (
             b"x",
         ),
         (("drain",), {"DRAIN": b"OK\r\n", "STATS": b'STATS {"busy":2}\r\n'}, b"draining: 2 running\n"),
+        (("shutdown",), {"SHUTDOWN": b"OK 0 left\r\n"}, b"stopping: no running jobs\n"),
+        (("shutdown",), {"SHUTDOWN": b"OK 1 left\r\n"}, b"stopping: 1 running job is left\n"),
+        (
+            ("shutdown", "--end"),
+            {"SHUTDOWN --end": b"OK 2 ended\r\n"},
+            b"stopping: 2 running jobs are ended\n",
+        ),
         (
             ("show", "7"),
             {"SHOW 7": job(label="\x1b", signal=None, env={"A": "1"}, runs=[{"attempt": 1, "exit_code": 0}])},
@@ -374,6 +381,7 @@ ANSWERS = {
     "STATS": b'STATS {"busy":0}\r\n',
     "REMOVE": b"OK\r\n",
     "DRAIN": b"OK\r\n",
+    "SHUTDOWN": b"OK 2 requeued\r\n",
     "HISTORY": event(1, "retried", by="ana") + b"END 1\r\n",
     "HELLO": b'TASKQ 1 {"you":"me"}\r\n',
     "QUEUES": b'QUEUE {"name":"q"}\r\nEND 1\r\n',
@@ -413,6 +421,7 @@ ANSWERS["SCHEDULES"] = b"SCHEDULE " + json.dumps(SCHEDULE).encode() + b"\r\nEND 
         (("retry", "7"), [{"id": 7}]),
         (("remove", "7"), [{"id": 7}]),
         (("drain",), [{"draining": True, "running": 0}]),
+        (("shutdown",), [{"shutdown": True, "running": 2, "jobs": "requeued"}]),
         (("show", "7"), [JOB]),
         (("wait", "7"), [JOB]),
         (

@@ -85,6 +85,8 @@ NONE = Output("stdout", 0, b"")
             [{"seq": 12, "type": "submitted", "id": 7}, {"seq": 14, "type": "started", "id": 7}],
         ),
         (lambda it: it.drain(), "DRAIN", b"OK\r\n", None),
+        (lambda it: it.shutdown(), "SHUTDOWN", b"OK 2 left\r\n", (2, "left")),
+        (lambda it: it.shutdown(end=True), "SHUTDOWN --end", b"OK 0 ended more\r\n", (0, "ended")),
         (
             lambda it: it.output(7),
             "OUTPUT 7 stdout",

@@ -65,9 +65,13 @@ WRONG = [
 ]
 
 
+SWITCH = "remote-control"
+"""The only limit that is neither a number nor a size nor a time."""
+
+
 def test_limits_and_their_settings_have_the_same_names() -> None:
     assert [name.replace("-", "_") for name in LIMITS] == list(Limits.__struct_fields__)
-    assert list(RANGES) == list(LIMITS)
+    assert [*RANGES, SWITCH] == list(LIMITS)
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -77,7 +81,18 @@ def test_default_of_a_limit_is_a_valid_value(name: str) -> None:
     assert make_limits({name: default}) == Limits()
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value, parsed", [(True, True), (False, False), ("true", True), ("False", False)])
+def test_switch_is_true_or_false_in_the_file_and_as_text(value: Any, parsed: bool) -> None:
+    assert parse_limit(SWITCH, value) is parsed
+
+
+@pytest.mark.parametrize("value", ["yes", "", "none", 1, 0, None, [True]])
+def test_switch_that_is_neither_true_nor_false_is_refused(value: Any) -> None:
+    with pytest.raises(BadRequest, match="expected true or false"):
+        parse_limit(SWITCH, value)
+
+
+@pytest.mark.parametrize("name", RANGES)
 def test_limit_is_checked_against_its_range_as_number_and_as_text(name: str) -> None:
     below, least, most, above = RANGES[name]
     for value in (least, most):
@@ -88,14 +103,14 @@ def test_limit_is_checked_against_its_range_as_number_and_as_text(name: str) -> 
             parse_limit(name, value)
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", RANGES)
 @pytest.mark.parametrize("value", [*WRONG, True, None, [1], {}, float("nan"), float("inf"), -1e300, 10**400])
 def test_invalid_limit_is_refused(name: str, value: Any) -> None:
     with pytest.raises(BadRequest):
         parse_limit(name, value)
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", RANGES)
 def test_none_is_allowed_unless_memory_would_be_unlimited(name: str) -> None:
     says_none = LIMITS[name].expected.endswith(', or "none"')
     assert says_none == (name not in NEVER_NONE)

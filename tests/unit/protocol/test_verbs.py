@@ -18,7 +18,7 @@ VERBS = [
     *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
     *("HOLD", "RELEASE", "SET", "REMOVE", "HISTORY", "WHY"),
     *("QUEUES", "SET-QUEUE", "PAUSE", "RESUME", "SCHEDULE", "SCHEDULES", "UNSCHEDULE", "WATCH"),
-    *("DRAIN", "STATS", "HELLO", "AUTH", "PING", "HELP", "QUIT"),
+    *("DRAIN", "SHUTDOWN", "STATS", "HELLO", "AUTH", "PING", "HELP", "QUIT"),
 ]
 
 READ = [

@@ -1,23 +1,26 @@
-"""The replies to HELLO, AUTH, PING, HELP, QUIT, STATS and DRAIN."""
+"""The replies to HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN and SHUTDOWN."""
 
 import json
 
 import pytest
 from msgspec.structs import asdict
+from twisted.internet.defer import CancelledError
 
 from taskqd import __version__
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits, describe
+from taskqd.config.settings import OnStop
 from taskqd.errors import (
     AuthFailed,
     Draining,
+    Forbidden,
 )
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.protocol import parser, submit, verbs
 from taskqd.server.handlers import admin
 from tests.fakes.client import FakeClient
-from tests.fakes.deferreds import result_of
+from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness
 from tests.support.requests import answer, ask, opened, refusal, shown
 
@@ -148,3 +151,65 @@ def test_drain_refuses_and_starts_no_jobs(caplog: pytest.LogCaptureFixture) -> N
     harness.finish(1)
     assert harness.statuses() == [Status.COMPLETED, Status.PENDING]
     assert answer(harness, "DRAIN") == "OK\r\n"
+
+
+ROOT = Principal("root", Role.ADMIN, "pid 7")
+
+
+@pytest.mark.parametrize(
+    "line, mode, asked, reply, logged",
+    [
+        ("SHUTDOWN", OnStop.LEAVE, None, b"OK 1 left\r\n", "1 running job is left"),
+        ("SHUTDOWN", OnStop.REQUEUE, None, b"OK 1 requeued\r\n", "1 running job is requeued"),
+        ("SHUTDOWN --end", OnStop.LEAVE, True, b"OK 1 ended\r\n", "1 running job is ended"),
+    ],
+)
+def test_shutdown_stops_the_daemon_and_answers_at_once(
+    line: str, mode: OnStop, asked: bool | None, reply: bytes, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = opened()
+    harness.shutdown.stop_mode = mode
+    harness.submit()
+    assert result_of(ask(harness, line, FakeClient(ROOT))) == reply
+    assert harness.shutdown.requests == [asked]
+    assert caplog.messages == [f"root (pid 7) shut the daemon down: {logged}"]
+
+
+def test_shutdown_with_wait_is_answered_when_the_jobs_have_ended() -> None:
+    harness = opened()
+    for _ in range(2):
+        harness.submit()
+    replied = ask(harness, "SHUTDOWN --end --wait", FakeClient(ROOT))
+    assert harness.shutdown.requests == [True]
+    assert not replied.called
+    harness.shutdown.stopped.callback(None)
+    assert result_of(replied) == b"OK 2 ended\r\n"
+
+
+def test_shutdown_goes_on_if_the_client_that_waits_for_it_disconnects() -> None:
+    harness, client = opened(), FakeClient(ROOT)
+    replied = ask(harness, "SHUTDOWN --wait", client)
+    client.held[0].cancel()
+    assert isinstance(error_of(replied), CancelledError)
+    harness.shutdown.stopped.callback(None)
+
+
+@pytest.mark.parametrize("role", [Role.READ, Role.SUBMIT])
+def test_shutdown_needs_an_admin(role: Role) -> None:
+    harness = opened()
+    client = FakeClient(Principal("ann", role, "pid 7"))
+    assert isinstance(refusal(harness, "SHUTDOWN", client), Forbidden)
+    assert harness.shutdown.requests == []
+
+
+def test_shutdown_over_tcp_is_refused_unless_remote_control_allows_it() -> None:
+    client = FakeClient(ROOT)
+    client.is_local = False
+    harness = opened()
+    why = refusal(harness, "SHUTDOWN --end", client)
+    assert isinstance(why, Forbidden)
+    assert "only over the daemon's UNIX socket" in str(why)
+    assert "remote-control = true" in str(why)
+    assert harness.shutdown.requests == []
+    harness = Harness(limits=Limits(remote_control=True))
+    assert result_of(ask(harness, "SHUTDOWN --end", client)) == b"OK 0 ended\r\n"
