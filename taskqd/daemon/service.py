@@ -8,6 +8,7 @@ the end: it accepts no new jobs, and leaves the running jobs or ends them, as th
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +27,7 @@ from taskqd.auth.authenticator import Authenticator
 from taskqd.config.settings import OnStop, Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.io_threads import is_thread_shortage
+from taskqd.daemon.leave_check import LeaveCheck, find_obstacle
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
 from taskqd.daemon.recovery import Recovery, attempts_of
@@ -88,8 +90,11 @@ class TaskqService(Service):
         self._ports: list[Any] = []  # ports of Twisted, with more methods than IListeningPort has
         self._checks: list[LoopingCall] = []
         self._running: Running | None = None
-        # For the lead: until jobs run in a runner, a stop that would leave them interrupts them.
-        self._stop_requests = StopRequests(settings.on_stop, can_leave=False)
+        # For the lead: remove the obstacle when jobs run in a runner. Then call _leave_check.start(None) at
+        # the start, unless settings.waits_for_runner, and _leave_check.start(pid) at each Welcome.
+        self._stop_requests = StopRequests(settings.on_stop, obstacle="jobs run in the daemon's process")
+        find = partial(find_obstacle, self.components.threads.run)
+        self._leave_check = LeaveCheck(self._stop_requests, find)
         self._settled: list[Deferred[None]] | None = []  # None when the jobs are as the stop leaves them
 
     def setServiceParent(self, parent: Any) -> None:
@@ -289,9 +294,13 @@ class TaskqService(Service):
 
     @property
     def stop_mode(self) -> OnStop:
-        """The effect on running jobs of the requested stop; before one is requested, of any stop."""
-        request = self._stop_requests.request
-        return self._stop_requests.default_mode if request is None else request.mode
+        """The fate of running jobs at the requested stop; if none was requested, at a SIGTERM."""
+        return self._stop_requests.mode
+
+    @property
+    def leave_obstacle(self) -> str | None:
+        """Why a stop ends running jobs, though the setting ``on-stop`` is "leave"; else None."""
+        return self._stop_requests.obstacle if self.settings.on_stop is OnStop.LEAVE else None
 
     def request_stop(self, ends_jobs: bool | None = None) -> "Deferred[None]":
         """Stop the daemon, and end running jobs or leave them; None does what ``on-stop`` says.
@@ -339,6 +348,7 @@ class TaskqService(Service):
         running.retention.stop()
         running.compactor.stop()
         running.engine.clock_jumps.stop()
+        await self._leave_check.finished()
         await stop_jobs(
             running.engine.dispatcher,
             self.components.executor,

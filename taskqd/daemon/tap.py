@@ -52,9 +52,9 @@ Examples:
 
 "taskqd ..." is "twistd -n --pidfile= taskq ...". Options of twistd come before
 the word taskq: --logfile, --pidfile, --uid, --gid, and --rundir, the directory
-of jobs that name none. SIGTERM stops the daemon: running jobs are given time
-to end; a second SIGTERM kills them. docs/operations.md describes everything
-else.
+of jobs that name none. SIGTERM stops the daemon and does to running jobs what
+--on-stop says. Ctrl-C gives them time to end, a second Ctrl-C kills them.
+docs/operations.md describes everything else.
 """
 
 

@@ -68,7 +68,8 @@ def test_stop_request_combines_signals_and_requests(
 @pytest.mark.parametrize("on_stop", OnStop)
 def test_stop_request_without_a_signal_does_what_the_setting_says(on_stop: OnStop) -> None:
     requests = StopRequests(on_stop)
-    assert requests.default_mode is on_stop
+    assert requests.mode is on_stop
+    assert requests.request is None
     assert requests.begin() == StopRequest(on_stop)
     assert requests.begin() == requests.request
 
@@ -85,9 +86,17 @@ def test_stop_request_without_a_signal_does_what_the_setting_says(on_stop: OnSto
 def test_stop_request_ends_jobs_that_cannot_outlive_the_daemon(
     on_stop: OnStop, steps: list[Step], expected: StopRequest
 ) -> None:
-    requests = StopRequests(on_stop, can_leave=False)
-    assert requests.default_mode is expected.mode
+    requests = StopRequests(on_stop, obstacle="process 1 is tini")
+    assert requests.mode is expected.mode
     assert _combined(requests, steps) == expected
+
+
+def test_obstacle_that_is_found_after_the_request_counts_until_the_stop_begins() -> None:
+    requests = StopRequests(LEAVE)
+    requests.add_signal(TERM)
+    assert requests.request == StopRequest(LEAVE)
+    requests.obstacle = "KillMode=mixed"
+    assert requests.begin() == StopRequest(INTERRUPT)
 
 
 def test_urgent_request_is_notified_once_and_at_once_afterwards() -> None:
