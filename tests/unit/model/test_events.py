@@ -51,6 +51,10 @@ SAMPLES: list[tuple[Any, str]] = [
         '"submitted","id":1,"at":1.5,"owner":"ann","command":"x"',
     ),
     (Started(id=1, at=1.5, attempt=2), '"started","id":1,"at":1.5,"attempt":2'),
+    (
+        Started(id=1, at=1.5, attempt=2, word="00c0ffee00c0ffee", runner="0123456789abcdef"),
+        '"started","id":1,"at":1.5,"attempt":2,"word":"00c0ffee00c0ffee","runner":"0123456789abcdef"',
+    ),
     (Spawned(id=1, at=1.5, pid=9), '"spawned","id":1,"at":1.5,"pid":9'),
     (Spawned(id=1, at=1.5, pid=9, started=8), '"spawned","id":1,"at":1.5,"pid":9,"started":8'),
     (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),

@@ -95,6 +95,7 @@ class Model:
     status: Status = P
     is_held: bool = False
     not_before: float | None = None
+    started_at: float = 0.0
     completed_at: float | None = None
     array: "Model | None" = None
     tasks: list["Model"] = field(default_factory=list)
@@ -249,18 +250,19 @@ class Walk(RuleBasedStateMachine):
     def forget(self, one: Model) -> None:
         one.open, one.failed, one.cause = set(), set(), None
 
-    def move(self, one: Model, after: Status, **known: Any) -> None:
-        """Change the status of a job or task, and what depends on it."""
+    def move(self, one: Model, after: Status, at: float | None = None, **known: Any) -> None:
+        """Change the status of a job or task, now or earlier, and what depends on it."""
         before, one.status = one.status, after
         for name, value in known.items():
             setattr(one, name, value)
-        self.settle(one, before)
+        self.settle(one, before, self.now if at is None else at)
         if one.array is not None:
             before, one.array.status = one.array.status, one.array.aggregate()
-            self.settle(one.array, before)
+            ends = [task.completed_at for task in one.array.tasks if task.completed_at is not None]
+            self.settle(one.array, before, min(self.now, max(ends, default=self.now)))
 
-    def settle(self, one: Model, before: Status) -> None:
-        one.completed_at = self.now if one.status.is_final else None
+    def settle(self, one: Model, before: Status, at: float) -> None:
+        one.completed_at = at if one.status.is_final else None
         if not one.status.is_final or before.is_final:
             return
         self.forget(one)
@@ -324,7 +326,7 @@ class Walk(RuleBasedStateMachine):
             if one is not None:
                 self._start(one)
                 if end is not None and one.status is R:
-                    self._end(one, end, 1)
+                    self._end(one, end, 1, None)
                     self._release(one.id)
 
     @rule()
@@ -373,7 +375,7 @@ class Walk(RuleBasedStateMachine):
         assert self.queue_state.may_start(job, self.now) == is_due
         if is_due:
             self.happen(Started(id=one.id, at=self.now, attempt=job.attempts + 1))
-            self.move(one, R, not_before=None)
+            self.move(one, R, not_before=None, started_at=self.now)
 
     @precondition(lambda self: self.allocated)
     @rule(data=st.data())
@@ -394,18 +396,28 @@ class Walk(RuleBasedStateMachine):
         self.happen(Spawned(id=one.id, at=self.now, pid=pid))
 
     @precondition(lambda self: self.units(R))
-    @rule(data=st.data(), after=st.sampled_from(ENDS), delay=st.integers(-1, 4), is_back=st.booleans())
-    def end(self, data: st.DataObject, after: Status, delay: int, is_back: bool) -> None:
+    @rule(
+        data=st.data(),
+        after=st.sampled_from(ENDS),
+        delay=st.integers(-1, 4),
+        late=st.none() | st.integers(-1, 4),
+        is_back=st.booleans(),
+    )
+    def end(self, data: st.DataObject, after: Status, delay: int, late: int | None, is_back: bool) -> None:
         one = data.draw(st.sampled_from(self.units(R)))
-        self._end(one, after, delay)
+        self._end(one, after, delay, late)
         if is_back:
             self._release(one.id)
 
-    def _end(self, one: Model, after: Status, delay: int) -> None:
+    def _end(self, one: Model, after: Status, delay: int, late: int | None) -> None:
+        """End an attempt, which is recorded as many seconds late."""
         retry_at = self.now + delay if after is P else None
         output = Output.inline(b"x" * max(0, delay))
-        self.happen(Ended(id=one.id, at=self.now, status=after, retry_at=retry_at, stdout=output))
-        self.move(one, after, not_before=retry_at)
+        ended_at = None if late is None else self.now - late
+        times = {"retry_at": retry_at, "ended_at": ended_at}
+        self.happen(replace(Ended(id=one.id, at=self.now, status=after, stdout=output), **times))
+        at = self.now if ended_at is None else min(self.now, max(ended_at, one.started_at))
+        self.move(one, after, at, not_before=retry_at)
 
     def of_some(self, *statuses: Status) -> list[Model]:
         """Return all jobs, and the arrays with at least one task, with one of some statuses."""

@@ -23,6 +23,7 @@ from taskqd.model.events import (
     Scheduled,
     Skipped,
     Snapshot,
+    Started,
     Submitted,
     Unscheduled,
 )
@@ -124,6 +125,20 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         (
             b'87ad2d83 25 {"type":"opened","at":1764000022.0,"format":5,"store":"s","boot":"b","next_id":3,'
             b'"boot_clock":122.5,"ahead":7200.0}\n'
+        ),
+    ),
+    (
+        Started(id=1, at=1764000023.0, attempt=3, word="00c0ffee00c0ffee", runner="0123456789abcdef"),
+        (
+            b'cdf31d52 26 {"type":"started","id":1,"at":1764000023.0,"attempt":3,"wo'
+            b'rd":"00c0ffee00c0ffee","runner":"0123456789abcdef"}\n'
+        ),
+    ),
+    (
+        Ended(id=1, at=1764000024.0, status=Status.COMPLETED, exit_code=0, ended_at=1764000023.5),
+        (
+            b'cf8535fa 27 {"type":"ended","id":1,"at":1764000024.0,"status":"COMPLET'
+            b'ED","exit_code":0,"ended_at":1764000023.5}\n'
         ),
     ),
 ]
