@@ -9,6 +9,7 @@ from taskqd.runner.executor import Executor
 from taskqd.runner.session_reactor import SessionReactor
 from tests.fakes.clocks import in_thread
 from tests.fakes.runner import Harness
+from tests.support.sessions import WAYS, Starter
 
 
 @pytest.fixture(name="harness")
@@ -26,3 +27,21 @@ def a_harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
 def a_real_executor(reactor: Any, request: pytest.FixtureRequest) -> Executor:
     sessions = SessionReactor(reactor, starts_sessions=request.param == "session")
     return Executor(sessions, reactor, in_thread)
+
+
+@pytest.fixture(
+    name="start",
+    params=["pidfd", "sigchld", pytest.param("setsid", marks=pytest.mark.needs("setsid"))],
+)
+def each_way(request: pytest.FixtureRequest, reactor: Any) -> Starter:
+    return Starter(reactor, **WAYS[request.param])
+
+
+@pytest.fixture(name="session", params=["pidfd", "sigchld"])
+def each_way_with_sessions(request: pytest.FixtureRequest, reactor: Any) -> Starter:
+    return Starter(reactor, **WAYS[request.param])
+
+
+@pytest.fixture(name="fast")
+def the_way_with_pidfds(reactor: Any) -> Starter:
+    return Starter(reactor, **WAYS["pidfd"])
