@@ -72,6 +72,16 @@ class SessionProcess(Process):
     on_reaped: Callable[[], None] | None = None
     _log = Logger()
 
+    def __init__(self, *arguments: Any) -> None:
+        """Start the process; if the reactor cannot read its pipes, it is killed and the error raised."""
+        try:
+            Process.__init__(self, *arguments)
+        except BaseException:
+            if self.pid is not None:
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+            raise
+
     def _trySpawnInsteadOfFork(
         self,
         path: object,

@@ -51,6 +51,8 @@ class SessionReactor:
             self._starts_sessions = session_process.is_supported()
         if has_pidfds is None:
             self._has_pidfds = _has_pidfds() and IReactorFDSet.providedBy(reactor)
+        if not (self._starts_sessions and self._has_pidfds):
+            self._log.warn("{description}, which costs more", description=self.description)
 
     @property
     def description(self) -> str:
@@ -83,8 +85,7 @@ class SessionReactor:
         if not self._starts_sessions:
             return self._spawn_setsid(protocol, executable, args, env, childFDs)
         environment = os.environ if env is None else env
-        make: Any = SessionProcess  # Twisted's constructor has no types
-        process: SessionProcess = make(
+        process = SessionProcess(
             self._reactor, executable, args, environment, None, protocol, None, None, childFDs
         )
         if self._has_pidfds:

@@ -165,6 +165,27 @@ def test_protocol_of_another_kind_is_refused(fast: Starter) -> None:
         fast.sessions.spawnProcess(ProcessProtocol(), b"/bin/true", [b"true"])
 
 
+def test_process_whose_pipes_cannot_be_watched_is_killed(
+    fast: Starter, reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    spawn = os.posix_spawn
+
+    def record(*arguments: Any, **options: Any) -> int:
+        pids.append(spawn(*arguments, **options))
+        return pids[-1]
+
+    def refuse(reader: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_spawn", record)
+    monkeypatch.setattr(reactor, "addReader", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        fast("exec sleep 300")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
 async def test_empty_pipe_is_read_again_later(start: Starter, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stdin")
     holder = os.open(tmp_path / "stdin", os.O_RDWR)
