@@ -27,10 +27,10 @@ class Daemon:
         """Start the daemon and wait until it answers."""
         options = [f"--state={self.state}", f"--listen=unix:{self.socket}", "--slots=2"]
         options.append(f"--listen=tcp:{self.port}:interface=127.0.0.1")
-        print(f"  $ twistd -n --pidfile= taskq {' '.join(options)}")
+        print(f"  $ taskqd {' '.join(options)}")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [BIN / "twistd", "-n", "--pidfile=", "taskq", *options],
+                [BIN / "taskqd", *options],
                 cwd=self.state.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -16,7 +16,7 @@ RECORDS = ("CHANGELOG.md", "bench/RESULTS.md", "docs/decisions/", "docs/style.md
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"`((?:taskqd|tests|docs|bench|bin|etc|demo|requirements)/[\w./-]+)`")
 _MODULE = re.compile(
-    r"`((?:model|protocol|config|state|storage|execution|auth|engine|server|speedups|daemon|client|cli)"
+    r"`((?:model|protocol|config|state|storage|execution|runner|auth|engine|server|speedups|daemon|client|cli)"
     r"(?:[./]\w+)+)`"
 )
 
