@@ -4,11 +4,11 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorFDSet,
     IReactorProcess,
-    IReactorUNIX,
 )
 
+from taskqd.execution.runner_supervisor import IRunnerReactor
 from taskqd.storage.interfaces import ICommitReactor
 
 
-class IReactor(IReactorCore, ICommitReactor, IReactorFDSet, IReactorProcess, IReactorUNIX):
+class IReactor(IReactorCore, ICommitReactor, IReactorFDSet, IReactorProcess, IRunnerReactor):
     """All interfaces of the reactor that the daemon uses."""

@@ -1,18 +1,27 @@
 """Recovers from the last run: replays the journal, and ends the processes that a crash left running."""
 
 import gc
+from collections.abc import Collection, Iterable
 
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from taskqd.daemon.clocks import Clocks
 from taskqd.engine import clock_jumps
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
+from taskqd.execution.messages import AttemptKey, Ended
+from taskqd.execution.notes import Notes, read_notes
 from taskqd.execution.proc import Process, parse_mark
+from taskqd.execution.run import Outcome
+from taskqd.execution.runner_directory import RunnerDirectory
+from taskqd.execution.runner_executor import RUNNER_KILLED, settled_outcome
 from taskqd.model.events import Event
-from taskqd.model.job import Status
+from taskqd.model.job import Job, Status
+from taskqd.model.transitions import attempt_of
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.storage.interfaces import InThread
 from taskqd.storage.journal.journal import Journal
 
 KILL_TIMEOUT = 5.0
@@ -71,55 +80,99 @@ class Recovery:
             self._journal.append_now([clocked])
             queue_state.apply(clocked)
 
-    def end_leftovers(self, queue_state: QueueState) -> None:
-        """Kill the processes that a crash left running, before any other job starts."""
+    def outcomes(self, queue_state: QueueState, runners: RunnerDirectory) -> dict[int, Outcome]:
+        """Return what became of the attempts whose runners are dead, by job; raises OSError."""
+        names = set(runners.names())
+        notes: dict[str, tuple[bool, dict[AttemptKey, Ended]]] = {}
+        found: dict[int, Outcome] = {}
+        for job in queue_state.running():
+            attempt = attempt_of(job)
+            name = attempt.runner
+            if name in names and runners.is_alive(name):
+                continue
+            if name not in notes:
+                read = read_notes(runners.notes_path(name)) if name in names else Notes()
+                notes[name] = read.is_gone, {ended.key: ended for ended in read.ends}
+            is_gone, ends = notes[name]
+            key = AttemptKey(job.id, attempt.number, attempt.word)
+            outcome = settled_outcome(ends.get(key), is_unstarted=is_gone)
+            if outcome.is_lost:
+                outcome = replace(outcome, detail=self._cause_of_interruption(name))
+            found[job.id] = outcome
+        return found
+
+    def end_leftovers(self, queue_state: QueueState, runners: RunnerDirectory) -> None:
+        """Kill the processes of attempts whose runners are dead, before any other job starts."""
         if self._journal.is_copy:
             return  # they belong to the original
         try:
-            table = proc.scan(since=0)
+            is_same_boot = self._journal.last_boot == self._boot
+            found = self._leftovers(proc.scan(since=0), queue_state, runners, is_same_boot)
         except OSError as why:
             raise StartRefused(
                 f"the processes in /proc cannot be read: {why}; the daemon must end those of its last run: "
                 "mount /proc, and let it read that"
             ) from None
-        found = leftovers(table, self._journal.name, queue_state, self._journal.last_boot == self._boot)
-        for process in proc.kill_all(found, KILL_TIMEOUT):
+        self._log_survivors(proc.kill_all(found, KILL_TIMEOUT))
+
+    async def sweep(self, queue_state: QueueState, runners: RunnerDirectory, in_thread: InThread) -> None:
+        """Kill the processes of attempts whose runners are dead, while the reactor runs; raises OSError."""
+        table = await in_thread(proc.scan, 0)
+        found = self._leftovers(table, queue_state, runners, is_same_boot=True)
+        self._log_survivors(await in_thread(proc.kill_all, found, KILL_TIMEOUT))
+
+    def _leftovers(
+        self, table: list[Process], queue_state: QueueState, runners: RunnerDirectory, is_same_boot: bool
+    ) -> list[Process]:
+        alive = frozenset(filter(runners.is_alive, runners.names()))
+        return leftovers(table, self._journal.name, queue_state, is_same_boot, alive)
+
+    def _log_survivors(self, processes: Iterable[Process]) -> None:
+        for process in processes:
             self._log.error(
                 "process {pid} of an interrupted job does not end though it was killed; look at it with `ps`",
                 pid=process.pid,
             )
 
-    def cause_of_interruption(self) -> str:
-        """Return the detail for attempts that ran when the last daemon ended."""
+    def _cause_of_interruption(self, runner: str) -> str:
+        """Return the detail for attempts of a dead runner, which has no name before format 6."""
         if self._journal.is_copy:
             return COPIED
-        return KILLED if self._journal.last_boot == self._boot else REBOOTED
+        if self._journal.last_boot != self._boot:
+            return REBOOTED
+        return RUNNER_KILLED if runner else KILLED
 
 
 def leftovers(
-    table: list[Process], journal_name: str, queue_state: QueueState, is_same_boot: bool
+    table: list[Process],
+    journal_name: str,
+    queue_state: QueueState,
+    is_same_boot: bool,
+    alive: Collection[str] = frozenset(),
 ) -> list[Process]:
-    """Return the processes that must end before any other job starts.
+    """Return the processes that must end before any other job starts; ``alive`` are the runners that live.
 
     For an interrupted job these are all that have its mark, and all of its session. For a job that has ended,
-    these are the ones still in its session. A session is recognized by its leader, if the start time is the
-    same, or by a member that has the mark; its number alone may have been reused. A process that has the mark
-    of a removed job is left alone: it has left the job's session, or the job could not have been removed.
+    these are the ones still in its session, unless a runner lives, which ends them. A session is recognized
+    by its leader, if the start time is the same, or by a member that has the mark; its number alone may have
+    been reused. A process that has the mark of a removed job is left alone: it has left the job's session, or
+    the job could not have been removed.
     """
     marks = {process: parse_mark(process.mark, journal_name) for process in table}
     sessions = {
         process.session
         for process, attempt in marks.items()
-        if attempt and process.session == _pid(queue_state, attempt.id)
+        if attempt and process.session == _ended_session(queue_state, attempt.id, alive)
     }
     if is_same_boot:
-        attempts = (job.attempt for job in queue_state.running())
+        attempts = [job.attempt for job in queue_state.running() if not _is_in_care(job, alive)]
         leaders = {(attempt.pid, attempt.pid_started) for attempt in attempts if attempt is not None}
         sessions |= {process.pid for process in table if process.identity in leaders}
     return [
         process
         for process, attempt in marks.items()
-        if process.session in sessions or (attempt is not None and _is_interrupted(queue_state, attempt.id))
+        if process.session in sessions
+        or (attempt is not None and _is_interrupted(queue_state, attempt.id, alive))
     ]
 
 
@@ -129,15 +182,24 @@ def attempts_of(queue_state: QueueState, job_id: int) -> int | None:
     return None if job is None else job.attempts
 
 
-def _pid(queue_state: QueueState, job_id: int) -> int | None:
-    """Return the pid of a job's latest attempt, None if it is not known."""
+def _is_in_care(job: Job, alive: Collection[str]) -> bool:
+    """Whether the runner of a job's latest attempt lives."""
+    return job.attempt is not None and job.attempt.runner in alive
+
+
+def _ended_session(queue_state: QueueState, job_id: int, alive: Collection[str]) -> int | None:
+    """Return the pid of a job's latest attempt, None if it is not known or a runner has it in its care."""
     job = queue_state.jobs.get(job_id)
-    return None if job is None or job.attempt is None else job.attempt.pid
+    if job is None or job.attempt is None or _is_in_care(job, alive):
+        return None
+    return job.attempt.pid if job.status is Status.RUNNING or not alive else None
 
 
-def _is_interrupted(queue_state: QueueState, job_id: int) -> bool:
-    """Whether a job ran when the daemon was killed, or the journal has lost its start or the job itself."""
+def _is_interrupted(queue_state: QueueState, job_id: int, alive: Collection[str]) -> bool:
+    """Whether a job ran when its runner was killed, or the journal has lost its start or the job itself."""
     job = queue_state.jobs.get(job_id)
     if job is None:
-        return job_id > queue_state.last_id
-    return job.attempt is None or job.status is Status.RUNNING
+        return job_id > queue_state.last_id and not alive
+    if job.attempt is None:
+        return not alive
+    return job.status is Status.RUNNING and not _is_in_care(job, alive)

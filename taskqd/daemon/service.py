@@ -26,7 +26,6 @@ from zope.interface import implementer
 from taskqd.auth.authenticator import Authenticator
 from taskqd.config.settings import OnStop, Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
-from taskqd.daemon.io_threads import is_thread_shortage
 from taskqd.daemon.leave_check import LeaveCheck, find_obstacle
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
@@ -40,6 +39,7 @@ from taskqd.engine.recurring import RecurringSubmitter
 from taskqd.engine.retention import RetentionTask
 from taskqd.errors import StartRefused
 from taskqd.execution import proc
+from taskqd.execution.runner_supervisor import RunnerSupervisor
 from taskqd.model.job import Job
 from taskqd.server import endpoints
 from taskqd.server.handlers.job_view import JobView
@@ -47,6 +47,7 @@ from taskqd.server.interfaces import IShutdown
 from taskqd.server.unix_port import SocketWatch
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
+from taskqd.storage.io_threads import is_thread_shortage
 from taskqd.storage.journal.compaction import Compactor
 
 CHECK_INTERVAL = 2.0
@@ -62,6 +63,7 @@ class Running(NamedTuple):
     recurring: RecurringSubmitter
     retention: RetentionTask
     compactor: Compactor
+    supervisor: RunnerSupervisor
 
 
 @implementer(IShutdown)
@@ -90,9 +92,7 @@ class TaskqService(Service):
         self._ports: list[Any] = []  # ports of Twisted, with more methods than IListeningPort has
         self._checks: list[LoopingCall] = []
         self._running: Running | None = None
-        # For the lead: remove the obstacle when jobs run in a runner. Then call _leave_check.start(None) at
-        # the start, unless settings.waits_for_runner, and _leave_check.start(pid) at each Welcome.
-        self._stop_requests = StopRequests(settings.on_stop, obstacle="jobs run in the daemon's process")
+        self._stop_requests = StopRequests(settings.on_stop)
         find = partial(find_obstacle, self.components.threads.run)
         self._leave_check = LeaveCheck(self._stop_requests, find)
         self._settled: list[Deferred[None]] | None = []  # None when the jobs are as the stop leaves them
@@ -152,20 +152,23 @@ class TaskqService(Service):
         parts.orphans.start()
         parts.run_as.open()
         parts.journal.lock()
+        parts.runners.open()
+        if not self.settings.waits_for_runner:
+            parts.launch_early()
         authenticator = self._make_authenticator()
         recovery = Recovery(parts.journal, parts.clocks, parts.boot)
         queue_state = self._recover(recovery)
         engine = wiring.make_engine(parts, queue_state, open_files)
-        interrupted = engine.dispatcher.recover(recovery.cause_of_interruption())
-        for job in interrupted:
-            self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
+        ended = self._record_ends(recovery, engine)
         job_view = wiring.make_job_view(parts, queue_state)
         server = self._listen(engine, job_view, authenticator)
         authenticator.start()
         parts.threads.start()
         recurring = RecurringSubmitter(engine, parts.clocks, self.settings.limits.pending_limit_per_user)
-        self._start_end_hook(engine, job_view, interrupted)
+        self._start_end_hook(engine, job_view, ended)
         engine.start()
+        supervisor = wiring.make_supervisor(parts, recovery, queue_state)
+        supervisor.start()
         recurring.start()
         engine.clock_jumps.start()
         retention = wiring.make_retention_task(parts, engine)
@@ -173,7 +176,7 @@ class TaskqService(Service):
         compactor = wiring.make_compactor(parts, queue_state)
         compactor.start()
         self._start_checks()
-        self._running = Running(engine, authenticator, server, recurring, retention, compactor)
+        self._running = Running(engine, authenticator, server, recurring, retention, compactor, supervisor)
 
     def _make_authenticator(self) -> Authenticator:
         authenticator = wiring.make_authenticator(self.components)
@@ -201,7 +204,7 @@ class TaskqService(Service):
             raise self._state_directory_error(why) from None
         if removed:
             self._log.info("removed {count} files of jobs that are not known any more", count=removed)
-        recovery.end_leftovers(queue_state)
+        recovery.end_leftovers(queue_state, parts.runners)
         if parts.user_files is not None:
             try:
                 parts.user_files.open({(job_id, it.number, it.word) for job_id, it in running.items()})
@@ -211,6 +214,21 @@ class TaskqService(Service):
                     "and the permissions beside the state directory"
                 ) from None
         return queue_state
+
+    def _record_ends(self, recovery: Recovery, engine: Engine) -> list[Job]:
+        """Record the ends of attempts whose runners are dead and return their jobs; adopt the others."""
+        runners = self.components.runners
+        dead = [name for name in runners.names() if not runners.is_alive(name)]
+        ended = engine.dispatcher.recover(recovery.outcomes(engine.queue_state, runners))
+        for job in ended:
+            status = job.status.value
+            self._log.info(
+                "job {id} has ended while no daemon ran; it is {status} now", id=job.id, status=status
+            )
+        for name in dead:
+            runners.remove(name)
+        engine.dispatcher.adopt_running()
+        return ended
 
     def _listen(self, engine: Engine, job_view: JobView, authenticator: Authenticator) -> Server:
         settings = self.settings
@@ -247,14 +265,14 @@ class TaskqService(Service):
                 why=why,
             )
 
-    def _start_end_hook(self, engine: Engine, job_view: JobView, interrupted: list[Job]) -> None:
-        """Run the ``on_end`` command from now on, first for the jobs that the last crash ended."""
+    def _start_end_hook(self, engine: Engine, job_view: JobView, ended: list[Job]) -> None:
+        """Run the ``on_end`` command from now on, first for the jobs that ended without a daemon."""
         if self.settings.on_end is None:
             return
         hook = EndHook(engine.submissions, job_view.describe, self.settings.on_end)
         engine.add_end_observer(hook.on_job_ended)
         queue_state = engine.queue_state
-        for job in {queue_state.array_of(job).id: queue_state.array_of(job) for job in interrupted}.values():
+        for job in {queue_state.array_of(job).id: queue_state.array_of(job) for job in ended}.values():
             if job.status.is_final:
                 hook.on_job_ended(job)
 
@@ -356,6 +374,7 @@ class TaskqService(Service):
             self.settings.stop_grace,
             self._stop_requests,
         )
+        await running.supervisor.stop()
         settled, self._settled = self._settled or [], None
         for waiter in settled:
             waiter.callback(None)

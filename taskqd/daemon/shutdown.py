@@ -8,7 +8,7 @@ from taskqd.config.settings import OnStop
 from taskqd.daemon.recovery import KILL_TIMEOUT
 from taskqd.daemon.stop_request import StopRequests
 from taskqd.engine.dispatcher import Dispatcher
-from taskqd.runner.executor import Executor
+from taskqd.execution.interfaces import IExecutor
 
 STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL for jobs at a stop, or their --kill-after if that is shorter."""
@@ -19,7 +19,7 @@ _log = Logger()
 
 
 async def stop_jobs(
-    dispatcher: Dispatcher, executor: Executor, clock: IReactorTime, grace: float, requests: StopRequests
+    dispatcher: Dispatcher, executor: IExecutor, clock: IReactorTime, grace: float, requests: StopRequests
 ) -> None:
     """Start nothing more, and leave or end the running jobs, as the request says."""
     if requests.begin().mode is OnStop.LEAVE:
@@ -30,7 +30,7 @@ async def stop_jobs(
 
 
 async def _end_jobs(
-    dispatcher: Dispatcher, executor: Executor, clock: IReactorTime, grace: float, requests: StopRequests
+    dispatcher: Dispatcher, executor: IExecutor, clock: IReactorTime, grace: float, requests: StopRequests
 ) -> None:
     """Let running jobs end for ``grace`` seconds, then end them; kill them at once if that is requested."""
     drained = dispatcher.drain()

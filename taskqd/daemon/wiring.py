@@ -5,6 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred
+
+from taskqd import __version__
 from taskqd.auth.authenticator import Authenticator, open_authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
@@ -12,20 +15,26 @@ from taskqd.config.settings import Settings
 from taskqd.daemon.address_files import SocketAddresses
 from taskqd.daemon.audit_log import AuditLog
 from taskqd.daemon.clocks import Clocks
-from taskqd.daemon.in_process import InProcessExecutor
-from taskqd.daemon.io_threads import IOThreads
 from taskqd.daemon.reactor import IReactor
+from taskqd.daemon.recovery import Recovery
+from taskqd.daemon.runner_launcher import launch_runner
 from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
+from taskqd.execution.messages import VERSIONS, Hello, Start
 from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import RunBuilder
+from taskqd.execution.runner_directory import RunnerDirectory
+from taskqd.execution.runner_executor import RunnerExecutor
+from taskqd.execution.runner_link import RunnerLink
+from taskqd.execution.runner_supervisor import RunnerSupervisor
+from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
+from taskqd.model.job import Job
 from taskqd.model.spec import Spec
-from taskqd.runner.session_reactor import SessionReactor
 from taskqd.server import endpoints
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
@@ -36,6 +45,7 @@ from taskqd.server.interfaces import IShutdown
 from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.io_threads import IOThreads
 from taskqd.storage.journal.compaction import Compactor, write_snapshot
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.spool.spool import Spool
@@ -54,8 +64,9 @@ class Components:
         self.boot = proc.boot_id()
         filesystem = Filesystem()
         self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
-        sessions = SessionReactor(reactor)
-        self.executor = InProcessExecutor(sessions, reactor, self.threads.run)
+        self.executor = RunnerExecutor(reactor)
+        self.runners = RunnerDirectory(os.path.join(settings.state, "runner"))
+        self.launched_at: float | None = None
         self.journal = Journal(
             settings.state,
             reactor,
@@ -70,9 +81,21 @@ class Components:
         self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
-        self.spool = Spool(settings.state, filesystem, reactor, self.threads.run, self.user_files)
-        self.orphans = OrphanReaper(reactor, sessions.children)
+        self.spool = Spool(settings.state, filesystem, self.threads.run, self.user_files)
+        self.spool.on_followed = self.executor.follow
+        self.executor.on_output = lambda key, dropped: self.spool.note_output(key.id, key.attempt, dropped)
+        self.orphans = OrphanReaper(reactor)
         self.addresses = SocketAddresses()
+
+    def launch_runner(self) -> None:
+        """Start a runner; raises OSError."""
+        launch_runner(self.settings.state, self.runners)
+
+    def launch_early(self) -> None:
+        """Start a runner if none lives, so that it is there when this daemon has started; raises OSError."""
+        if not self.runners.has_active():
+            self.launched_at = self.reactor.seconds()
+            self.launch_runner()
 
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
@@ -108,26 +131,51 @@ def make_authenticator(components: Components) -> Authenticator:
 
 def make_engine(components: Components, queue_state: QueueState, open_files: int | None) -> Engine:
     """Make the engine; ``open_files`` is the soft limit of descriptors for jobs, None for the daemon's."""
-    umask = os.umask(0)
-    os.umask(umask)
     run_builder = RunBuilder(
         components.spool,
         components.journal.name,
-        umask,
         components.run_as,
         components.user_files,
         open_files,
         components.addresses.for_job,
+        lambda: components.executor.base,
     )
+
+    def make_start_of(job: Job, attempt: int, word: str) -> Start:
+        run = run_builder.build(job, attempt, word)
+        return make_start(run, components.spool.output_paths(job.id, attempt))
+
     return Engine(
         queue_state,
         components.journal,
         components.spool,
         components.executor,
         components.clocks,
-        run_builder.build,
+        make_start_of,
         Randomness(),
         components.settings.limits.pending_limit,
+    )
+
+
+def make_supervisor(components: Components, recovery: Recovery, queue_state: QueueState) -> RunnerSupervisor:
+    """Make what keeps the daemon connected to its runners."""
+    settings, runners, accelerated = components.settings, components.runners, components.accelerated
+    hello = Hello(
+        store=components.journal.name,
+        versions=VERSIONS,
+        release=__version__,
+        leave_for=settings.leave_for,
+    )
+    in_thread = components.threads.run
+    return RunnerSupervisor(
+        runners,
+        components.executor,
+        hello,
+        components.reactor,
+        None if settings.waits_for_runner else components.launch_runner,
+        lambda: Deferred.fromCoroutine(recovery.sweep(queue_state, runners, in_thread)),
+        components.launched_at,
+        RunnerLink if accelerated is None else partial(RunnerLink, batch=accelerated.batches.batch),
     )
 
 

@@ -5,9 +5,10 @@ possible, and only then announced.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -20,26 +21,32 @@ from taskqd.engine.randomness import Randomness
 from taskqd.engine.shortage import MAX_DELAY, MIN_DELAY, Shortage
 from taskqd.errors import StoreFailed
 from taskqd.execution.interfaces import IExecutor
-from taskqd.execution.run import CannotStart, Outcome, Run
+from taskqd.execution.messages import AttemptKey, Start
+from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.durations import format_duration
-from taskqd.model.events import JobEvent, Spawned, Started
-from taskqd.model.job import Job, Reason
+from taskqd.model.events import Ended, Held, JobEvent, Spawned, Started
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.transitions import attempt_of
 from taskqd.storage.interfaces import ISpool
 
 MAX_SLEEP = 5.0
 """Maximum seconds until the next check for due jobs: timers stand still while the machine is suspended."""
 
-MakeRun = Callable[[Job, int, str], Run]
-"""Builds the Run of an attempt of a job, with its number and its word."""
+MakeStart = Callable[[Job, int, str], Start]
+"""Makes the Start of an attempt of a job, with its number and its word."""
+
+
+HELD_BY = "taskqd"
+"""The user in the record of a job that the daemon itself holds."""
 
 
 class Dispatcher:
     """Runs jobs.
 
-    ``make_run(job, attempt, word)`` builds what the executor is given, or raises CannotStart. ``runner`` is
-    the name of the runner that gets the attempts that start from now on. ``on_started`` is called for each
-    attempt when it has a process, or has ended without one, but not for a start that is undone because the
-    machine lacks resources. ``on_ended`` is called with each job that has ended.
+    ``make_start(job, attempt, word)`` builds what the executor is given, or raises CannotStart.
+    ``on_started`` is called for each attempt when it has a process, or has ended without one, but not for a
+    start that is undone because the machine lacks resources. ``on_ended`` is called with each job that has
+    ended.
     """
 
     _log = Logger()
@@ -50,13 +57,12 @@ class Dispatcher:
         locks: JobLocks,
         spool: ISpool,
         executor: IExecutor,
-        make_run: MakeRun,
+        make_start: MakeStart,
         random: Randomness,
         on_started: Callable[[], None],
         on_ended: Callable[[Job], None],
     ) -> None:
         self.is_draining = False
-        self.runner = ""
         self.shortage = Shortage()
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
@@ -65,8 +71,10 @@ class Dispatcher:
         self._spool = spool
         self._executor = executor
         self._clock = event_writer.clock
-        self._make_run = make_run
+        self._make_start = make_start
         self._make_word = random.word
+        executor.make_start = self._make_start_again
+        executor.on_ready = self._on_executor_ready
         self._end_events = EndEvents(spool, event_writer.clock, random.fraction)
         self._on_started = on_started
         self._on_ended = on_ended
@@ -87,22 +95,32 @@ class Dispatcher:
 
     # Start and stop of the daemon.
 
-    def recover(self, detail: str) -> list[Job]:
-        """Record the ends of the attempts that a crash interrupted; return their jobs.
+    def recover(self, outcomes: Mapping[int, Outcome]) -> list[Job]:
+        """Record what became of attempts whose runner is dead; return their jobs.
 
-        Their processes must be gone. ``detail`` describes the crash. To be called once, before the reactor
-        runs; blocks for one sync.
+        Their processes must be gone. ``outcomes`` are by job. To be called once, before the reactor runs;
+        blocks for one sync.
         """
-        running = self._queue_state.running()
-        ends: list[JobEvent] = []
-        for job in running:
-            stdout, stderr = self._spool.output_on_disk(job.id, job.attempts)
-            outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
-            ends.append(self._end_events.make(job, outcome))
+        jobs = [job for job in self._queue_state.running() if job.id in outcomes]
+        ends: list[JobEvent] = [self._make_end(job, outcomes[job.id]) for job in jobs]
         self._event_writer.record_now(ends)
-        for job in running:
+        for job in jobs:
             self._spool.close_attempt(job.id)
-        return running
+        return jobs
+
+    def adopt_running(self) -> None:
+        """Go on with the attempts that a former daemon has started and whose runner lives."""
+        for job in self._queue_state.running():
+            attempt = attempt_of(job)
+            self._allocated.add(job.id)
+            self._queue_state.allocate_running(job)
+            self._under_way += 1
+            self._spool.open_attempt(job.id, attempt.number)
+            key = AttemptKey(job.id, attempt.number, attempt.word)
+            ended = self._executor.adopt(key, attempt.runner, partial(self._on_spawned, job.id))
+            if job.cancelling is not None:
+                self._executor.end(job.id, Reason.CANCELLED, job.cancelling)
+            Deferred.fromCoroutine(self._follow(job, ended)).addErrback(self._log_internal_error, job.id)
 
     def drain(self) -> "Deferred[None]":
         """Start nothing more; fire when all running jobs have ended."""
@@ -150,7 +168,7 @@ class Dispatcher:
     def _start_due_jobs(self) -> None:
         """Start due jobs, and set the timer for those that become due later."""
         self._is_deferred = True
-        if self.is_draining or self._event_writer.has_unwritten:
+        if self.is_draining or self._event_writer.has_unwritten or not self._executor.runner:
             return
         if self._journal.failure is not None:
             self._resume_after_failure()
@@ -174,6 +192,10 @@ class Dispatcher:
             self._start_due_jobs()
             return
         self._set_wakeup(now)
+
+    def _on_executor_ready(self) -> None:
+        if self._is_deferred:
+            self._start_due_jobs()
 
     def _set_wakeup(self, now: float) -> None:
         times = (self._queue_state.next_due(now), self.shortage.next_wakeup(now))
@@ -206,16 +228,34 @@ class Dispatcher:
         """Run a job to which capacity has been allocated."""
         try:
             attempt = await self._begin(job)
-            if attempt is not None:
-                await self._end(job, await attempt.addErrback(self._unknown_outcome, job.id))
+        except StoreFailed as why:
+            self._log.error("job {id} does not start: {why}", id=job.id, why=why)
+            self._resume_after_failure()
+            attempt = None
+        except BaseException:
+            self._forget(job)
+            raise
+        if attempt is None:
+            self._forget(job)
+        else:
+            await self._follow(job, attempt)
+
+    async def _follow(self, job: Job, attempt: "Deferred[Outcome]") -> None:
+        """Record the end of an attempt when it has ended, and start others with its capacity."""
+        try:
+            await self._end(job, await attempt.addErrback(self._unknown_outcome, job.id))
         except StoreFailed as why:
             status = job.status.value
             self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
             self._resume_after_failure()
         finally:
-            self._under_way -= 1
-            self._release(job)
-            self._notify_if_drained()
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        """Release what a job's attempt holds: it has ended, or was not started."""
+        self._under_way -= 1
+        self._release(job)
+        self._notify_if_drained()
 
     def _release(self, job: Job) -> None:
         """Release a job's capacity, unless that has been done, and start other jobs with it."""
@@ -230,8 +270,8 @@ class Dispatcher:
         async with self._locks.of(job):
             if not self._queue_state.may_start(job, self._clock.elapsed()):
                 return None
-            number, word = job.attempts + 1, self._make_word()
-            started = Started(id=job.id, at=self._clock.now(), attempt=number, word=word, runner=self.runner)
+            number, word, runner = job.attempts + 1, self._make_word(), self._executor.runner
+            started = Started(id=job.id, at=self._clock.now(), attempt=number, word=word, runner=runner)
             await self._event_writer.record(started)
             try:
                 self._uncounted.add(job.id)
@@ -240,15 +280,19 @@ class Dispatcher:
                 if self.shortage.is_paused(self._clock.elapsed()):  # it has begun since
                     detail = self.shortage.detail
                     return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=True))
-                run = self._make_run(job, number, word)
-                output = self._spool.open_output(job.id, number, job.spec.max_output)
-                return self._executor.start(run, output, partial(self._on_spawned, job.id))
+                start = self._make_start(job, number, word)
+                self._spool.open_attempt(job.id, number)
+                return self._executor.start(start, runner, partial(self._on_spawned, job.id))
             except CannotStart as why:
                 detail = f"could not be started: {why}"
                 return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=why.is_shortage))
             except Exception as why:  # noqa: BLE001 - the start is recorded, so the end must be as well
                 self._log_internal_error(Failure(), job.id)
                 return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+
+    def _make_start_again(self, key: AttemptKey) -> Start:
+        """Return the Start of an attempt that never arrived at its runner; raises CannotStart."""
+        return self._make_start(self._queue_state.jobs[key.id], key.attempt, key.word)
 
     def _notify_started(self, job_id: int) -> None:
         """Count the running attempt of a job, once."""
@@ -279,10 +323,12 @@ class Dispatcher:
         self._update_shortage(job.id, outcome)
         async with self._locks.of(job):
             try:
-                ended = self._end_events.make(job, outcome)
+                ended = self._make_end(job, outcome)
                 if ended.is_void:
                     self._uncounted.discard(job.id)
                 recorded = self._event_writer.record_until_durable(ended)
+                if outcome.needs_hold and ended.status is Status.PENDING:
+                    self._hold(job)
             except Exception:  # noqa: BLE001 - the attempt has ended, whatever cannot be recorded of it
                 self._log_internal_error(Failure(), job.id)
                 ended = self._end_events.make_minimal(job, outcome)
@@ -290,9 +336,22 @@ class Dispatcher:
             self._notify_started(job.id)
             self._release(job)
             await recorded
+        self._executor.acknowledge(job.id)
         self._spool.close_attempt(job.id)
         if job.status.is_final:
             self._on_ended(job)
+
+    def _make_end(self, job: Job, outcome: Outcome) -> Ended:
+        """Return the event for the end of an attempt."""
+        if outcome.is_lost:
+            stdout, stderr = self._spool.output_on_disk(job.id, job.attempts)
+            outcome = replace(outcome, stdout=stdout, stderr=stderr)
+        return self._end_events.make(job, outcome)
+
+    def _hold(self, job: Job) -> None:
+        """Hold a job that is to be retried: its attempts may be what kills the runners."""
+        held = Held(id=job.id, at=self._clock.now(), by=HELD_BY)
+        self._event_writer.record(held).addErrback(self._log_internal_error, job.id)
 
     def _update_shortage(self, job_id: int, outcome: Outcome) -> None:
         """Note what the end of an attempt shows about a shortage of the machine."""

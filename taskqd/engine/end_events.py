@@ -38,7 +38,7 @@ class EndEvents:
         status, reason, retry_at, is_free, is_void = Status.FAILED, outcome.reason, None, False, False
         if job.cancelling is not None:
             status, reason = Status.CANCELLED, Reason.CANCELLED
-        elif outcome.is_shortage:
+        elif outcome.is_shortage or outcome.is_void:
             status, is_free, is_void = Status.PENDING, True, True
         elif outcome.reason is None:
             status = Status.COMPLETED

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import ClockJumps
 from taskqd.engine.dependency_failures import DependencyFailures
-from taskqd.engine.dispatcher import Dispatcher, MakeRun
+from taskqd.engine.dispatcher import Dispatcher, MakeStart
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.job_commands import JobCommands
 from taskqd.engine.locks import JobLocks
@@ -35,7 +35,7 @@ _COUNTERS = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANC
 class Engine:
     """Constructs the parts of the engine, and notifies observers of the ends of jobs.
 
-    ``make_run`` and ``random`` are those of Dispatcher, ``max_pending`` is the limit of pending jobs of all
+    ``make_start`` and ``random`` are those of Dispatcher, ``max_pending`` is the limit of pending jobs of all
     users together. ``counters`` counts since the start of the daemon.
     """
 
@@ -48,7 +48,7 @@ class Engine:
         spool: ISpool,
         executor: IExecutor,
         clock: IClock,
-        make_run: MakeRun,
+        make_start: MakeStart,
         random: Randomness,
         max_pending: PendingLimit = UNBOUNDED,
     ) -> None:
@@ -64,7 +64,7 @@ class Engine:
             locks,
             spool,
             executor,
-            make_run,
+            make_start,
             random,
             self._on_started,
             self._on_ended,

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from resource import RLIMIT_NOFILE
 from shlex import quote
 from types import MappingProxyType
 
@@ -23,6 +24,8 @@ from taskqd.model.job import Job
 
 SHELL = "/bin/sh"
 """The shell that runs commands, whatever the login shell of the user."""
+BASE_DIRECTORY = "/"
+"""The directory in which a runner starts processes."""
 CANNOT_ENTER = 126
 """The exit code if the directory cannot be entered, or the interpreter not be executed."""
 NOT_FOUND = 127
@@ -82,16 +85,17 @@ def shell_prologue(run: Run) -> str:
     prologue = ""
     if run.oom_score_adj is not None:
         prologue += f"{{ echo {run.oom_score_adj} >/proc/self/oom_score_adj; }} 2>/dev/null; "
-    if run.open_files is not None and not _sets_open_files(run):
-        prologue += f"ulimit -S -n {run.open_files} 2>/dev/null; "
+    for number, command in run.limits.items():
+        if number != RLIMIT_NOFILE or not _sets_open_files(run):
+            prologue += command
     if run.umask is not None:
         prologue += f"umask {run.umask:03o}; "
-    home = run.home if run.owner is None else run.owner.home
+    directory = run.directory if run.owner is None else run.owner.home
     cwd = run.cwd
     if cwd is not None:
         prologue += _cd(cwd, is_explained=run.owner is None) + _UNSET_OLDPWD
-    elif home is not None:
-        prologue += f"cd -- {quote(home)} 2>/dev/null || cd /; " + _UNSET_OLDPWD
+    elif directory is not None and directory != BASE_DIRECTORY:
+        prologue += f"cd -- {quote(directory)} 2>/dev/null || cd /; " + _UNSET_OLDPWD
     if names := " ".join(_hidden_variables(run)):
         prologue += _REVEAL.format(names=names, prefix=HIDDEN_PREFIX)
     return prologue

@@ -1,34 +1,48 @@
-"""The interfaces of the executor, and of the reactor and the transports that it uses."""
+"""The interfaces of the executor, for the engine."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
-from taskqd.execution.run import Outcome, Run
+from taskqd.execution.messages import AttemptKey, Start
+from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
-from taskqd.storage.interfaces import IOutputWriter
 
 OnSpawned = Callable[[int, "int | None"], None]
 """Called with the pid of a new process, and its start time in clock ticks since boot if it is known."""
 
 
 class IExecutor(Interface):
-    """Runs attempts as processes. It knows neither the journal nor the queue."""
+    """Has attempts run by runners. It knows neither the journal nor the queue."""
 
-    def start(run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
-        """Start an attempt; the Deferred fires when it has ended, and never fails.
+    runner: str = Attribute("The name of the runner that accepts starts, empty if there is none.")
 
-        An attempt that cannot be started has an outcome, too. ``on_spawned`` is not called for a process
-        that has exited before it could be reported.
+    unready_detail: str | None = Attribute("Why no runner accepts starts; None if one does.")
+
+    make_start: Callable[[AttemptKey], Start] | None = Attribute("Makes the Start of an attempt again.")
+
+    on_ready: Callable[[], object] = Attribute("Called when a runner accepts starts.")
+
+    def start(start: Start, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        """Start an attempt at the runner that its durable Started names.
+
+        The Deferred fires when the attempt has ended, and never fails. An attempt that cannot be started has
+        an outcome, too. ``on_spawned`` is not called for a process that has exited before it was reported.
+        The caller must ``acknowledge`` the end when it is durable.
         """
+
+    def adopt(key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        """Go on with an attempt that a former daemon has started, as if ``start`` had been called."""
+
+    def acknowledge(job_id: int) -> None:
+        """Forget a job's attempt, whose end is durable; its runner forgets it as well."""
 
     def end(job_id: int, reason: Reason, number: int) -> None:
         """Signal all processes of a running attempt, and kill them after its ``kill_after``."""
 
     def kill_leftovers(job_id: int) -> "Deferred[None] | None":
-        """Kill the processes that an ended attempt of a job left in its session; None if there are none.
+        """Kill the processes that ended attempts of a job left in their sessions; None if there are none.
 
         The Deferred fires when they are gone or no signal ends them. The job may be removed then.
         """
@@ -36,24 +50,5 @@ class IExecutor(Interface):
     def kill() -> "Deferred[None]":
         """Kill all running attempts and all that ended attempts left behind: the daemon is about to stop.
 
-        The Deferred fires when they are gone or no signal ends them.
+        The Deferred fires when they are gone or no signal ends them, and all ends are acknowledged.
         """
-
-
-class Pipe(Protocol):
-    """Our end of a pipe that a process prints into."""
-
-    def fileno(self) -> int: ...
-
-    def loseConnection(self) -> None: ...
-
-
-class ChildTransport(Protocol):
-    """The part of a process's transport that is used; ``pipes`` has those that are open, by descriptor."""
-
-    pid: int
-    pipes: Mapping[int, Pipe]
-
-    def pauseProducing(self) -> None: ...
-
-    def resumeProducing(self) -> None: ...

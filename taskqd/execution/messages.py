@@ -101,22 +101,36 @@ class Running(Struct, frozen=True, omit_defaults=True, gc=False):
         return AttemptKey(self.id, self.attempt, self.word)
 
 
+class Base(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What every process of a runner starts with; a Start's own shell changes the rest.
+
+    ``limits`` has the soft and the hard limit of each resource by its number (getrlimit(2)), -1 for none.
+    """
+
+    umask: int = 0o022
+    oom_score_adj: int = 0
+    limits: dict[int, tuple[int, int]] = {}
+
+
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The first line of the runner, with all that it knows.
 
     ``runner`` is its random name, ``version`` the highest version that both speak, 0 for the base protocol
-    alone. An Ended follows for each of ``ended``, the attempts whose end is not acked. ``leftovers`` are
-    acked attempts of which processes still run. ``is_retiring`` means that it accepts no starts.
+    alone; ``base`` is what its processes start with. An Ended follows for each of ``ended``, the attempts
+    whose end is not acked. ``leftovers`` are acked attempts of which processes still run. ``is_retiring``
+    means that it accepts no starts, ``stays`` that it does not exit when it is idle.
     """
 
     runner: str
     pid: int
     version: int
     release: str = ""
+    base: Base = Base()
     running: list[Running] = []
     ended: list[AttemptKey] = []
     leftovers: list[AttemptKey] = []
     is_retiring: bool = False
+    stays: bool = False
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):

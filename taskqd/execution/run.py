@@ -32,12 +32,11 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
 
     ``word`` is that of its Started. Either ``command`` or ``script``, the path of a file, is set.
     ``interpreter`` is the one that the script names (shebang.py), empty if it names none. ``stdin`` is the
-    path of a file, None for no input. ``umask`` is None if the daemon's own is the one that was requested. An
-    attempt without a directory runs in the daemon's own, or in ``home`` if that is set, because the daemon's
-    directory was removed. ``open_files`` is the soft limit of descriptors and ``oom_score_adj`` the value of
-    that file in /proc (proc(5)); each is None if the daemon's own is right. ``owner`` is None for the
-    daemon's user. ``submitted_variables`` are the names of the variables in ``env`` whose values came with
-    the submission.
+    path of a file, None for no input. ``umask`` is None if the runner's own is the one that was requested. An
+    attempt without a directory runs in ``directory``. ``limits`` are the commands that set the daemon's
+    resource limits, by resource, and ``oom_score_adj`` is the value of that file in /proc (proc(5)), None if
+    the runner's own is right. ``owner`` is None for the daemon's user. ``submitted_variables`` are the names
+    of the variables in ``env`` whose values came with the submission.
     """
 
     id: int
@@ -52,8 +51,8 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     umask: int | None = None
     owner: Owner | None = None
     submitted_variables: tuple[str, ...] = ()
-    home: str | None = None
-    open_files: int | None = None
+    directory: str | None = None
+    limits: Mapping[int, str] = {}
     oom_score_adj: int | None = None
 
     @property
@@ -84,8 +83,10 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
 
     ``usage`` is None if it is unknown. With ``is_shortage`` there was no process because the machine lacks
     resources; the attempt is withdrawn. ``pid`` is that of its first process if something was left in the
-    session of that, else None. ``ended_at`` is the time of day of the end if it is reported late, after a
-    time without a daemon; None if it is now.
+    session of that, else None. An attempt that ``is_void`` never ran: its start is undone. ``ended_at`` is
+    the time of day of the end if it is reported late, after a time without a daemon; None if it is now. For
+    an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output; with
+    ``needs_hold`` its job must not start again by itself.
     """
 
     reason: Reason | None
@@ -96,5 +97,8 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     stderr: Output = NOTHING
     usage: Usage | None = None
     is_shortage: bool = False
+    is_void: bool = False
     pid: int | None = None
     ended_at: float | None = None
+    is_lost: bool = False
+    needs_hold: bool = False

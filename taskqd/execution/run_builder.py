@@ -4,14 +4,16 @@ import os
 import pwd
 import sys
 from collections.abc import Callable, Mapping
+from resource import RLIMIT_NOFILE
 
 from twisted.logger import Logger
 
 from taskqd.execution.command_line import SHELL, job_environment
-from taskqd.execution.messages import AttemptKey
+from taskqd.execution.messages import AttemptKey, Base
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
+from taskqd.execution.shell_limits import limit_commands, own_limits
 from taskqd.execution.users import User
 from taskqd.model.job import Job
 from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
@@ -25,7 +27,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class RunBuilder:
     """Builds the Run of each attempt.
 
-    ``store`` is the store's name, ``umask`` the daemon's own. ``user_files`` has the files that jobs of other
+    ``store`` is the store's name, ``base()`` is what the processes of the runner
+    start with. ``user_files`` has the files that jobs of other
     users must be able to open, None if all jobs run as the daemon's user. ``open_files`` is the soft limit of
     descriptors for jobs, None for the daemon's. ``address(is_other_user)`` returns the address at which a job
     reaches the daemon, None if there is none; ``is_other_user`` tells whether the job runs as another user.
@@ -37,22 +40,23 @@ class RunBuilder:
         self,
         spool: ISpool,
         store: str,
-        umask: int,
         run_as: RunAs,
         user_files: UserFiles | None = None,
         open_files: int | None = None,
         address: Callable[[bool], str | None] = lambda _: None,
+        base: Callable[[], Base] = Base,
     ) -> None:
         self._spool = spool
         self._store = store
-        self._umask = umask
         self._run_as = run_as
         self._user_files = user_files
         self._address = address
-        self._base = daemon_user_environment()
-        self._open_files = open_files
-        self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
-        self._home: str | None = None
+        self._environment = daemon_user_environment()
+        self._limits = own_limits()
+        if open_files is not None:
+            self._limits[RLIMIT_NOFILE] = (open_files, self._limits[RLIMIT_NOFILE][1])
+        self._base = base
+        self._directory = _working_directory()
 
     def build(self, job: Job, attempt: int, word: str) -> Run:
         """Return the Run of an attempt; raises CannotStart if it must not or cannot be started."""
@@ -63,11 +67,12 @@ class RunBuilder:
         secrets = self._secrets(job)
         spec = job.spec
         paths = self._files(job, attempt, word, owner)
-        if not _has_working_directory():
+        if _working_directory() is None and self._directory != "/":
             self._leave_working_directory()
-        base = self._base if user is None else user_environment(user)
+        base = self._base()
+        environment = self._environment if user is None else user_environment(user)
         if spec.tz is not None:
-            base = {**base, "TZ": spec.tz}
+            environment = {**environment, "TZ": spec.tz}
         return Run(
             id=job.id,
             attempt=attempt,
@@ -78,7 +83,7 @@ class RunBuilder:
             interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
             env=job_environment(
-                base,
+                environment,
                 job,
                 AttemptKey(job.id, attempt, word),
                 self._store,
@@ -86,22 +91,22 @@ class RunBuilder:
                 secrets,
                 self._address(owner is not None),
             ),
-            umask=None if spec.umask == self._umask else spec.umask,
+            umask=None if spec.umask == base.umask else spec.umask,
             owner=owner,
             submitted_variables=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
-            home=self._home,
-            open_files=self._open_files,
-            oom_score_adj=self._oom_score_adj,
+            directory=self._directory,
+            limits=limit_commands(self._limits, base.limits),
+            oom_score_adj=None if base.oom_score_adj == 0 else 0,
         )
 
     def _leave_working_directory(self) -> None:
         """Leave the daemon's directory, which was removed; jobs without --cwd start at home from now on."""
-        self._home = self._base["HOME"]
+        self._directory = self._environment["HOME"]
         os.chdir("/")
         self._log.warn(
             "the daemon's working directory was removed; jobs without --cwd now start in {home}, or in / if "
             "that cannot be entered",
-            home=self._home,
+            home=self._directory,
         )
 
     def _interpreter(self, job: Job) -> tuple[str, ...]:
@@ -183,22 +188,12 @@ def home_of(user: User) -> str:
     return user.home if user.home.startswith("/") else "/"
 
 
-def own_oom_score_adj() -> int:
-    """Return /proc/self/oom_score_adj of this process (proc(5)), which jobs must not inherit."""
+def _working_directory() -> str | None:
+    """Return the daemon's directory, None if it was removed; this does not access its file system."""
     try:
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-            return int(file.read())
-    except OSError:
-        return 0
-
-
-def _has_working_directory() -> bool:
-    """Whether the daemon's directory still has a name; this does not access its file system."""
-    try:
-        os.getcwd()
+        return os.getcwd()
     except FileNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _time_zone() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -12,32 +12,38 @@ from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.python.failure import Failure
 
 from taskqd.execution.interfaces import OnSpawned
-from taskqd.execution.messages import Start
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
+from taskqd.runner.interfaces import ISessionSpawner
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
 from taskqd.runner.process_tree import Termination
 from taskqd.storage.interfaces import InThread, IOutputWriter
 
-SHORT_LIVED = 0.1
-"""A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
-
 
 class Executor:
     """Runs each attempt as a ``JobProcess`` that ``reactor``, a SessionReactor, spawns in a new session.
 
-    ``in_thread`` runs the scans of /proc, which may block.
+    ``in_thread`` runs the scans of /proc, which may block. ``on_cleared(key)`` is called when no process of
+    an ended attempt is left, if there was one at its end.
     """
 
-    def __init__(self, reactor: IReactorProcess, clock: IReactorTime, in_thread: InThread) -> None:
+    def __init__(
+        self,
+        reactor: IReactorProcess,
+        clock: IReactorTime,
+        in_thread: InThread,
+        on_cleared: Callable[[AttemptKey], object] = lambda _: None,
+    ) -> None:
+        self._on_cleared = on_cleared
         self._reactor = reactor
         self._clock = clock
         self._scanner = ProcScanner(clock, in_thread)
-        self._running: dict[int, JobProcess] = {}
-        self._present: dict[JobProcess, float] = {}  # with the time of its start, oldest first
-        self._leftovers: dict[int, JobProcess] = {}
+        self._running: dict[AttemptKey, JobProcess] = {}
+        self._present: set[JobProcess] = set()
+        self._leftovers: dict[AttemptKey, JobProcess] = {}
         self._terminations: set[Termination] = set()
 
     def start(self, start: Start, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
@@ -48,8 +54,8 @@ class Executor:
         """
         process = JobProcess(start, output, self._clock, self._scanner, on_spawned)
         predecessors = None if start.attempt == 1 else process.start_after(self._end_predecessors(start))
-        self._running[start.id] = process
-        self._present[process] = self._clock.seconds()
+        self._running[start.key] = process
+        self._present.add(process)
         process.gone.addCallback(lambda _: self._on_gone(process))
         if predecessors is None:
             self._spawn(process, start)
@@ -100,28 +106,26 @@ class Executor:
         DeferredList(sessions).addCallback(begin)
         return ended
 
-    def end(self, job_id: int, reason: Reason, number: int) -> None:
+    def end(self, key: AttemptKey, reason: Reason, number: int) -> None:
         """Signal all processes of a running attempt, and kill them after its ``kill_after``."""
-        if job_id in self._running:
-            self._running[job_id].end(reason, number)
+        if key in self._running:
+            self._running[key].end(reason, number)
 
-    def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
-        """Kill the processes that an ended attempt of a job left in its session; None if there are none.
+    def end_all(self, reason: Reason, detail: str) -> None:
+        """Signal all attempts with SIGTERM, and kill each after its ``kill_after``."""
+        for process in list(self._running.values()):
+            process.end(reason, signal.SIGTERM, detail)
 
-        The Deferred fires when they are gone or no signal ends them.
-        """
-        process = self._leftovers.get(job_id)
-        if process is None:
-            return None
-        gone: Deferred[None] = Deferred()
-        process.gone.addCallback(lambda _: gone.callback(None))
-        process.kill()
-        return gone
+    def kill_leftovers(self, job_id: int) -> None:
+        """Kill the processes that ended attempts of a job left in their sessions."""
+        for key, process in list(self._leftovers.items()):
+            if key.id == job_id:
+                process.kill()
 
-    def only_short_lived_processes(self) -> bool:
-        """Whether all processes, leftovers included, are of attempts that have started just now."""
-        oldest = next(iter(self._present.values()), None)
-        return oldest is None or 0 <= self._clock.seconds() - oldest < SHORT_LIVED
+    @property
+    def leftovers(self) -> Container[AttemptKey]:
+        """The ended attempts of which processes are left."""
+        return self._leftovers
 
     def kill(self) -> "Deferred[None]":
         """Kill all attempts and all that ended ones left behind, at once.
@@ -138,15 +142,15 @@ class Executor:
         return DeferredList(gone).addCallback(lambda _: None)
 
     def _forget(self, outcome: Outcome, process: JobProcess) -> Outcome:
-        del self._running[process.job_id]
+        del self._running[process.key]
         if process in self._present:
-            self._leftovers[process.job_id] = process
+            self._leftovers[process.key] = process
         return outcome
 
     def _on_gone(self, process: JobProcess) -> None:
-        del self._present[process]
-        if self._leftovers.get(process.job_id) is process:
-            del self._leftovers[process.job_id]
+        self._present.discard(process)
+        if self._leftovers.pop(process.key, None) is not None:
+            self._on_cleared(process.key)
 
 
 def _fire(result: Any, deferred: "Deferred[None]") -> Any:

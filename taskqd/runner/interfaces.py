@@ -1,9 +1,22 @@
 """The interfaces of the parts of the runner."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from twisted.internet.interfaces import IProcessProtocol
-from zope.interface import Attribute
+from zope.interface import Attribute, Interface
+
+from taskqd.execution.messages import Message
+
+
+class IDaemonLink(Interface):
+    """The connection of a daemon."""
+
+    def send(message: Message) -> None:
+        """Send a message; what is sent together is written together."""
+
+    def close() -> None:
+        """Close the connection after what was sent."""
 
 
 class ISessionProtocol(IProcessProtocol):
@@ -17,3 +30,22 @@ class ISessionProtocol(IProcessProtocol):
 
         This is called before the process exists.
         """
+
+
+class Pipe(Protocol):
+    """Our end of a pipe that a process prints into."""
+
+    def fileno(self) -> int: ...
+
+    def loseConnection(self) -> None: ...
+
+
+class ChildTransport(Protocol):
+    """The part of a process's transport that is used; ``pipes`` has those that are open, by descriptor."""
+
+    pid: int
+    pipes: Mapping[int, Pipe]
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...

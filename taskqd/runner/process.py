@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
-from taskqd.execution.interfaces import ChildTransport, OnSpawned
+from taskqd.execution.interfaces import OnSpawned
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome
@@ -31,7 +31,7 @@ from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.runner.attempt_processes import AttemptProcesses
 from taskqd.runner.idle_timer import IdleTimer
-from taskqd.runner.interfaces import ISessionProtocol
+from taskqd.runner.interfaces import ChildTransport, ISessionProtocol
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.refusal import may_be_refused, refusal
 from taskqd.runner.session_process import UNKNOWN_STATUS

@@ -1,5 +1,7 @@
 """Notifies observers when a batch of I/O events starts and ends."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -26,6 +28,15 @@ class BatchScope:
     def add(self, observer: IBatchObserver) -> None:
         """Add an observer, after all others."""
         self._observers = (*self._observers, observer)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make all that happens in the context one batch."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
 
     def begin(self) -> None:
         """Start a batch."""

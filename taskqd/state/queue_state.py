@@ -233,6 +233,10 @@ class QueueState:
             self.release(job_id)  # the system clock was set back after the job became ready
         return None
 
+    def allocate_running(self, job: Job) -> None:
+        """Allocate the capacity of a job that has been running since before the start of the daemon."""
+        self.ready_queue.allocate_running(job)
+
     def may_start(self, job: Job, now: float) -> bool:
         """Whether a job that ``next_job`` returned may still start; events may have been applied since."""
         return (

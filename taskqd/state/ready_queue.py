@@ -305,6 +305,12 @@ class ReadyQueue:
         self._capacity.allocate(group.demands)
         return job_id
 
+    def allocate_running(self, job: Job) -> None:
+        """Allocate capacity to a job that runs already, even if that is more than there is."""
+        group = JobGroup(group_key(job), job)
+        self._allocations[job.id] = group
+        self._capacity.allocate(group.demands)
+
     def _move(self, group: JobGroup, obstacle: Demand | None) -> None:
         """File a group under a new obstacle, or among the candidates."""
         if obstacle == group.blocked_by:

@@ -130,8 +130,14 @@ class ISpool(Interface):
     def path(job_id: int, name: str) -> str:
         """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
 
-    def open_output(job_id: int, attempt: int, limit: int) -> IOutputWriter:
-        """Return the output writer of a new attempt; ``limit`` is in bytes per stream."""
+    def output_paths(job_id: int, attempt: int) -> dict[int, str]:
+        """Return the paths of the files for the output of an attempt, by stream."""
+
+    def open_attempt(job_id: int, attempt: int) -> None:
+        """Note that an attempt runs, whose output a runner writes."""
+
+    def note_output(job_id: int, attempt: int, dropped: tuple[int, int]) -> None:
+        """Note that a running attempt has printed, and how much of stdout and stderr was not kept."""
 
     def close_attempt(job_id: int) -> None:
         """Forget the open attempt of a job: its end is durable. Removes its progress and its user files."""

@@ -11,7 +11,7 @@ from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import UNBOUNDED, Limits
 from taskqd.config.settings import OnStop
-from taskqd.engine.dispatcher import MakeRun
+from taskqd.engine.dispatcher import MakeStart
 from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.submissions import NewJob
@@ -32,7 +32,7 @@ from tests.fakes.clocks import FakeClocks, clock
 from tests.fakes.connections import FakeAuthenticator, FakePort
 from tests.fakes.deferreds import begin, result_of
 from tests.fakes.journal import FakeJournal
-from tests.fakes.processes import COMPLETED, FakeExecutor, run_of
+from tests.fakes.processes import COMPLETED, FakeExecutor, start_of
 from tests.fakes.spool import FakeSpool
 
 ACTOR = Actor("ada")
@@ -68,7 +68,7 @@ class Harness:
         limits: Limits | None = None,
         max_connections: int = 1000,
         clocks: FakeClocks | None = None,
-        make_run: MakeRun = run_of,
+        make_start: MakeStart = start_of,
         make_word: Callable[[], str] = lambda: "",
     ) -> None:
         self.clock = clocks or clock()
@@ -81,7 +81,7 @@ class Harness:
             self.spool,
             self.executor,
             self.clock,
-            make_run,
+            make_start,
             Randomness(lambda: chance, make_word),
             limits.pending_limit if limits else UNBOUNDED,
         )

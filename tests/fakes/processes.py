@@ -13,18 +13,22 @@ from twisted.internet.interfaces import IProcessTransport, IReactorProcess
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskqd.engine.engine import Engine
 from taskqd.execution import proc
 from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
+from taskqd.execution.start_message import make_start
 from taskqd.model.job import Job, Reason
 from taskqd.model.spec import Spec
 from taskqd.runner.process import JobProcess
-from taskqd.storage.interfaces import IOutputWriter
 
 COMPLETED = Outcome(reason=None, exit_code=0)
 
 
+RUNNER = "00000000000000a1"
+"""The name of the runner of a FakeExecutor."""
 FAILED = Outcome(reason=Reason.EXIT, exit_code=3)
 
 
@@ -33,25 +37,45 @@ class FakeExecutor:
     """Starts no process: an attempt runs until ``finish``, or ends at once with the outcome ``at_once``."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
+        self.runner = RUNNER
+        self.unready_detail: str | None = None
+        self.make_start: Callable[[AttemptKey], Start] | None = None
+        self.on_ready: Callable[[], object] = lambda: None
+        self.runs: list[Start] = []
+        self.runners: list[str] = []
+        self.adopted: list[tuple[AttemptKey, str]] = []
+        self.acknowledged: list[int] = []
         self.signals: list[tuple[int, Reason, int]] = []
         self.running: dict[int, Deferred[Outcome]] = {}
+        self.on_spawned: dict[int, OnSpawned] = {}
         self.at_once: Outcome | None = None
         self.most = 0
         self.is_killed = False
         self.leftovers: dict[int, Deferred[None]] = {}
 
-    def start(self, run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
-        assert run.id not in self.running, f"job {run.id} runs twice"
-        self.runs.append(run)
+    def start(self, start: Start, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        assert start.id not in self.running, f"job {start.id} runs twice"
+        self.runs.append(start)
+        self.runners.append(runner)
         if self.at_once is not None and self.at_once.reason is Reason.SPAWN:
             return succeed(self.at_once)
-        on_spawned(1000 + run.id, 77)
+        on_spawned(1000 + start.id, 77)
         if self.at_once is not None:
             return succeed(self.at_once)
-        self.running[run.id] = Deferred()
+        return self._run(start.id, on_spawned)
+
+    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        self.adopted.append((key, runner))
+        return self._run(key.id, on_spawned)
+
+    def _run(self, job_id: int, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        self.running[job_id] = Deferred()
+        self.on_spawned[job_id] = on_spawned
         self.most = max(self.most, len(self.running))
-        return self.running[run.id]
+        return self.running[job_id]
+
+    def acknowledge(self, job_id: int) -> None:
+        self.acknowledged.append(job_id)
 
     def end(self, job_id: int, reason: Reason, number: int) -> None:
         self.signals.append((job_id, reason, number))
@@ -63,14 +87,30 @@ class FakeExecutor:
         self.is_killed = True
         return succeed(None)
 
+    def lose_runner(self) -> None:
+        """Let no runner accept starts."""
+        self.runner, self.unready_detail = "", "no runner is connected"
+
+    def get_runner(self, name: str) -> None:
+        """Let a runner accept starts."""
+        self.runner, self.unready_detail = name, None
+        self.on_ready()
+
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt."""
         self.running.pop(job_id).callback(outcome)
 
 
-def run_of(job: Job, attempt: int, word: str) -> Run:
-    """Return an attempt of a job, as RunBuilder.build does."""
-    return Run(id=job.id, attempt=attempt, word=word, spec=job.spec, command=job.command, env=job.spec.env)
+def start_of(job: Job, attempt: int, word: str) -> Start:
+    """Return the message for an attempt of a job, as the daemon makes it."""
+    run = Run(id=job.id, attempt=attempt, word=word, spec=job.spec, command=job.command, env=job.spec.env)
+    return make_start(run, {1: f"/output/{job.id}.{attempt}.1", 2: f"/output/{job.id}.{attempt}.2"})
+
+
+def lost(engine: Engine, detail: str) -> dict[int, Outcome]:
+    """Return the outcomes of all running jobs after their runner was killed."""
+    outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, is_lost=True)
+    return {job.id: outcome for job in engine.queue_state.running()}
 
 
 def make_run(**options: Any) -> Run:

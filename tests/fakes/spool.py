@@ -57,7 +57,6 @@ class FakeSpool:
         self.is_slow = False
         self.error: Exception | None = None
         self.writers: dict[int, FakeOutputWriter] = {}
-        self.limits: dict[int, int] = {}
         self.closed_attempts: list[int] = []
         self.leftovers: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.percentages: dict[int, int] = {}
@@ -84,13 +83,17 @@ class FakeSpool:
     def path(self, job_id: int, name: str) -> str:
         return f"/spool/{job_id}.{name}"
 
-    def open_output(self, job_id: int, attempt: int, limit: int) -> FakeOutputWriter:
-        assert job_id not in self.writers, "the attempt before was not released"
-        self.limits[job_id] = limit
+    def output_paths(self, job_id: int, attempt: int) -> dict[int, str]:
+        return {stream: f"/spool/{job_id}.{attempt}.{stream}" for stream in (1, 2)}
+
+    def open_attempt(self, job_id: int, attempt: int) -> None:
+        assert job_id not in self.writers, "the attempt before was not closed"
         writer = self.writers[job_id] = FakeOutputWriter(attempt)
         writer.observers = self.observers[job_id]
         self._notify(job_id)
-        return writer
+
+    def note_output(self, job_id: int, attempt: int, dropped: tuple[int, int]) -> None:
+        self._notify(job_id)
 
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         self.observers[job_id].append(on_output)

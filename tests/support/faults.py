@@ -64,7 +64,7 @@ from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
 from tests.fakes.deferreds import begin
 from tests.fakes.engine import ACTOR
 from tests.fakes.filesystem import CHECKS
-from tests.fakes.processes import run_of
+from tests.fakes.processes import lost, run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
@@ -484,7 +484,7 @@ class Scenario:
             queue_state.earliest_start,
             lambda pid, started: False,
         )
-        self.engine.dispatcher.recover("the daemon was killed")
+        self.engine.dispatcher.recover(lost(self.engine, "the daemon was killed"))
         self.engine.start()
         self.retention_task = RetentionTask(self.engine, self.journal, Retention(1e9, KEPT), self.reactor)
         self.retention_task.start()

@@ -4,9 +4,6 @@ Nothing is buffered for the client: each chunk is read from its file, or from th
 attempt, when the client can receive it.
 """
 
-from functools import partial
-from typing import Any
-
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -41,13 +38,23 @@ class OutputFollower:
         self._job_id = job_id
         self._offsets = offsets
         self._attempt = self._queue_state.get(job_id).attempts
+        self._has_news = False
+        self._waiting: Deferred[None] | None = None
 
     async def follow(self) -> Job:
         """Return the job once it has ended and all of its output was sent; may be cancelled.
 
         Raises Gone if the job is removed, and StoreFailed if its output cannot be read.
         """
+        unfollow = self._job_view.follow(self._job_id, self._on_output)
+        try:
+            return await self._send_until_end()
+        finally:
+            unfollow()
+
+    async def _send_until_end(self) -> Job:
         while True:
+            self._has_news = False
             if await self._send_available():
                 continue
             job = self._queue_state.get(self._job_id)
@@ -55,7 +62,7 @@ class OutputFollower:
                 self._go_to_next_attempt(job)
             elif job.status.is_final:
                 return job
-            else:
+            elif not self._has_news:
                 await self._wait_for_more()
 
     async def _send_available(self) -> bool:
@@ -83,22 +90,22 @@ class OutputFollower:
         later = (attempt.number for attempt in self._job_view.attempts(job) if attempt.number > self._attempt)
         self._attempt = next(later)
 
+    def _on_output(self) -> None:
+        """Note that there may be more output, or a new attempt."""
+        self._has_news = True
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
     async def _wait_for_more(self) -> None:
         """Wait until there may be more output, a new attempt, or the end of the job."""
-        more: Deferred[None] = Deferred()
-        unfollow = self._job_view.follow(self._job_id, partial(_fire, more))
+        self._waiting = Deferred()
         ended = self._engine.wait(self._job_id)
-        ended.addCallbacks(partial(_fire, more), _ignore_cancel)
+        ended.addCallbacks(lambda _: self._on_output(), _ignore_cancel)
         try:
-            await more
+            await self._waiting
         finally:
-            unfollow()
+            self._waiting = None
             ended.cancel()
-
-
-def _fire(deferred: "Deferred[None]", _: Any = None) -> None:
-    if not deferred.called:
-        deferred.callback(None)
 
 
 def _ignore_cancel(failure: Failure) -> None:

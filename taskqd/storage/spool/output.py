@@ -81,6 +81,17 @@ class OutputWriter:
         self._check_backpressure()
         notify(self.observers)
 
+    @property
+    def dropped(self) -> tuple[int, int]:
+        """The bytes of stdout and stderr that were not kept."""
+        out, err = self.streams.values()
+        return out.dropped, err.dropped
+
+    def write_through(self) -> None:
+        """Write what is in memory to the files, and from now on all output at once."""
+        if self._timer is not None and any(stream.head is not None for stream in self.streams.values()):
+            self._flush()
+
     def close(self) -> "Deferred[tuple[Output, Output]]":
         if self._timer is not None and self._timer.active():
             self._timer.cancel()

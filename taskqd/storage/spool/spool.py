@@ -7,10 +7,8 @@ KiB, ``input/`` the blocks of submissions, and ``progress/`` the files to which 
 import os
 from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, execute, succeed
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
@@ -18,7 +16,7 @@ from taskqd.model.events import Output
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
 from taskqd.storage.spool import sweep
-from taskqd.storage.spool.output import OutputObservers, OutputWriter, notify
+from taskqd.storage.spool.output import OutputObservers, notify
 from taskqd.storage.spool.progress import ProgressFiles
 from taskqd.storage.spool.user_files import UserFiles
 
@@ -32,28 +30,32 @@ MAX_BLOCKING_HASH = 262_144
 _JOBS_PER_DIRECTORY = 1000
 
 
-class _OpenAttempt(NamedTuple):
-    """The number of an attempt that has not been closed, and its output."""
+class _OpenAttempt:
+    """An attempt that has not been closed, and the bytes of its output that were not kept, by stream."""
 
-    number: int
-    output: OutputWriter
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.dropped = (0, 0)
 
 
 @implementer(ISpool)
 class Spool:
-    """The files of jobs below ``directory``; ``user_files`` has those of attempts that run as other users."""
+    """The files of jobs below ``directory``; ``user_files`` has those of attempts that run as other users.
+
+    A runner writes the output of attempts. ``on_followed(job_id, is_followed)`` is called when the first
+    observer of a job's output is added, and when the last one is removed.
+    """
 
     def __init__(
         self,
         directory: str,
         filesystem: Filesystem,
-        clock: IReactorTime,
         in_thread: InThread,
         user_files: UserFiles | None = None,
     ) -> None:
+        self.on_followed: Callable[[int, bool], object] = lambda _job_id, _is_followed: None
         self._directory = directory
         self._filesystem = filesystem
-        self._clock = clock
         self._in_thread = in_thread
         self._user_files = user_files
         self._progress = ProgressFiles(filesystem, self._open_user_progress)
@@ -101,20 +103,28 @@ class Spool:
 
     # Attempts and their output.
 
-    def open_output(self, job_id: int, attempt: int, limit: int) -> OutputWriter:
-        paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
-        observers = self._observers.get(job_id, [])
-        output = OutputWriter(paths, self._filesystem, self._clock, self._in_thread, limit, observers)
-        self._open_attempts[job_id] = _OpenAttempt(attempt, output)
-        notify(observers)
-        return output
+    def output_paths(self, job_id: int, attempt: int) -> dict[int, str]:
+        return {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
+
+    def open_attempt(self, job_id: int, attempt: int) -> None:
+        self._open_attempts[job_id] = _OpenAttempt(attempt)
+        self._notify(job_id)
+
+    def note_output(self, job_id: int, attempt: int, dropped: tuple[int, int]) -> None:
+        current = self._open_attempts.get(job_id)
+        if current is not None and current.number == attempt:
+            current.dropped = dropped
+            self._notify(job_id)
+
+    def _notify(self, job_id: int) -> None:
+        notify(self._observers.get(job_id, []))
 
     def close_attempt(self, job_id: int) -> None:
         self._open_attempts.pop(job_id, None)
         self._progress.remove(job_id, self.path(job_id, "progress"))
         if self._user_files is not None:
             self._user_files.remove(job_id)
-        notify(self._observers.get(job_id, []))
+        self._notify(job_id)
 
     def output_on_disk(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         sizes = [self._filesystem.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
@@ -124,22 +134,17 @@ class Spool:
         attempt = self._open_attempts.get(job_id)
         if attempt is None:
             return None
-        out, err = attempt.output.streams.values()
+        out, err = self.output_on_disk(job_id, attempt.number)
         return {
             "stdout_bytes": out.size,
             "stderr_bytes": err.size,
-            "stdout_dropped": out.dropped,
-            "stderr_dropped": err.dropped,
+            "stdout_dropped": attempt.dropped[0],
+            "stderr_dropped": attempt.dropped[1],
         }
 
     def read_output(
         self, job_id: int, attempt: int, stream: int, offset: int, length: int
     ) -> "Deferred[bytes]":
-        current = self._open_attempts.get(job_id)
-        if current is not None and current.number == attempt:
-            head = current.output.streams[stream].head
-            if head is not None:
-                return succeed(bytes(head[offset : offset + length]))
         path = self._output_path(job_id, attempt, stream)
         if length <= MAX_BLOCKING_READ:
             return execute(self._read, path, offset, length)
@@ -156,10 +161,10 @@ class Spool:
             raise StoreFailed(f"{path} cannot be read: {error}") from None
 
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
-        attempt = self._open_attempts.get(job_id)
-        if job_id not in self._observers:
-            self._observers[job_id] = [] if attempt is None else attempt.output.observers
-        observers = self._observers[job_id]
+        observers = self._observers.get(job_id)
+        if observers is None:
+            observers = self._observers[job_id] = []
+            self.on_followed(job_id, True)
         observers.append(on_output)
 
         def remove() -> None:
@@ -167,6 +172,7 @@ class Spool:
                 observers.remove(on_output)
             if not observers and self._observers.get(job_id) is observers:
                 del self._observers[job_id]
+                self.on_followed(job_id, False)
 
         return remove
 

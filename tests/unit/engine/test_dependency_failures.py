@@ -13,7 +13,7 @@ from taskqd.state.dependencies import MAX_JOBS_PER_BATCH
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, lost
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 SKIPPED = (Status.FAILED, Reason.DEPENDENCY)
@@ -280,7 +280,7 @@ def test_stop_between_batches_leaves_the_rest_to_the_next_start() -> None:
     result_of(harness.engine.dispatcher.stop(requeue=False))
     assert len(skips(harness)) == 30
     again = Harness(events=harness.journal.events)
-    assert again.engine.dispatcher.recover("it was killed") == []
+    assert again.engine.dispatcher.recover(lost(again.engine, "it was killed")) == []
     again.engine.start()
     again.settle()
     assert sorted(skips(again)) == list(range(2, 252))
@@ -293,7 +293,7 @@ def test_jobs_that_a_crash_left_unskipped_are_skipped_at_the_start() -> None:
     [ended] = [number for number, event in enumerate(harness.journal.events) if isinstance(event, Ended)]
     for cut in range(ended + 1, len(harness.journal.events) + 1):
         again = Harness(events=harness.journal.events[:cut])
-        again.engine.dispatcher.recover("it was killed")
+        again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
         again.engine.start()
         again.settle()
         assert [end(again, job_id) for job_id in range(2, 7)] == [SKIPPED] * 5
@@ -307,7 +307,7 @@ def test_job_that_a_crash_interrupted_skips_or_starts_its_dependents() -> None:
     harness.submit(after=(1,))
     harness.submit(after_fail=(1,))
     again = Harness(events=harness.journal.events)
-    again.engine.dispatcher.recover("it was killed")
+    again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
     again.engine.start()
     again.settle()
     assert end(again, 2) == SKIPPED

@@ -22,7 +22,7 @@ from taskqd.state.explain import explain
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
-from tests.fakes.processes import COMPLETED, FAILED, run_of
+from tests.fakes.processes import COMPLETED, FAILED, lost, run_of
 from tests.support.leaks import LeakWatch
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
@@ -169,7 +169,7 @@ def test_job_that_cannot_be_built_fails_without_a_process_and_may_be_retried() -
             raise CannotStart(flaws.pop())
         return run_of(job, attempt, word)
 
-    harness = opened(1, make_run=refuse)
+    harness = opened(1, make_start=refuse)
     harness.submit(retries=1, retry_delay=1.0)
     job = harness.job(1)
     assert (job.status, job.attempts, harness.executor.runs) == (Status.PENDING, 1, [])
@@ -325,7 +325,7 @@ def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
     def refuse(job: Job, attempt: int, word: str) -> Run:
         raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
 
-    harness = opened(1, make_run=refuse)
+    harness = opened(1, make_start=refuse)
     harness.submit(retries=1)
     assert (harness.job(1).status, harness.job(1).attempts) == (PENDING, 0)
 
@@ -364,7 +364,7 @@ def test_start_that_is_taken_back_leaves_earlier_attempts_unchanged() -> None:
 def crashed(*events: Event, **spec: Any) -> Harness:
     journal: list[Event] = [Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(**spec))]
     harness = Harness(events=[*journal, Started(id=1, at=START, attempt=1), *events])
-    harness.engine.dispatcher.recover("the daemon was killed")
+    harness.engine.dispatcher.recover(lost(harness.engine, "the daemon was killed"))
     return harness
 
 
@@ -411,7 +411,9 @@ def test_output_of_an_interrupted_attempt_is_kept() -> None:
         ]
     )
     harness.spool.leftovers[1, 1] = (b"so far", b"")
-    assert harness.engine.dispatcher.recover("the daemon was killed") == [harness.job(1)]
+    assert harness.engine.dispatcher.recover(lost(harness.engine, "the daemon was killed")) == [
+        harness.job(1)
+    ]
     attempt = harness.job(1).attempt
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
@@ -428,7 +430,7 @@ def test_recovery_that_cannot_be_recorded_refuses_the_start() -> None:
     )
     harness.journal.failure = "the disk is full"
     with pytest.raises(StartRefused):
-        harness.engine.dispatcher.recover("the daemon was killed")
+        harness.engine.dispatcher.recover(lost(harness.engine, "the daemon was killed"))
 
 
 def test_pending_jobs_start_after_a_restart() -> None:
@@ -439,7 +441,7 @@ def test_pending_jobs_start_after_a_restart() -> None:
             Submitted(id=2, at=START, owner="ada", command="true"),
         ],
     )
-    assert harness.engine.dispatcher.recover("the daemon was killed") == []
+    assert harness.engine.dispatcher.recover(lost(harness.engine, "the daemon was killed")) == []
     assert harness.executor.runs == []
     harness.engine.start()
     harness.settle()
@@ -780,7 +782,7 @@ def test_stop_or_drain_starts_no_waiting_job(options: dict[str, Any], is_stop: b
     assert harness.job(job_id).status is PENDING
     assert harness.clock.getDelayedCalls() == []
     again = Harness(4, events=harness.journal.events)
-    again.engine.dispatcher.recover("it was killed")
+    again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
     again.engine.start()
     again.settle()
     again.clock.advance(10)
@@ -829,7 +831,7 @@ def test_tasks_that_a_crash_interrupted_fail_and_the_other_tasks_run() -> None:
     harness.submit(array=Array(1, 1), retries=1, retry_delay=0.0)
     harness.finish(2)
     again = Harness(2, events=harness.journal.events)
-    interrupted = again.engine.dispatcher.recover("it was killed")
+    interrupted = again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
     assert [job.id for job in interrupted] == [3, 4]
     assert [again.job(task).status for task in (1, 2, 3, 4)] == [
         Status.FAILED,
@@ -847,7 +849,7 @@ def test_tasks_that_a_crash_interrupted_are_run_again_if_they_have_retries() -> 
     harness = opened(2)
     harness.submit(array=Array(1, 2), retries=1, retry_delay=0.0)
     again = Harness(2, events=harness.journal.events)
-    again.engine.dispatcher.recover("it was killed")
+    again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
     assert (again.job(1).status, again.job(2).reason) == (PENDING, Reason.RETRYING)
     again.engine.start()
     again.settle()

@@ -18,7 +18,7 @@ from taskqd.model.spec import Array
 from taskqd.state.capacity import Constraint, demands_of
 from taskqd.state.queue_state import QueueState
 from tests.fakes.engine import ACTOR, Harness, replayed
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, lost
 
 SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
 FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
@@ -88,7 +88,7 @@ class Walk:
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
         self.allocated: dict[str, int] = {}
         self.harness.engine.add_end_observer(lambda job: self.announced.update([(job.id, job.status)]))
-        self.harness.engine.dispatcher.recover("it was killed")
+        self.harness.engine.dispatcher.recover(lost(self.harness.engine, "it was killed"))
         self.since = len(self.harness.journal.events)
         self.harness.engine.start()
 

@@ -13,7 +13,7 @@ from taskqd.model.spec import Array, Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
-from tests.fakes.processes import FAILED
+from tests.fakes.processes import FAILED, lost
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 
@@ -147,7 +147,7 @@ def test_held_job_is_held_after_a_restart_and_can_be_cancelled() -> None:
     harness.hold(2)
     harness.settle()
     again = Harness(events=harness.journal.events)
-    again.engine.dispatcher.recover("it was killed")
+    again.engine.dispatcher.recover(lost(again.engine, "it was killed"))
     again.engine.start()
     again.settle()
     assert running(again) == []

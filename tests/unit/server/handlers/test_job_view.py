@@ -16,7 +16,7 @@ from taskqd.protocol import replies
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, lost
 
 EVERYTHING = 10**9
 
@@ -209,7 +209,7 @@ def test_read_of_interrupted_attempt_without_output_is_empty() -> None:
         Started(id=1, at=START, attempt=1),
     ]
     harness = Harness(events=journal)
-    harness.engine.dispatcher.recover("why")
+    harness.engine.dispatcher.recover(lost(harness.engine, "why"))
     assert result_of(both(harness)) == (b"", b"")
 
 

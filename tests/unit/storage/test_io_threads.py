@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from twisted.python.threadpool import ThreadPool
 
-from taskqd.daemon.io_threads import IOThreads
+from taskqd.storage.io_threads import IOThreads
 from tests.fakes.deferreds import result_of
 
 

@@ -1,0 +1,413 @@
+"""Has the runner run attempts, and tells how they ended: the daemon's side of docs/runner.md.
+
+An attempt belongs to the runner that its Started record names. Only that runner, or its notes, say what
+became of it. A runner that is connected again and does not name an attempt has never got its Start, which is
+then sent again: a runner reads one connection to its end before it welcomes another.
+"""
+
+import signal
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.messages import (
+    Ack,
+    AttemptKey,
+    Base,
+    Cleared,
+    End,
+    Ended,
+    Follow,
+    Kill,
+    KillLeftovers,
+    Printed,
+    Spawned,
+    Start,
+    Welcome,
+)
+from taskqd.execution.notes import Notes
+from taskqd.execution.run import CannotStart, Outcome
+from taskqd.execution.runner_link import RunnerLink
+from taskqd.model.job import Reason
+
+SHORT_LIVED = 0.1
+"""A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
+RUNNER_KILLED = "its runner was killed"
+"""The detail of attempts whose runner has ended without saying what became of them."""
+MAX_RUNNER_DEATHS = 3
+"""Deaths of runners while one attempt was the newest to start, after which its job is held."""
+
+MakeStart = Callable[[AttemptKey], Start]
+"""Makes the message for an attempt whose Started is durable; raises CannotStart."""
+
+SUSPECT = "its runner was killed {count} times while this was the newest job to start, so it is held"
+"""The detail of the attempt of a job that may be what kills the runners."""
+
+_log = Logger()
+
+
+class _Attempt:
+    """An attempt that the daemon has started and whose end is not durable.
+
+    ``is_sent`` tells that the runner may have its Start. ``ending`` is the End that was sent for it.
+    """
+
+    __slots__ = ("ending", "has_outcome", "is_sent", "key", "on_spawned", "outcome", "runner", "started_at")
+
+    def __init__(self, key: AttemptKey, runner: str, on_spawned: OnSpawned, started_at: float) -> None:
+        self.key = key
+        self.runner = runner
+        self.on_spawned = on_spawned
+        self.started_at = started_at
+        self.outcome: Deferred[Outcome] = Deferred()
+        self.has_outcome = False
+        self.is_sent = False
+        self.ending: End | None = None
+
+
+@implementer(IExecutor)
+class RunnerExecutor:
+    """All attempts that run, at whichever runner.
+
+    The callbacks are set before the first start. ``make_start`` makes the Start of an attempt again.
+    ``on_connected(link)`` is called when a runner has welcomed this daemon, ``on_ready()`` when one accepts
+    starts, ``on_output(key, dropped)`` when an attempt that is followed has printed or output was dropped,
+    ``on_settled(runner)`` when the journal has all that became of the attempts of a dead runner, and
+    ``on_idle(link)`` when a runner has nothing left to do.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.make_start: MakeStart | None = None
+        self.on_ready: Callable[[], object] = lambda: None
+        self.on_output: Callable[[AttemptKey, tuple[int, int]], object] = lambda _key, _dropped: None
+        self.on_settled: Callable[[str], object] = lambda _: None
+        self.on_connected: Callable[[RunnerLink], object] = lambda _: None
+        self.on_idle: Callable[[RunnerLink], object] = lambda _: None
+        self.base = Base()
+        self._clock = clock
+        self._active: RunnerLink | None = None
+        self._links: dict[str, RunnerLink] = {}
+        self._attempts: dict[AttemptKey, _Attempt] = {}
+        self._keys: dict[int, AttemptKey] = {}  # the attempt of each job
+        self._by_runner: dict[str, set[AttemptKey]] = {}
+        self._leftovers: dict[AttemptKey, str] = {}  # with the name of their runner
+        self._leftover_waiters: dict[int, list[Deferred[None]]] = {}
+        self._gone_waiters: list[Deferred[None]] = []
+        self._followed: set[int] = set()
+        self._newest: dict[str, int] = {}  # the job that each runner was last sent
+        self._deaths: dict[int, int] = {}  # of runners, by the job that was the newest
+        self._dead: set[str] = set()
+
+    # The runner that accepts starts.
+
+    @property
+    def runner(self) -> str:
+        return self._active.name if self._active is not None and self._active.accepts_starts else ""
+
+    @property
+    def unready_detail(self) -> str | None:
+        if self.runner:
+            return None
+        if self._links:
+            return "it waits for a runner: the one that is connected retires or has another version"
+        return "it waits for a runner, the process that runs jobs: none is connected"
+
+    def has_attempts_of(self, runner: str) -> bool:
+        """Whether an attempt of a runner has no durable end."""
+        return runner in self._by_runner
+
+    def is_idle(self, runner: str) -> bool:
+        """Whether a runner has nothing to do for this daemon."""
+        return runner not in self._by_runner and runner not in self._leftovers.values()
+
+    @property
+    def links(self) -> Iterable[RunnerLink]:
+        """The connections to runners that have welcomed this daemon."""
+        return tuple(self._links.values())
+
+    def stop_using(self, link: RunnerLink) -> None:
+        """Give a runner no further starts: it is told to retire."""
+        if self._active is link:
+            self._active = None
+
+    # Attempts.
+
+    def start(self, start: Start, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        attempt = self._add(start.key, runner, on_spawned)
+        link = self._links.get(runner)
+        if link is not None:
+            self._send_start(attempt, start, link)
+        return attempt.outcome
+
+    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        attempt = self._add(key, runner, on_spawned)
+        attempt.is_sent = True
+        return attempt.outcome
+
+    def _add(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> _Attempt:
+        attempt = _Attempt(key, runner, on_spawned, self._clock.seconds())
+        self._attempts[key] = attempt
+        self._keys[key.id] = key
+        self._by_runner.setdefault(runner, set()).add(key)
+        return attempt
+
+    def _send_start(self, attempt: _Attempt, start: Start, link: RunnerLink) -> None:
+        attempt.is_sent = True
+        self._newest[link.name] = start.id
+        link.send(start)
+        if start.id in self._followed:
+            link.send(Follow(id=start.id, attempt=start.attempt, word=start.word))
+
+    def acknowledge(self, job_id: int) -> None:
+        key = self._keys.pop(job_id, None)
+        attempt = None if key is None else self._attempts.pop(key, None)
+        if key is None or attempt is None:
+            return
+        link = self._links.get(attempt.runner)
+        if link is not None:
+            link.send(Ack(ends=[key]))
+        of_runner = self._by_runner[attempt.runner]
+        of_runner.discard(key)
+        if not of_runner:
+            del self._by_runner[attempt.runner]
+            if attempt.runner in self._dead:
+                self._dead.discard(attempt.runner)
+                self.on_settled(attempt.runner)
+            elif link is not None:
+                self.on_idle(link)
+        self._notify_if_gone()
+
+    def end(self, job_id: int, reason: Reason, number: int) -> None:
+        key = self._keys.get(job_id)
+        attempt = None if key is None else self._attempts.get(key)
+        if key is None or attempt is None or attempt.has_outcome:
+            return
+        message = _end(key, reason, number)
+        if attempt.ending is None:
+            attempt.ending = message
+        link = self._links.get(attempt.runner)
+        if link is not None:
+            link.send(message)
+
+    def follow(self, job_id: int, on: bool) -> None:
+        if on:
+            self._followed.add(job_id)
+        else:
+            self._followed.discard(job_id)
+        key = self._keys.get(job_id)
+        link = None if key is None else self._links.get(self._attempts[key].runner)
+        if key is not None and link is not None:
+            link.send(Follow(id=key.id, attempt=key.attempt, word=key.word, on=on))
+
+    def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
+        runners = {runner for key, runner in self._leftovers.items() if key.id == job_id}
+        if not runners:
+            return None
+        for runner in runners & self._links.keys():
+            self._links[runner].send(KillLeftovers(id=job_id))
+        gone: Deferred[None] = Deferred()
+        self._leftover_waiters.setdefault(job_id, []).append(gone)
+        return gone
+
+    def kill(self) -> "Deferred[None]":
+        for link in self._links.values():
+            link.send(Kill())
+        if not self._attempts and not self._leftovers:
+            return succeed(None)
+        gone: Deferred[None] = Deferred()
+        self._gone_waiters.append(gone)
+        return gone
+
+    def only_short_lived_processes(self) -> bool:
+        """Whether all processes, leftovers included, are of attempts that have started just now."""
+        if self._leftovers:
+            return False
+        oldest = next(iter(self._attempts.values()), None)
+        return oldest is None or 0 <= self._clock.seconds() - oldest.started_at < SHORT_LIVED
+
+    # What runners say.
+
+    def on_welcome(self, link: RunnerLink, welcome: Welcome) -> None:
+        """Compare what a runner knows with what the journal has given it."""
+        self._links[link.name] = link
+        running = {each.key: each for each in welcome.running}
+        for key in self._by_runner.get(link.name, set()) & running.keys():
+            self._confirm(self._attempts[key], running[key].pid, running[key].started, link)
+        named = running.keys() | set(welcome.ended)
+        for key in sorted(self._by_runner.get(link.name, set()) - named):
+            self._send_again(self._attempts[key], link)
+        for key in running.keys() - self._attempts.keys():
+            _log.error(
+                "runner {name} runs attempt {attempt} of job {id}, which the journal does not know (was an "
+                "older copy of the state directory restored?): it is killed and recorded for no job",
+                name=link.name,
+                attempt=key.attempt,
+                id=key.id,
+            )
+            link.send(_end(key, Reason.INTERRUPTED, signal.SIGKILL))
+        for key in welcome.leftovers:
+            self._leftovers[key] = link.name
+        if link.accepts_starts:
+            self._active = link
+            self.base = welcome.base
+        self.on_connected(link)
+        if self.runner:
+            self.on_ready()
+
+    def _confirm(self, attempt: _Attempt, pid: int | None, started: int | None, link: RunnerLink) -> None:
+        """Go on with an attempt that a runner still runs."""
+        attempt.is_sent = True
+        if pid is not None:
+            attempt.on_spawned(pid, started)
+        if attempt.ending is not None:
+            link.send(attempt.ending)
+        if attempt.key.id in self._followed:
+            link.send(Follow(id=attempt.key.id, attempt=attempt.key.attempt, word=attempt.key.word))
+
+    def _send_again(self, attempt: _Attempt, link: RunnerLink) -> None:
+        """Send the Start of an attempt that never arrived at its runner."""
+        if attempt.has_outcome:
+            return
+        if attempt.ending is not None:
+            self._fire(attempt, Outcome(reason=Reason(attempt.ending.why), is_void=True))
+        elif not link.accepts_starts or self.make_start is None:
+            self._fire(attempt, Outcome(reason=Reason.SPAWN, detail="its runner retires", is_void=True))
+        else:
+            try:
+                start = self.make_start(attempt.key)
+            except CannotStart as why:
+                self._fire(attempt, Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+            else:
+                self._send_start(attempt, start, link)
+
+    def on_ended(self, link: RunnerLink, ended: Ended) -> None:
+        """Report an end to whoever started the attempt; one that is not known is told twice or of no job."""
+        attempt = self._attempts.get(ended.key)
+        if attempt is None:
+            link.send(Ack(ends=[ended.key]))
+            return
+        if ended.pid is not None:
+            self._leftovers[ended.key] = link.name
+        if not attempt.has_outcome:
+            is_late = link.welcome is not None and ended.key in link.welcome.ended
+            self._fire(attempt, replace(_outcome(ended), ended_at=ended.at) if is_late else _outcome(ended))
+
+    def _fire(self, attempt: _Attempt, outcome: Outcome) -> None:
+        if not attempt.has_outcome:
+            attempt.has_outcome = True
+            attempt.outcome.callback(outcome)
+
+    def on_spawned(self, spawned: Spawned) -> None:
+        """Report the process of an attempt."""
+        attempt = self._attempts.get(spawned.key)
+        if attempt is not None and not attempt.has_outcome:
+            attempt.on_spawned(spawned.pid, spawned.started)
+
+    def on_printed(self, printed: Printed) -> None:
+        """Report output of an attempt."""
+        if printed.key in self._attempts:
+            self.on_output(printed.key, printed.dropped)
+
+    def on_cleared(self, cleared: Cleared) -> None:
+        """Note that nothing is left of an ended attempt."""
+        self._clear([cleared.key])
+
+    def _clear(self, keys: Iterable[AttemptKey]) -> None:
+        for key in keys:
+            self._leftovers.pop(key, None)
+        left = {key.id for key in self._leftovers}
+        for job_id in [each for each in self._leftover_waiters if each not in left]:
+            for waiter in self._leftover_waiters.pop(job_id):
+                waiter.callback(None)
+        self._notify_if_gone()
+
+    def _notify_if_gone(self) -> None:
+        if self._gone_waiters and not self._attempts and not self._leftovers:
+            waiters, self._gone_waiters = self._gone_waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
+
+    def on_link_lost(self, link: RunnerLink) -> None:
+        """Go on without a runner, until it is connected again or is known to be dead."""
+        if self._links.get(link.name) is link:
+            del self._links[link.name]
+        if self._active is link:
+            self._active = None
+
+    # Dead runners.
+
+    def settle(self, runner: str, notes: Notes) -> None:
+        """Report what became of the attempts of a dead runner; its processes are gone.
+
+        ``on_settled(runner)`` is called when all of it is durable.
+        """
+        self._clear([key for key, name in self._leftovers.items() if name == runner])
+        keys = sorted(self._by_runner.get(runner, ()))
+        if not keys:
+            self.on_settled(runner)
+            return
+        self._dead.add(runner)
+        suspect = self._count_death(runner, notes)
+        ends = {ended.key: ended for ended in notes.ends}
+        for key in keys:
+            attempt = self._attempts[key]
+            is_unstarted = notes.is_gone or not attempt.is_sent
+            outcome = settled_outcome(ends.get(key), is_unstarted=is_unstarted)
+            if outcome.is_lost and key.id == suspect:
+                outcome = replace(outcome, detail=SUSPECT.format(count=MAX_RUNNER_DEATHS), needs_hold=True)
+            self._fire(attempt, outcome)
+
+    def _count_death(self, runner: str, notes: Notes) -> int | None:
+        """Return the job that was the newest to start at the deaths of several runners, None if none was."""
+        newest = self._newest.pop(runner, None)
+        if notes.is_gone or newest is None:
+            return None
+        self._deaths[newest] = self._deaths.get(newest, 0) + 1
+        if self._deaths[newest] < MAX_RUNNER_DEATHS:
+            return None
+        del self._deaths[newest]
+        return newest
+
+
+def settled_outcome(ended: Ended | None, *, is_unstarted: bool) -> Outcome:
+    """Return what became of an attempt of a dead runner; ``ended`` is what its notes say of the attempt.
+
+    ``is_unstarted`` means that an attempt that the notes lack has never run.
+    """
+    if ended is not None:
+        return replace(_outcome(ended), ended_at=ended.at)
+    if is_unstarted:
+        return Outcome(reason=Reason.SPAWN, detail="its runner ended before it was started", is_void=True)
+    return Outcome(reason=Reason.INTERRUPTED, detail=RUNNER_KILLED, is_lost=True)
+
+
+def _outcome(ended: Ended) -> Outcome:
+    return Outcome(
+        reason=None if ended.reason is None else _reason(ended.reason),
+        exit_code=ended.exit_code,
+        signal=ended.signal,
+        detail=ended.detail,
+        stdout=ended.stdout,
+        stderr=ended.stderr,
+        usage=ended.usage,
+        is_shortage=ended.is_shortage,
+        is_void=ended.is_void,
+        pid=ended.pid,
+    )
+
+
+def _reason(text: str) -> Reason:
+    """Return a reason of a runner; one that this release does not know is an interruption."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.INTERRUPTED
+
+
+def _end(key: AttemptKey, reason: Reason, number: int) -> End:
+    return End(id=key.id, attempt=key.attempt, word=key.word, why=reason.value, number=number)

@@ -1,0 +1,139 @@
+"""The daemon's connection to one runner."""
+
+import os
+import socket
+import struct
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from msgspec import DecodeError
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from taskqd.execution.messages import (
+    MAX_LINE,
+    Cleared,
+    Ended,
+    Hello,
+    Message,
+    Printed,
+    Refused,
+    Spawned,
+    Welcome,
+    decode_to_daemon,
+    encode,
+)
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class LinkObserver(Protocol):
+    """Hears what a runner says."""
+
+    def on_welcome(self, link: "RunnerLink", welcome: Welcome) -> None: ...
+
+    def on_ended(self, link: "RunnerLink", ended: Ended) -> None: ...
+
+    def on_spawned(self, spawned: Spawned) -> None: ...
+
+    def on_printed(self, printed: Printed) -> None: ...
+
+    def on_cleared(self, cleared: Cleared) -> None: ...
+
+    def on_link_lost(self, link: "RunnerLink") -> None: ...
+
+
+class RunnerLink(LineOnlyReceiver):
+    """A connection to the runner ``name``, which begins with ``hello``.
+
+    ``batch()`` returns a context for all that one read brings. ``user`` is the uid that the runner may have
+    besides root.
+    """
+
+    _log = Logger()
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_LINE
+
+    def __init__(
+        self,
+        name: str,
+        hello: Hello,
+        observer: LinkObserver,
+        batch: "type[AbstractContextManager[Any]] | Any" = nullcontext,
+        user: int | None = None,
+    ) -> None:
+        self.name = name
+        self.welcome: Welcome | None = None
+        self.is_lost = False
+        self._is_closing = False
+        self._hello = hello
+        self._observer = observer
+        self._batch = batch
+        self._users = {0, os.geteuid() if user is None else user}
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        data = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        uid = _CREDENTIALS.unpack(data)[1]
+        if uid not in self._users:
+            self._log.error("the socket of runner {name} belongs to user {uid}", name=self.name, uid=uid)
+            self.close()
+            return
+        self.send(self._hello)
+
+    def dataReceived(self, data: bytes) -> None:
+        with self._batch():
+            super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._is_closing:
+            return
+        try:
+            message = decode_to_daemon(line)
+        except DecodeError as why:
+            self._log.error("runner {name} sent a line that is no message: {why}", name=self.name, why=why)
+            self.close()
+            return
+        match message:
+            case Ended():
+                self._observer.on_ended(self, message)
+            case Spawned():
+                self._observer.on_spawned(message)
+            case Printed():
+                self._observer.on_printed(message)
+            case Cleared():
+                self._observer.on_cleared(message)
+            case Welcome():
+                self.welcome = message
+                self._observer.on_welcome(self, message)
+            case Refused():
+                self._log.warn("runner {name} refuses this daemon: {why}", name=self.name, why=message.why)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._log.error("runner {name} sent a line of over {max} bytes", name=self.name, max=self.MAX_LENGTH)
+        self.close()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.is_lost = True
+        self._observer.on_link_lost(self)
+
+    @property
+    def accepts_starts(self) -> bool:
+        """Whether the runner is connected, speaks our version, and does not retire."""
+        return (
+            not self.is_lost
+            and self.welcome is not None
+            and self.welcome.version > 0
+            and not self.welcome.is_retiring
+        )
+
+    def send(self, message: Message) -> None:
+        """Send a message; what is sent in one turn of the reactor is written together."""
+        if not self.is_lost:
+            self.transport.write(encode(message))
+
+    def close(self) -> None:
+        """Close the connection after what was sent."""
+        self._is_closing = True
+        self.transport.loseConnection()

@@ -1,0 +1,259 @@
+"""Keeps the daemon connected to its runners: starts one if none lives, connects, and settles dead ones."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTime, IReactorUNIX
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskqd.execution.messages import Hello, Retire
+from taskqd.execution.notes import read_notes
+from taskqd.execution.runner_directory import RunnerDirectory
+from taskqd.execution.runner_executor import RunnerExecutor
+from taskqd.execution.runner_link import RunnerLink
+
+MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL = 0.02, 0.5
+"""Seconds between two looks for a runner while none is connected; each is half as long again as the last."""
+MIN_LAUNCH_INTERVAL, MAX_LAUNCH_INTERVAL = 3.0, 30.0
+"""Seconds between two starts of runners that end at once; each is twice as long as the one before."""
+SOCKET_REQUEST_INTERVAL = 2.0
+"""Seconds between two requests for a socket that somebody has removed."""
+RETIRE_TIMEOUT = 3.0
+"""Seconds for which a stop waits for the exit of runners that have nothing to do."""
+
+
+class IRunnerReactor(IReactorTime, IReactorUNIX):
+    """The part of the reactor that is used."""
+
+
+class MakeLink(Protocol):
+    """Makes the protocol of a connection."""
+
+    def __call__(self, name: str, hello: Hello, observer: RunnerExecutor) -> RunnerLink: ...
+
+
+class RunnerSupervisor:
+    """Connects ``executor`` to the runners in ``directory``.
+
+    ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last. ``sweep()`` ends the processes of attempts whose
+    runner is dead, and fires when they are gone.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        directory: RunnerDirectory,
+        executor: RunnerExecutor,
+        hello: Hello,
+        reactor: IRunnerReactor,
+        launch: Callable[[], None] | None,
+        sweep: "Callable[[], Deferred[Any]]",
+        launched_at: float | None = None,
+        make_link: MakeLink = RunnerLink,
+    ) -> None:
+        self._directory = directory
+        self._executor = executor
+        self._hello = hello
+        self._reactor = reactor
+        self._launch = launch
+        self._sweep = sweep
+        self._make_link = make_link
+        self._connected: dict[str, RunnerLink] = {}
+        self._connecting: set[str] = set()
+        self._settling: set[str] = set()
+        self._requested_at: dict[str, float] = {}
+        self._call: IDelayedCall | None = None
+        self._check_interval = MIN_CHECK_INTERVAL
+        self._launch_interval = MIN_LAUNCH_INTERVAL
+        self._launched_at = launched_at
+        self._is_stopping = False
+        self._lost_waiters: list[Deferred[None]] = []
+        executor.on_settled = self._on_settled
+        executor.on_idle = self._on_idle
+        executor.on_connected = self._on_connected
+
+    def start(self) -> None:
+        """Connect to the living runners, now and whenever a connection is lost."""
+        self._check()
+
+    async def stop(self) -> None:
+        """Close the connections; runners that have nothing to do exit, and their exit is awaited."""
+        self._is_stopping = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        lost = []
+        for link in list(self._connected.values()):
+            welcome = link.welcome
+            if welcome is not None and not welcome.stays and self._executor.is_idle(link.name):
+                link.send(Retire())
+                waiter: Deferred[None] = Deferred()
+                self._lost_waiters.append(waiter)
+                lost.append(waiter.addTimeout(RETIRE_TIMEOUT, self._reactor))
+            else:
+                link.close()
+        await DeferredList(lost, consumeErrors=True)
+        for link in list(self._connected.values()):
+            link.close()
+        self._directory.close()
+
+    # Connections.
+
+    def _check(self) -> None:
+        """Connect to runners that live, settle those that do not, and start one if none accepts starts."""
+        self._call = None
+        if self._is_stopping:
+            return
+        try:
+            self._look()
+        except OSError as why:
+            self._log.error("the directory of the runners cannot be read: {why}", why=why)
+        if not self._executor.runner or self._is_anything_open():
+            self._call = self._reactor.callLater(self._check_interval, self._check)
+            self._check_interval = min(1.5 * self._check_interval, MAX_CHECK_INTERVAL)
+        else:
+            self._check_interval = MIN_CHECK_INTERVAL
+
+    def _is_anything_open(self) -> bool:
+        """Whether a runner that lives is not connected, or one that is dead is not settled."""
+        names = set(self._directory.names()) - self._connected.keys()
+        return bool(names)
+
+    def _look(self) -> None:
+        for name in self._directory.names():
+            if name in self._connected or name in self._connecting or name in self._settling:
+                continue
+            if self._directory.is_alive(name):
+                self._connect(name)
+            else:
+                self._settle(name)
+        if not self._directory.has_active():
+            self._launch_if_due()
+
+    def _launch_if_due(self) -> None:
+        now = self._reactor.seconds()
+        if self._launched_at is None or now >= self._launched_at + self._launch_interval:
+            if self._launched_at is not None:
+                self._launch_interval = min(2 * self._launch_interval, MAX_LAUNCH_INTERVAL)
+            self._launch_runner()
+
+    def _launch_runner(self) -> None:
+        if self._launch is None:
+            return
+        self._launched_at = self._reactor.seconds()
+        try:
+            self._launch()
+        except OSError as why:
+            self._log.error("no runner can be started, so no job starts: {why}; this is tried again", why=why)
+
+    def _connect(self, name: str) -> None:
+        self._connecting.add(name)
+        factory = _LinkFactory(self, name)
+        self._reactor.connectUNIX(self._directory.socket_address(name), factory, timeout=5)
+
+    def make_link(self, name: str) -> RunnerLink:
+        """Return the protocol for a new connection."""
+        link = self._make_link(name, self._hello, self._executor)
+        self._connecting.discard(name)
+        self._connected[name] = link
+        return link
+
+    def _on_connected(self, link: RunnerLink) -> None:
+        """Have a runner retire that cannot run the next jobs."""
+        self._check_interval, self._launch_interval = MIN_CHECK_INTERVAL, MIN_LAUNCH_INTERVAL
+        welcome = link.welcome
+        if welcome is None or welcome.is_retiring:
+            return
+        if welcome.version == 0:
+            self._log.warn(
+                "runner {name} of release {release} speaks no version of ours: its jobs go on, and another "
+                "runner starts new ones",
+                name=link.name,
+                release=welcome.release,
+            )
+            link.send(Retire())
+        elif welcome.release != self._hello.release:
+            self._retire_if_idle(link)
+
+    def _on_idle(self, link: RunnerLink) -> None:
+        if link.welcome is not None and link.welcome.release != self._hello.release:
+            self._retire_if_idle(link)
+
+    def _retire_if_idle(self, link: RunnerLink) -> None:
+        """Replace a runner of another release when nothing runs there."""
+        if self._launch is not None and self._executor.is_idle(link.name):
+            self._executor.stop_using(link)
+            link.send(Retire())
+
+    def connection_failed(self, name: str) -> None:
+        """Try again later; the socket may have been removed."""
+        self._connecting.discard(name)
+        now = self._reactor.seconds()
+        if now >= self._requested_at.get(name, now - SOCKET_REQUEST_INTERVAL) + SOCKET_REQUEST_INTERVAL:
+            self._requested_at[name] = now
+            self._directory.request_socket(name)
+        self._check_soon()
+
+    def connection_lost(self, name: str) -> None:
+        """Connect again, or settle the runner if it is dead."""
+        self._connected.pop(name, None)
+        if not self._connected:
+            waiters, self._lost_waiters = self._lost_waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
+        self._check_soon()
+
+    def _check_soon(self) -> None:
+        if self._is_stopping:
+            return
+        if self._call is None:
+            self._call = self._reactor.callLater(
+                0 if not self._connecting else MIN_CHECK_INTERVAL, self._check
+            )
+
+    # Dead runners.
+
+    def _settle(self, name: str) -> None:
+        """Read the notes of a dead runner, end what is left of its attempts, and report their ends."""
+        self._settling.add(name)
+        notes = read_notes(self._directory.notes_path(name))
+        if notes.is_gone or not self._executor.has_attempts_of(name):
+            self._executor.settle(name, notes)
+            return
+        self._log.warn("runner {name} was killed: its attempts are ended", name=name)
+        self._sweep().addCallbacks(
+            lambda _: self._executor.settle(name, notes), self._on_sweep_failed, errbackArgs=(name,)
+        )
+
+    def _on_sweep_failed(self, failure: Failure, name: str) -> None:
+        self._log.failure(
+            "the processes of runner {name} cannot be ended; this is tried again", failure, name=name
+        )
+        self._settling.discard(name)
+        self._check_soon()
+
+    def _on_settled(self, name: str) -> None:
+        self._settling.discard(name)
+        self._directory.remove(name)
+
+
+class _LinkFactory(ClientFactory):
+    """Makes the connection to one runner."""
+
+    noisy = False
+
+    def __init__(self, supervisor: RunnerSupervisor, name: str) -> None:
+        self._supervisor = supervisor
+        self._name = name
+
+    def buildProtocol(self, addr: object) -> RunnerLink:
+        return self._supervisor.make_link(self._name)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._supervisor.connection_failed(self._name)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self._supervisor.connection_lost(self._name)

@@ -1,0 +1,363 @@
+"""Runs attempts for a daemon that may come and go, and keeps their ends until they are in the journal."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskqd.execution.messages import (
+    Ack,
+    AttemptKey,
+    Base,
+    Cleared,
+    End,
+    Ended,
+    Follow,
+    Gone,
+    Hello,
+    Kill,
+    KillLeftovers,
+    Message,
+    Refused,
+    Retire,
+    Spawned,
+    Start,
+    ToRunner,
+    Welcome,
+)
+from taskqd.execution.run import Outcome
+from taskqd.model.job import Reason
+from taskqd.runner.attempt import Attempt
+from taskqd.runner.executor import Executor
+from taskqd.runner.interfaces import IDaemonLink
+from taskqd.runner.notes import NotesFile
+from taskqd.storage.spool.output import OutputWriter
+
+REPORT_DELAY = 0.01
+"""Seconds after which a process that still runs is reported; most jobs that are shorter need no record."""
+IDLE_TIMEOUT = 5.0
+"""Seconds that a runner without a daemon and without attempts waits for a daemon that was restarted."""
+GREETING_TIMEOUT = 10.0
+"""Seconds that a new runner waits for its first daemon."""
+NOTE_RETRY_INTERVAL = 1.0
+"""Seconds between two attempts to write notes, for example when the disk is full."""
+STOPPED = "its runner was told to stop"
+ABANDONED = "no daemon came back in time (leave-for)"
+"""The details of attempts that the runner ends."""
+
+
+class Identity(NamedTuple):
+    """What a runner says of itself; with ``stays`` it does not exit because it is idle."""
+
+    name: str
+    pid: int
+    release: str
+    versions: tuple[int, ...]
+    base: Base
+    stays: bool = False
+
+
+class Runner:
+    """All attempts of one runner. docs/runner.md has the rules.
+
+    ``make_executor(on_cleared)`` returns the executor, ``open_output(start)`` the writer of an attempt's
+    output. ``on_retire()`` is called once when the runner accepts no more starts, and ``on_exit()`` when it
+    has nothing left to do.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        identity: Identity,
+        make_executor: Callable[[Callable[[AttemptKey], object]], Executor],
+        open_output: Callable[[Start], OutputWriter],
+        notes: NotesFile,
+        clock: IReactorTime,
+        on_retire: Callable[[], object],
+        on_exit: Callable[[], object],
+    ) -> None:
+        self._identity = identity
+        self._executor = make_executor(self._on_cleared)
+        self._open_output = open_output
+        self._notes = notes
+        self._clock = clock
+        self._on_retire = on_retire
+        self._on_exit = on_exit
+        self._store: str | None = None
+        self._daemon: IDaemonLink | None = None
+        self._leave_for: float | None = None
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._ends: dict[AttemptKey, Ended] = {}
+        self._unnoted: dict[AttemptKey, Ended] = {}
+        self._leftovers: set[AttemptKey] = set()
+        self._to_report: deque[tuple[float, AttemptKey, int, int | None]] = deque()
+        self._report_call: IDelayedCall | None = None
+        self._alone_call: IDelayedCall | None = None
+        self._idle_call: IDelayedCall | None = clock.callLater(GREETING_TIMEOUT, self._exit_if_idle)
+        self._note_call: IDelayedCall | None = None
+        self._is_retiring = False
+        self._is_stopping = False
+        self._has_exited = False
+
+    # The daemon.
+
+    def welcome(self, link: IDaemonLink, hello: Hello) -> bool:
+        """Accept or refuse a daemon; return whether its other messages may be read."""
+        if self._has_exited or self._daemon is not None:
+            return self._refuse(link, "another daemon is connected to this runner")
+        if self._store not in (None, hello.store):
+            return self._refuse(link, "this runner runs the jobs of another store")
+        self._store, self._leave_for, self._daemon = hello.store, hello.leave_for, link
+        self._cancel(self._alone_call)
+        self._cancel(self._idle_call)
+        self._cancel(self._note_call)
+        self._unnoted.clear()
+        running = [attempt.describe() for attempt in self._attempts.values()]
+        own = self._identity
+        link.send(
+            Welcome(
+                runner=own.name,
+                pid=own.pid,
+                version=max(set(own.versions).intersection(hello.versions), default=0),
+                release=own.release,
+                base=own.base,
+                running=running,
+                ended=list(self._ends),
+                leftovers=list(self._leftovers),
+                is_retiring=self._is_retiring or self._is_stopping,
+                stays=own.stays,
+            )
+        )
+        for ended in self._ends.values():
+            link.send(ended)
+        return True
+
+    def _refuse(self, link: IDaemonLink, why: str) -> bool:
+        link.send(Refused(why=why, versions=self._identity.versions))
+        link.close()
+        return False
+
+    def disconnected(self, link: IDaemonLink) -> None:
+        """Go on without the daemon: all that it sent has been handled."""
+        if link is not self._daemon:
+            return
+        self._daemon = None
+        for attempt in self._attempts.values():
+            attempt.is_followed = False
+        self._note(list(self._ends.values()))
+        if self._leave_for is not None and self._attempts:
+            self._alone_call = self._clock.callLater(self._leave_for, self._abandon)
+        self._exit_if_done()
+
+    def handle(self, message: ToRunner) -> None:
+        """Do what the daemon asks for."""
+        match message:
+            case Start():
+                self._start(message)
+            case Ack():
+                self._acknowledge(message.ends)
+            case End():
+                self._executor.end(message.key, _reason(message.why), message.number)
+            case Follow():
+                self._follow(message)
+            case KillLeftovers():
+                self._executor.kill_leftovers(message.id)
+            case Kill():
+                self._executor.kill()
+            case Retire():
+                self.retire()
+            case Hello():
+                self._log.warn("a second greeting of the daemon is ignored")
+
+    def _send(self, message: Message) -> None:
+        if self._daemon is not None:
+            self._daemon.send(message)
+
+    def _acknowledge(self, keys: Iterable[AttemptKey]) -> None:
+        for key in keys:
+            self._ends.pop(key, None)
+        if not self._ends:
+            self._notes.remove()
+        self._exit_if_done()
+
+    # Attempts.
+
+    def _start(self, start: Start) -> None:
+        key = start.key
+        if key in self._attempts or key in self._ends:
+            return
+        if self._is_retiring or self._is_stopping:
+            self._record_end(key, Outcome(reason=Reason.SPAWN, detail="its runner retires", is_void=True))
+            return
+        try:
+            output = self._open_output(start)
+            self._attempts[key] = Attempt(key, output, self._clock, self._send)
+            outcome = self._executor.start(start, output, partial(self._on_spawned, key))
+        except Exception as why:  # noqa: BLE001 - the daemon must hear an end of each start
+            self._log.failure("internal error in starting job {id}", id=start.id)
+            self._record_end(key, Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+            return
+        outcome.addErrback(self._unknown_outcome, key)
+        outcome.addCallback(partial(self._record_end, key))
+
+    def _unknown_outcome(self, failure: Failure, key: AttemptKey) -> Outcome:
+        self._log.failure("internal error in running job {id}", failure, id=key.id)
+        return Outcome(reason=Reason.OUTPUT, detail=f"its end could not be handled: {failure.value}")
+
+    def _on_spawned(self, key: AttemptKey, pid: int, started: int | None) -> None:
+        attempt = self._attempts[key]
+        attempt.pid, attempt.started = pid, started
+        self._to_report.append((self._clock.seconds() + REPORT_DELAY, key, pid, started))
+        if self._report_call is None:
+            self._report_call = self._clock.callLater(REPORT_DELAY, self._report_spawned)
+
+    def _report_spawned(self) -> None:
+        """Report the processes that have run for REPORT_DELAY, and still run."""
+        self._report_call = None
+        now = self._clock.seconds()
+        while self._to_report and self._to_report[0][0] <= now:
+            _, key, pid, started = self._to_report.popleft()
+            if key in self._attempts:
+                self._send(Spawned(id=key.id, attempt=key.attempt, word=key.word, pid=pid, started=started))
+        if self._to_report:
+            delay = max(0.0, self._to_report[0][0] - now)
+            self._report_call = self._clock.callLater(delay, self._report_spawned)
+
+    def _follow(self, message: Follow) -> None:
+        attempt = self._attempts.get(message.key)
+        if attempt is not None:
+            attempt.follow(message.on)
+
+    def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
+        """Keep the end of an attempt, and tell the daemon, or note it if there is none."""
+        self._attempts.pop(key, None)
+        ended = Ended(
+            id=key.id,
+            attempt=key.attempt,
+            word=key.word,
+            at=time.time(),
+            reason=None if outcome.reason is None else outcome.reason.value,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            detail=outcome.detail,
+            stdout=outcome.stdout,
+            stderr=outcome.stderr,
+            usage=outcome.usage,
+            is_shortage=outcome.is_shortage,
+            is_void=outcome.is_void,
+            pid=outcome.pid,
+        )
+        self._ends[key] = ended
+        if ended.pid is not None and key in self._executor.leftovers:
+            self._leftovers.add(key)
+        self._send(ended)
+        if self._daemon is None or self._is_stopping:
+            self._note([ended])
+            self._exit_if_done()
+
+    def _on_cleared(self, key: AttemptKey) -> None:
+        if key not in self._leftovers:
+            return
+        self._leftovers.discard(key)
+        self._send(Cleared(id=key.id, attempt=key.attempt, word=key.word))
+        self._exit_if_done()
+
+    # Without a daemon.
+
+    def _note(self, ends: list[Ended]) -> None:
+        self._unnoted.update((ended.key, ended) for ended in ends)
+        self._write_notes()
+
+    def _write_notes(self) -> None:
+        """Make the ends durable that are not; try again later if that fails."""
+        if not self._unnoted:
+            return
+        try:
+            self._notes.append(self._unnoted.values())
+        except OSError as why:
+            self._log.error(
+                "{count} ends of jobs cannot be noted and stay in memory: {why}; this is tried again",
+                count=len(self._unnoted),
+                why=why,
+            )
+            self._cancel(self._note_call)
+            self._note_call = self._clock.callLater(NOTE_RETRY_INTERVAL, self._retry_notes)
+        else:
+            self._unnoted.clear()
+
+    def _retry_notes(self) -> None:
+        self._write_notes()
+        self._exit_if_done()
+
+    def _abandon(self) -> None:
+        self._executor.end_all(Reason.INTERRUPTED, ABANDONED)
+
+    # The end of the runner.
+
+    def retire(self) -> None:
+        """Accept no starts from now on, and exit when the last end is acknowledged."""
+        if not self._is_retiring:
+            self._is_retiring = True
+            self._on_retire()
+        self._exit_if_done()
+
+    def stop(self) -> None:
+        """End all attempts with their grace, note or tell their ends, and exit (SIGTERM)."""
+        self._is_stopping = True
+        self._note(list(self._ends.values()))
+        self._executor.end_all(Reason.INTERRUPTED, STOPPED)
+        self._exit_if_done()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (self._attempts or self._unnoted or self._leftovers)
+
+    def _exit_if_done(self) -> None:
+        """Exit if nothing is left to do: at once if this runner retires or stops, else after a while."""
+        if not self._is_idle or self._has_exited:
+            return
+        if self._is_stopping or (self._is_retiring and (self._daemon is None or not self._ends)):
+            self._exit()
+        elif self._daemon is None and not self._identity.stays:
+            self._cancel(self._idle_call)
+            delay = 0.0 if self._leave_for == 0 else IDLE_TIMEOUT
+            self._idle_call = self._clock.callLater(delay, self._exit_if_idle)
+
+    def _exit_if_idle(self) -> None:
+        if self._daemon is None and self._is_idle and not self._identity.stays:
+            self._exit()
+
+    def _exit(self) -> None:
+        """Note that nothing else ever ran here, and exit; starts that arrive from now on are not read."""
+        if self._has_exited:
+            return
+        try:
+            self._notes.append([Gone(runner=self._identity.name)])
+        except OSError as why:
+            self._log.error("the exit of the runner cannot be noted: {why}; this is tried again", why=why)
+            self._cancel(self._note_call)
+            self._note_call = self._clock.callLater(NOTE_RETRY_INTERVAL, self._exit_if_done)
+            return
+        self._has_exited = True
+        if self._daemon is not None:
+            self._daemon.close()
+        self._on_exit()
+
+    @staticmethod
+    def _cancel(call: IDelayedCall | None) -> None:
+        if call is not None and call.active():
+            call.cancel()
+
+
+def _reason(text: str) -> Reason:
+    """Return the reason that a daemon gives; one of a later version is an interruption."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.INTERRUPTED
