@@ -38,8 +38,8 @@ class MakeLink(Protocol):
 class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
-    ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last. ``sweep()`` ends the processes of attempts whose
-    runner is dead, and fires when they are gone.
+    ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last.
+    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone.
     """
 
     _log = Logger()

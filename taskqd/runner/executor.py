@@ -16,7 +16,6 @@ from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
-from taskqd.runner.interfaces import ISessionSpawner
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
 from taskqd.runner.process_tree import Termination

@@ -26,6 +26,7 @@ from taskqd.runner.notes import NotesFile
 from taskqd.runner.process_base import set_base
 from taskqd.runner.protocol import DaemonFactory, default_users
 from taskqd.runner.runner import Identity, Runner
+from taskqd.runner.session_reactor import SessionReactor
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.io_threads import IOThreads
 from taskqd.storage.spool.output import OutputWriter
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = secrets.token_hex(8)
     _make_own_lock(directory, name)
     reactor = _reactor()
+    sessions = SessionReactor(reactor)
     threads = IOThreads(reactor)
     filesystem = Filesystem()
 
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     runner = Runner(
         Identity(name, os.getpid(), __version__, VERSIONS, base, stays=options.stay),
-        lambda on_cleared: Executor(reactor, reactor, threads.run, on_cleared),
+        lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
         open_output,
         NotesFile(directory.notes_path(name)),
         reactor,
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     directory_socket = _Socket(directory, name, DaemonFactory(runner, default_users()), reactor)
     directory_socket.open()
     _write_lock(active_lock, f"{os.getpid()} {name}\n")
-    orphans = OrphanReaper(reactor)
+    orphans = OrphanReaper(reactor, sessions.children)
     orphans.start()
     threads.start()
     gc.freeze()
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reactor.callWhenRunning(_handle_signals, reactor, runner, directory_socket)
     reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
     _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=os.getpid())
+    _log.info("{how}", how=sessions.description)
     reactor.run(installSignalHandlers=True)
 
 

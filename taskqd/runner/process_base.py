@@ -1,7 +1,7 @@
 """Gives the runner's process a stated base, so that jobs inherit nothing of the shell that started it.
 
 The base: umask 022, directory /, niceness 0, OOM score 0, signals with their default action and none blocked,
-a session of its own, and soft limits as high as the hard ones, except core (0) and stack (8 MiB). An ordinary
+a session of its own, orphans of jobs as its children, and soft limits as high as the hard ones, except core (0) and stack (8 MiB). An ordinary
 user can lower neither niceness nor OOM score and raise no hard limit: those stay. The daemon sends with each
 start what a job needs besides (execution/messages.Base).
 """
@@ -11,6 +11,7 @@ import resource
 import signal
 from contextlib import suppress
 
+from taskqd.execution.child_subreaper import set_child_subreaper
 from taskqd.execution.messages import Base
 
 UMASK = 0o022
@@ -33,6 +34,7 @@ def set_base() -> Base:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     with suppress(OSError), open(OOM_SCORE, "w", encoding="ascii") as file:
         file.write("0")
+    set_child_subreaper(True)
     _reset_signals()
     return Base(umask=UMASK, oom_score_adj=_oom_score_adj(), limits=dict(map(_raise_limit, _LIMITS)))
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.execution.messages import Start
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
 from taskqd.execution.run import MARK, Outcome
 from taskqd.execution.start_message import make_start
+from taskqd.model.job import Reason
 from taskqd.runner import attempt_processes, proc_scanner, process_tree
 from taskqd.runner import process as job_process
 from taskqd.runner.executor import Executor
@@ -39,7 +40,9 @@ class Harness:
         self.clock = clock()
         self.groups = FakeGroups()
         self.reactor = FakeProcessReactor(self.groups)
-        self.executor = Executor(self.reactor, self.clock, in_thread)
+        self.keys: list[AttemptKey] = []
+        self.cleared: list[AttemptKey] = []
+        self.executor = Executor(self.reactor, self.clock, in_thread, self.cleared.append)
         self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
@@ -49,7 +52,14 @@ class Harness:
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
 
     def start(self, **options: Any) -> "Deferred[Outcome]":
-        return self.executor.start(run(**options), self.output, self._on_spawned)
+        start = run(**options)
+        self.keys.append(start.key)
+        return self.executor.start(start, self.output, self._on_spawned)
+
+    def end(self, job_id: int, reason: Reason, number: int) -> None:
+        """End the attempts of a job that run."""
+        for key in [key for key in self.keys if key.id == job_id]:
+            self.executor.end(key, reason, number)
 
     def _on_spawned(self, pid: int, started: int | None) -> None:
         self.spawned.append((pid, started))

@@ -15,7 +15,7 @@ from taskqd.execution import command_line
 from taskqd.execution.run import MARK, Owner
 from taskqd.model.job import Reason
 from taskqd.runner import executor
-from taskqd.runner.executor import SHORT_LIVED, Executor
+from taskqd.runner.executor import Executor
 from taskqd.runner.process import MAX_LEFTOVER_GRACE
 from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from tests.fakes.deferreds import result_of
@@ -314,7 +314,7 @@ def test_kill_ends_running_attempts_and_leftovers_within_their_grace(harness: Ha
     harness.exits(leaves=True)
     harness.output = FakeOutputWriter()
     ended = harness.start(job_id=2)
-    harness.executor.end(2, Reason.INTERRUPTED, TERM)
+    harness.end(2, Reason.INTERRUPTED, TERM)
     killing = harness.executor.kill()
     assert [number for pgid, number in harness.groups.sent if pgid == left.pid] == [TERM, KILL]
     assert harness.signals == [TERM, KILL]
@@ -337,17 +337,17 @@ def test_kill_ends_an_attempt_that_was_not_being_ended(harness: Harness) -> None
 
 def test_kill_leftovers_kills_at_once(harness: Harness) -> None:
     harness.start(kill_after=1e9)
-    assert harness.executor.kill_leftovers(1) is None
+    harness.executor.kill_leftovers(1)
     harness.exits(leaves=True)
-    assert harness.executor.kill_leftovers(2) is None
+    harness.executor.kill_leftovers(2)
     assert harness.signals == [TERM]
-    killing = harness.executor.kill_leftovers(1)
-    assert killing is not None
-    assert not killing.called
+    assert harness.keys[0] in harness.executor.leftovers
+    harness.executor.kill_leftovers(1)
+    assert harness.cleared == []
     harness.pass_time(1)
     assert harness.signals == [TERM, KILL]
-    result_of(killing)
-    assert harness.executor.kill_leftovers(1) is None
+    assert harness.cleared == harness.keys
+    assert harness.keys[0] not in harness.executor.leftovers
 
 
 # Several attempts.
@@ -365,26 +365,6 @@ def test_job_can_run_again_while_leftovers_are_being_ended(harness: Harness) -> 
     assert harness.signals == []
     harness.exits()
     assert result_of(again).reason is None
-
-
-def test_only_short_lived_processes_is_false_for_old_processes_and_leftovers(harness: Harness) -> None:
-    assert harness.executor.only_short_lived_processes()
-    harness.start()
-    old = harness.process
-    harness.clock.advance(SHORT_LIVED / 2)
-    harness.executor.start(run(2), FakeOutputWriter(), harness._on_spawned)
-    assert harness.executor.only_short_lived_processes()
-    harness.clock.advance(SHORT_LIVED)
-    assert not harness.executor.only_short_lived_processes()
-    harness.exits()
-    assert not harness.executor.only_short_lived_processes()
-    harness.clock.rightNow -= 3600
-    assert not harness.executor.only_short_lived_processes()
-    harness.clock.rightNow += 3600
-    old.exits(leaves=True)
-    assert not harness.executor.only_short_lived_processes()
-    harness.pass_time(LONG)
-    assert harness.executor.only_short_lived_processes()
 
 
 # Retries.
@@ -462,7 +442,7 @@ def test_retry_that_is_ended_while_it_waits_never_starts(harness: Harness) -> No
     harness.groups.others = [marked(7)]
     ended = harness.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
     harness.scan()
-    harness.executor.end(1, Reason.INTERRUPTED, TERM)
+    harness.end(1, Reason.INTERRUPTED, TERM)
     outcome = result_of(ended)
     assert (outcome.reason, harness.reactor.lines) == (Reason.INTERRUPTED, [])
     harness.pass_time(LONG)

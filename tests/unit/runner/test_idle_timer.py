@@ -107,7 +107,7 @@ def test_first_timeout_is_the_one_that_is_reported(harness: Harness) -> None:
 
 def test_cancel_before_the_idle_timeout_is_reported(harness: Harness) -> None:
     ended = harness.start(idle_timeout=1.0, kill_after=30.0)
-    harness.executor.end(1, Reason.CANCELLED, INT)
+    harness.end(1, Reason.CANCELLED, INT)
     harness.pass_time(2)
     assert harness.signals == [INT]
     harness.exits(number=2)

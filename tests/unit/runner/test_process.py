@@ -147,7 +147,7 @@ def test_outcome_has_the_pid_if_something_is_left_in_the_session(harness: Harnes
 def test_outcome_has_the_pid_of_a_session_that_no_signal_ends(harness: Harness) -> None:
     harness.groups.deadly = set()
     result = harness.start()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.exits(leaves=True)
     harness.pass_time(LONG)
     assert result_of(result).pid == harness.process.pid
@@ -156,12 +156,12 @@ def test_outcome_has_the_pid_of_a_session_that_no_signal_ends(harness: Harness) 
 def test_cancel_sends_its_signal_while_an_attempt_is_being_ended(harness: Harness) -> None:
     result = harness.start(timeout=1.0, kill_after=1e9)
     harness.pass_time(2)
-    harness.executor.end(1, Reason.CANCELLED, INT)
+    harness.end(1, Reason.CANCELLED, INT)
     assert harness.signals == [TERM, INT]
-    harness.executor.end(1, Reason.INTERRUPTED, TERM)
+    harness.end(1, Reason.INTERRUPTED, TERM)
     assert harness.signals == [TERM, INT]
-    harness.executor.end(1, Reason.CANCELLED, KILL)
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, KILL)
+    harness.end(1, Reason.CANCELLED, TERM)
     assert harness.signals == [TERM, INT, KILL]
     harness.exits(number=KILL)
     harness.pass_time(LONG)
@@ -172,7 +172,7 @@ def test_cancel_reaches_leftovers_while_an_attempt_is_being_ended(harness: Harne
     result = harness.start(timeout=1.0, kill_after=1e9)
     harness.pass_time(2)
     harness.exits(number=TERM, leaves=True)
-    harness.executor.end(1, Reason.CANCELLED, KILL)
+    harness.end(1, Reason.CANCELLED, KILL)
     harness.pass_time(LONG)
     assert harness.signals[-1] == KILL
     assert result_of(result).reason is Reason.TIMEOUT
@@ -235,7 +235,7 @@ def test_attempt_gets_the_requested_signal_and_is_killed_after_the_grace(
     harness: Harness, reason: Reason
 ) -> None:
     ended = harness.start()
-    harness.executor.end(1, reason, INT)
+    harness.end(1, reason, INT)
     harness.pass_time(5.125)
     assert harness.signals == [INT, KILL]
     harness.exits(number=9)
@@ -244,7 +244,7 @@ def test_attempt_gets_the_requested_signal_and_is_killed_after_the_grace(
 
 def test_sigkill_is_sent_once(harness: Harness) -> None:
     harness.start()
-    harness.executor.end(1, Reason.CANCELLED, KILL)
+    harness.end(1, Reason.CANCELLED, KILL)
     harness.exits(number=9)
     harness.pass_time(LONG)
     assert harness.signals == [KILL]
@@ -252,7 +252,7 @@ def test_sigkill_is_sent_once(harness: Harness) -> None:
 
 def test_grace_of_zero_kills_in_the_next_reactor_turn(harness: Harness) -> None:
     harness.start(kill_after=0.0)
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.clock.advance(0)
     assert harness.signals == [TERM, KILL]
     harness.exits(number=9)
@@ -261,8 +261,8 @@ def test_grace_of_zero_kills_in_the_next_reactor_turn(harness: Harness) -> None:
 def test_first_reason_to_end_an_attempt_is_reported(harness: Harness) -> None:
     ended = harness.start(timeout=1.0)
     harness.pass_time(1.125)
-    harness.executor.end(1, Reason.CANCELLED, INT)
-    harness.executor.end(1, Reason.INTERRUPTED, INT)
+    harness.end(1, Reason.CANCELLED, INT)
+    harness.end(1, Reason.INTERRUPTED, INT)
     harness.output.on_failure("the disk is full")
     assert harness.signals == [TERM, INT], "the second is the cancel's"
     harness.exits(number=15)
@@ -271,7 +271,7 @@ def test_first_reason_to_end_an_attempt_is_reported(harness: Harness) -> None:
 
 def test_cancel_before_the_timeout_is_reported(harness: Harness) -> None:
     ended = harness.start(timeout=1.0, kill_after=30.0)
-    harness.executor.end(1, Reason.CANCELLED, INT)
+    harness.end(1, Reason.CANCELLED, INT)
     harness.pass_time(2)
     assert harness.signals == [INT]
     harness.exits(number=2)
@@ -291,7 +291,7 @@ def test_end_by_the_daemon_is_reported_when_the_group_is_gone(harness: Harness) 
 
 def test_end_is_reported_soon_after_the_kill_despite_a_long_grace(harness: Harness) -> None:
     ended = harness.start(kill_after=60.0)
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.exits(number=15, leaves=True)
     harness.pass_time(59.875)
     assert len(harness.groups.scans) < 70
@@ -309,7 +309,7 @@ def test_group_that_is_gone_is_not_signalled_if_its_number_is_reused(harness: Ha
     harness.pass_time(1)
     harness.groups.alive.add(harness.process.pid)
     harness.executor.kill()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.pass_time(LONG)
     assert harness.signals == [TERM]
 
@@ -325,10 +325,10 @@ def test_group_that_no_signal_ends_delays_the_end_only_for_a_time(harness: Harne
 
 
 def test_end_does_nothing_for_ended_and_unknown_attempts(harness: Harness) -> None:
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.start()
     harness.exits()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     assert harness.groups.sent == []
 
 
@@ -336,7 +336,7 @@ def test_end_does_nothing_while_output_is_made_durable(harness: Harness) -> None
     harness.output.closing = Deferred()
     ended = harness.start()
     harness.exits()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.output.closing.callback(None)
     assert result_of(ended).reason is None
     assert harness.signals == []
@@ -345,7 +345,7 @@ def test_end_does_nothing_while_output_is_made_durable(harness: Harness) -> None
 def test_process_without_a_group_is_signalled_by_its_pid(harness: Harness) -> None:
     harness.reactor.has_group = False
     harness.start()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     assert harness.killed == [(harness.process.pid, TERM)]
     harness.exits(number=15)
 
@@ -353,7 +353,7 @@ def test_process_without_a_group_is_signalled_by_its_pid(harness: Harness) -> No
 def test_process_that_may_not_be_signalled_is_waited_for(harness: Harness) -> None:
     harness.groups.refuses = True
     ended = harness.start()
-    harness.executor.end(1, Reason.CANCELLED, TERM)
+    harness.end(1, Reason.CANCELLED, TERM)
     harness.pass_time(10)
     assert not ended.called
     harness.exits()
@@ -480,7 +480,7 @@ def test_attempt_ends_despite_an_error_in_handling_its_exit(
     else:
         monkeypatch.setattr(harness.output, place, lambda *_: _raise(why))
     if is_ended_by_us:
-        harness.executor.end(1, Reason.CANCELLED, TERM)
+        harness.end(1, Reason.CANCELLED, TERM)
     harness.process.pipes[1].put(b"last words")
     harness.exits(code=3)
     outcome = result_of(ended)

@@ -48,7 +48,7 @@ def test_end_by_the_daemon_includes_the_session_and_marked_processes(harness: Ha
         *(member(7), marked(8), marked(9, "store.1.2"), marked(10, "store.2.1"), marked(11, "other.1.1"))
     ]
     if way == "cancel":
-        harness.executor.end(1, Reason.CANCELLED, TERM)
+        harness.end(1, Reason.CANCELLED, TERM)
     elif way == "output":
         harness.output.on_failure("no space left on device")
     harness.pass_time(1.0)
@@ -66,7 +66,7 @@ def test_mark_counts_only_for_the_job_s_user(harness: Harness, monkeypatch: pyte
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     ended = harness.start(env=ENV, owner=Owner(1000, 100, "/home/ada"))
     harness.groups.others = [marked(7, uid=1000), marked(8, uid=1001)]
-    harness.executor.end(1, Reason.CANCELLED, KILL)
+    harness.end(1, Reason.CANCELLED, KILL)
     harness.exits(number=9)
     assert (sent_to(harness, 7), sent_to(harness, 8)) == ([KILL], [])
     harness.pass_time(0.125)
