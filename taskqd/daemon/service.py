@@ -167,8 +167,10 @@ class TaskqService(Service):
         recurring = RecurringSubmitter(engine, parts.clocks, self.settings.limits.pending_limit_per_user)
         self._start_end_hook(engine, job_view, ended)
         engine.start()
-        supervisor = wiring.make_supervisor(parts, recovery, queue_state)
+        supervisor = wiring.make_supervisor(parts, recovery, queue_state, self._leave_check.start)
         supervisor.start()
+        if not self.settings.waits_for_runner:
+            self._leave_check.start(None)
         recurring.start()
         engine.clock_jumps.start()
         retention = wiring.make_retention_task(parts, engine)

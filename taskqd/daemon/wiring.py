@@ -157,8 +157,10 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
     )
 
 
-def make_supervisor(components: Components, recovery: Recovery, queue_state: QueueState) -> RunnerSupervisor:
-    """Make what keeps the daemon connected to its runners."""
+def make_supervisor(
+    components: Components, recovery: Recovery, queue_state: QueueState, on_runner: Callable[[int], None]
+) -> RunnerSupervisor:
+    """Make what keeps the daemon connected to its runners; ``on_runner`` is called with their pids."""
     settings, runners, accelerated = components.settings, components.runners, components.accelerated
     hello = Hello(
         store=components.journal.name,
@@ -176,6 +178,7 @@ def make_supervisor(components: Components, recovery: Recovery, queue_state: Que
         lambda: Deferred.fromCoroutine(recovery.sweep(queue_state, runners, in_thread)),
         components.launched_at,
         RunnerLink if accelerated is None else partial(RunnerLink, batch=accelerated.batches.batch),
+        on_runner,
     )
 
 

@@ -93,6 +93,14 @@ class Dispatcher:
         """How many jobs hold capacity: they run, or their start is being recorded."""
         return len(self._allocated)
 
+    def runner_stats(self) -> dict[str, str | None]:
+        """Return the runner as STATS shows it: its name, or why none accepts starts."""
+        return {"name": self._executor.runner or None, "detail": self._executor.unready_detail}
+
+    def explain_delay(self, now: float) -> str | None:
+        """Return why no job at all starts now: a runner or resources of the machine are missing; else None."""
+        return self._executor.unready_detail or self.shortage.explain(now)
+
     # Start and stop of the daemon.
 
     def recover(self, outcomes: Mapping[int, Outcome]) -> list[Job]:

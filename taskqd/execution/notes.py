@@ -42,7 +42,7 @@ def parse_notes(data: bytes) -> Notes:
             break
         if isinstance(message, Ended):
             ends.append(message)
-        is_gone = isinstance(message, Gone)
+        is_gone |= isinstance(message, Gone)
     return Notes(ends, is_gone)
 
 

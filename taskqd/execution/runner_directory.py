@@ -46,6 +46,11 @@ class RunnerDirectory:
             os.close(self._descriptor)
             self._descriptor = None
 
+    @property
+    def state(self) -> str:
+        """The state directory."""
+        return os.path.dirname(self.path)
+
     def file(self, name: str) -> str:
         """Return the path of a file."""
         return os.path.join(self.path, name)
@@ -80,12 +85,16 @@ class RunnerDirectory:
 
     def request_socket(self, name: str) -> bool:
         """Have a living runner make its socket anew, since somebody removed it; return whether it lives."""
+        return self.signal(name, signal.SIGUSR1)
+
+    def signal(self, name: str, number: int) -> bool:
+        """Send a signal to a runner if it lives; return whether it does."""
         path = self.file(f"{name}.lock")
         pid = _read(path)
         if not pid.isdigit() or not is_locked(path):
             return False
         with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGUSR1)
+            os.kill(int(pid), number)
         return True
 
     def remove(self, name: str) -> None:

@@ -84,7 +84,7 @@ class RunnerLink(LineOnlyReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         with self._batch():
-            super().dataReceived(data)
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:
         if self._is_closing:
@@ -130,10 +130,12 @@ class RunnerLink(LineOnlyReceiver):
 
     def send(self, message: Message) -> None:
         """Send a message; what is sent in one turn of the reactor is written together."""
+        transport: Any = self.transport
         if not self.is_lost:
-            self.transport.write(encode(message))
+            transport.write(encode(message))
 
     def close(self) -> None:
         """Close the connection after what was sent."""
         self._is_closing = True
-        self.transport.loseConnection()
+        transport: Any = self.transport
+        transport.loseConnection()

@@ -39,7 +39,8 @@ class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
     ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last.
-    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone.
+    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone. ``on_runner(pid)`` is called when
+    a runner that accepts starts is connected.
     """
 
     _log = Logger()
@@ -54,6 +55,7 @@ class RunnerSupervisor:
         sweep: "Callable[[], Deferred[Any]]",
         launched_at: float | None = None,
         make_link: MakeLink = RunnerLink,
+        on_runner: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._executor = executor
@@ -62,6 +64,7 @@ class RunnerSupervisor:
         self._launch = launch
         self._sweep = sweep
         self._make_link = make_link
+        self._on_runner = on_runner
         self._connected: dict[str, RunnerLink] = {}
         self._connecting: set[str] = set()
         self._settling: set[str] = set()
@@ -71,6 +74,7 @@ class RunnerSupervisor:
         self._launch_interval = MIN_LAUNCH_INTERVAL
         self._launched_at = launched_at
         self._is_stopping = False
+        self._has_logged = False
         self._lost_waiters: list[Deferred[None]] = []
         executor.on_settled = self._on_settled
         executor.on_idle = self._on_idle
@@ -142,6 +146,13 @@ class RunnerSupervisor:
 
     def _launch_runner(self) -> None:
         if self._launch is None:
+            if not self._has_logged:
+                self._has_logged = True
+                self._log.warn(
+                    "no runner is connected, so no job starts; runner = wait means that somebody else starts it: "
+                    "taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
+                    state=self._directory.state,
+                )
             return
         self._launched_at = self._reactor.seconds()
         try:
@@ -167,6 +178,8 @@ class RunnerSupervisor:
         welcome = link.welcome
         if welcome is None or welcome.is_retiring:
             return
+        self._has_logged = False
+        self._on_runner(welcome.pid)
         if welcome.version == 0:
             self._log.warn(
                 "runner {name} of release {release} speaks no version of ours: its jobs go on, and another "
@@ -183,8 +196,12 @@ class RunnerSupervisor:
             self._retire_if_idle(link)
 
     def _retire_if_idle(self, link: RunnerLink) -> None:
-        """Replace a runner of another release when nothing runs there."""
-        if self._launch is not None and self._executor.is_idle(link.name):
+        """Replace a runner of another release when nothing runs there.
+
+        One that stays starts its successor itself, so it need not be idle.
+        """
+        stays = link.welcome is not None and link.welcome.stays
+        if stays or (self._launch is not None and self._executor.is_idle(link.name)):
             self._executor.stop_using(link)
             link.send(Retire())
 
@@ -220,10 +237,10 @@ class RunnerSupervisor:
         """Read the notes of a dead runner, end what is left of its attempts, and report their ends."""
         self._settling.add(name)
         notes = read_notes(self._directory.notes_path(name))
-        if notes.is_gone or not self._executor.has_attempts_of(name):
+        if notes.is_gone:
             self._executor.settle(name, notes)
             return
-        self._log.warn("runner {name} was killed: its attempts are ended", name=name)
+        self._log.warn("runner {name} was killed: what is left of its jobs is ended", name=name)
         self._sweep().addCallbacks(
             lambda _: self._executor.settle(name, notes), self._on_sweep_failed, errbackArgs=(name,)
         )

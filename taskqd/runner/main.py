@@ -6,10 +6,12 @@ import gc
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet import unix
@@ -21,6 +23,7 @@ from taskqd.execution import proc
 from taskqd.execution.messages import VERSIONS, Start
 from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.runner_directory import ACTIVE_LOCK, RunnerDirectory
+from taskqd.runner import systemd
 from taskqd.runner.executor import Executor
 from taskqd.runner.notes import NotesFile
 from taskqd.runner.process_base import set_base
@@ -33,6 +36,8 @@ from taskqd.storage.spool.output import OutputWriter
 
 LOCK_TIMEOUT = 2.0
 """Seconds for which a start tries to get the lock: a runner that retires releases it after its last start."""
+OTHERS_INTERVAL = 0.1
+"""Seconds between two looks whether the runners that retire have ended."""
 GC_THRESHOLD = 5_000
 """Number of new objects after which Python collects garbage; its default is 700."""
 
@@ -64,14 +69,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         paths[2] = os.fsdecode(start.stderr.encode(start.encoding))
         return OutputWriter(paths, filesystem, reactor, threads.run, start.max_output, [])
 
+    is_stopping = False
+
     def on_retire() -> None:
         os.close(active_lock)
+        if options.stay:
+            _start_successor(state)
 
     def on_exit() -> None:
         directory_socket.remove()
         with suppress(FileNotFoundError):
             os.unlink(directory.file(f"{name}.lock"))
-        reactor.stop()
+        _stop_when_alone(reactor, directory, name, waits=options.stay and is_stopping)
+
+    def stop() -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        if options.stay:  # a unit signals its main process only
+            for other in directory.names():
+                if other != name:
+                    directory.signal(other, signal.SIGTERM)
+        runner.stop()
 
     runner = Runner(
         Identity(name, os.getpid(), __version__, VERSIONS, base, stays=options.stay),
@@ -90,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threads.start()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    reactor.callWhenRunning(_handle_signals, reactor, runner, directory_socket)
+    reactor.callWhenRunning(_handle_signals, reactor, stop, directory_socket.reopen)
     reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
     _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=os.getpid())
     _log.info("{how}", how=sessions.description)
@@ -127,14 +145,29 @@ class _Socket:
             os.unlink(self._path)
 
 
-def _handle_signals(reactor: Any, runner: Runner, directory_socket: _Socket) -> None:
-    handlers = {
-        signal.SIGTERM: runner.stop,
-        signal.SIGINT: runner.stop,
-        signal.SIGUSR1: directory_socket.reopen,
-    }
-    for number, handler in handlers.items():
+def _handle_signals(reactor: Any, stop: Callable[[], None], reopen: Callable[[], None]) -> None:
+    for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: reopen}.items():
         signal.signal(number, lambda *_, handler=handler: reactor.callFromThread(handler))
+
+
+def _start_successor(state: str) -> None:
+    """Start the runner that accepts the next starts, in the control group of this one, and tell systemd."""
+    program = [sys.executable, "-m", "taskqd.runner", "--state", state, "--stay"]
+    try:
+        successor = subprocess.Popen(program, stdin=subprocess.DEVNULL)
+    except OSError as why:
+        _log.error("the next runner cannot be started: {why}; start it: systemctl restart", why=why)
+        return
+    systemd.notify(f"MAINPID={successor.pid}")
+
+
+def _stop_when_alone(reactor: Any, directory: RunnerDirectory, name: str, *, waits: bool) -> None:
+    """Stop the reactor; if it ``waits``, when all other runners have ended."""
+    others = [other for other in directory.names() if other != name and directory.is_alive(other)]
+    if waits and others:
+        reactor.callLater(OTHERS_INTERVAL, partial(_stop_when_alone, reactor, directory, name, waits=True))
+    else:
+        reactor.stop()
 
 
 def _reactor() -> Any:

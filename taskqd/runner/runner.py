@@ -46,7 +46,9 @@ GREETING_TIMEOUT = 10.0
 """Seconds that a new runner waits for its first daemon."""
 NOTE_RETRY_INTERVAL = 1.0
 """Seconds between two attempts to write notes, for example when the disk is full."""
-STOPPED = "its runner was told to stop"
+EXIT_TIMEOUT = 2.0
+"""Seconds that an exit waits for the daemon to read what was sent."""
+STOPPED = "its runner was stopped"
 ABANDONED = "no daemon came back in time (leave-for)"
 """The details of attempts that the runner ends."""
 
@@ -101,6 +103,7 @@ class Runner:
         self._alone_call: IDelayedCall | None = None
         self._idle_call: IDelayedCall | None = clock.callLater(GREETING_TIMEOUT, self._exit_if_idle)
         self._note_call: IDelayedCall | None = None
+        self._exit_call: IDelayedCall | None = None
         self._is_retiring = False
         self._is_stopping = False
         self._has_exited = False
@@ -148,6 +151,9 @@ class Runner:
         if link is not self._daemon:
             return
         self._daemon = None
+        if self._has_exited:
+            self._finish()
+            return
         for attempt in self._attempts.values():
             attempt.is_followed = False
         self._note(list(self._ends.values()))
@@ -345,8 +351,14 @@ class Runner:
             self._note_call = self._clock.callLater(NOTE_RETRY_INTERVAL, self._exit_if_done)
             return
         self._has_exited = True
-        if self._daemon is not None:
+        if self._daemon is None:
+            self._finish()
+        else:  # what was sent must arrive first, if the daemon reads it
             self._daemon.close()
+            self._exit_call = self._clock.callLater(EXIT_TIMEOUT, self._finish)
+
+    def _finish(self) -> None:
+        self._cancel(self._exit_call)
         self._on_exit()
 
     @staticmethod

@@ -104,6 +104,7 @@ class AdminHandlers(HandlerGroup):
                 "paused": queue_state.queues.is_paused,
                 "draining": engine.dispatcher.is_draining,
                 "shortage": engine.dispatcher.shortage.stats(self._clock.elapsed()),
+                "runner": engine.dispatcher.runner_stats(),
                 "jobs": {status.value.lower(): count for status, count in queue_state.counts.items()},
                 "pending_bytes": queue_state.pending_bytes,
                 "connections": self._connection_count(),

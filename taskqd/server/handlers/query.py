@@ -109,7 +109,7 @@ class QueryHandlers(HandlerGroup):
     @handles("WHY")
     def _why(self, client: IClient, request: JobRequest) -> bytes:
         job, now = self._queue_state.get(request.job), self._clock.elapsed()
-        shortage = self._engine.dispatcher.shortage.explain(now)
+        shortage = self._engine.dispatcher.explain_delay(now)
         return replies.ok(explain(self._queue_state, job, now, shortage))
 
 
