@@ -98,7 +98,7 @@ class Dispatcher:
         return {"name": self._executor.runner or None, "detail": self._executor.unready_detail}
 
     def explain_delay(self, now: float) -> str | None:
-        """Return why no job at all starts now: a runner or resources of the machine are missing; else None."""
+        """Return why no job starts now, a lack of runners or of the machine's resources; else None."""
         return self._executor.unready_detail or self.shortage.explain(now)
 
     # Start and stop of the daemon.

@@ -1,4 +1,4 @@
-"""What the daemon and a runner say to each other: one JSON object per line, tagged by ``t``.
+"""The messages between the daemon and a runner: one JSON object per line, tagged by ``t``.
 
 docs/runner.md specifies the conversation. Hello, Welcome, Refused, Ended, Ack, End and Retire are the base
 protocol, which every version understands and which never changes; later versions may add fields to them,
@@ -102,7 +102,7 @@ class Running(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Base(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What every process of a runner starts with; a Start's own shell changes the rest.
+    """The state that every process of a runner starts with; a Start's own shell changes the rest.
 
     ``limits`` has the soft and the hard limit of each resource by its number (getrlimit(2)), -1 for none.
     """

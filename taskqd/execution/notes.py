@@ -16,7 +16,7 @@ _CHECKSUM_LENGTH = 8
 
 
 class Notes(NamedTuple):
-    """What the notes of a runner say; ``is_gone`` means that it exited in order and ran nothing else."""
+    """The content of the notes of a runner; ``is_gone`` means that it exited in order, and ran no more."""
 
     ends: Sequence[Ended] = ()
     is_gone: bool = False

@@ -1,12 +1,12 @@
 """The daemon's connection to one runner."""
 
 import os
-import socket
-import struct
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from msgspec import DecodeError
+from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
@@ -24,8 +24,7 @@ from taskqd.execution.messages import (
     decode_to_daemon,
     encode,
 )
-
-_CREDENTIALS = struct.Struct("3i")
+from taskqd.execution.peer_credentials import peer_uid
 
 
 class LinkObserver(Protocol):
@@ -60,7 +59,7 @@ class RunnerLink(LineOnlyReceiver):
         name: str,
         hello: Hello,
         observer: LinkObserver,
-        batch: "type[AbstractContextManager[Any]] | Any" = nullcontext,
+        batch: "Callable[[], AbstractContextManager[Any]]" = nullcontext,
         user: int | None = None,
     ) -> None:
         self.name = name
@@ -73,9 +72,7 @@ class RunnerLink(LineOnlyReceiver):
         self._users = {0, os.geteuid() if user is None else user}
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        data = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        uid = _CREDENTIALS.unpack(data)[1]
+        uid = peer_uid(self.transport)
         if uid not in self._users:
             self._log.error("the socket of runner {name} belongs to user {uid}", name=self.name, uid=uid)
             self.close()
@@ -130,12 +127,12 @@ class RunnerLink(LineOnlyReceiver):
 
     def send(self, message: Message) -> None:
         """Send a message; what is sent in one turn of the reactor is written together."""
-        transport: Any = self.transport
+        transport = cast("ITransport", self.transport)
         if not self.is_lost:
             transport.write(encode(message))
 
     def close(self) -> None:
         """Close the connection after what was sent."""
         self._is_closing = True
-        transport: Any = self.transport
+        transport = cast("ITransport", self.transport)
         transport.loseConnection()

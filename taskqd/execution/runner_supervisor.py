@@ -39,13 +39,13 @@ class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
     ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last.
-    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone. ``on_runner(pid)`` is called when
-    a runner that accepts starts is connected.
+    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone.
+    ``on_runner(pid)`` is called when a runner that accepts starts is connected.
     """
 
     _log = Logger()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - two ways to find a runner, and what follows from its death
         self,
         directory: RunnerDirectory,
         executor: RunnerExecutor,
@@ -149,8 +149,8 @@ class RunnerSupervisor:
             if not self._has_logged:
                 self._has_logged = True
                 self._log.warn(
-                    "no runner is connected, so no job starts; runner = wait means that somebody else starts it: "
-                    "taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
+                    "no runner is connected, so no job starts, and runner = wait means that somebody else "
+                    "starts it: taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
                     state=self._directory.state,
                 )
             return

@@ -3,10 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from twisted.internet.interfaces import IProcessProtocol
+from twisted.internet.interfaces import (
+    IProcessProtocol,
+    IReactorCore,
+    IReactorFromThreads,
+    IReactorProcess,
+    IReactorTime,
+    IReactorUNIX,
+)
 from zope.interface import Attribute, Interface
 
 from taskqd.execution.messages import Message
+
+
+class IRunnerReactor(IReactorCore, IReactorFromThreads, IReactorProcess, IReactorTime, IReactorUNIX):
+    """All interfaces of the reactor that the runner uses."""
 
 
 class IDaemonLink(Interface):

@@ -9,28 +9,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from twisted.internet import unix
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from taskqd import __version__
 from taskqd.config.paths import NO_HOME, default_state
 from taskqd.execution import proc
-from taskqd.execution.messages import VERSIONS, Start
+from taskqd.execution.messages import VERSIONS, Base, Start
 from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.runner_directory import ACTIVE_LOCK, RunnerDirectory
 from taskqd.runner import systemd
 from taskqd.runner.executor import Executor
+from taskqd.runner.interfaces import IRunnerReactor
 from taskqd.runner.notes import NotesFile
 from taskqd.runner.process_base import set_base
 from taskqd.runner.protocol import DaemonFactory, default_users
 from taskqd.runner.runner import Identity, Runner
 from taskqd.runner.session_reactor import SessionReactor
+from taskqd.runner.socket_file import RunnerSocket
 from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.interfaces import InThread
 from taskqd.storage.io_threads import IOThreads
 from taskqd.storage.spool.output import OutputWriter
 
@@ -57,97 +60,100 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as why:
         sys.exit(f"taskqd-runner: {directory.path} cannot be used: {why}")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    name = secrets.token_hex(8)
-    _make_own_lock(directory, name)
-    reactor = _reactor()
-    sessions = SessionReactor(reactor)
-    threads = IOThreads(reactor)
-    filesystem = Filesystem()
-
-    def open_output(start: Start) -> OutputWriter:
-        paths = {1: os.fsdecode(start.stdout.encode(start.encoding))}
-        paths[2] = os.fsdecode(start.stderr.encode(start.encoding))
-        return OutputWriter(paths, filesystem, reactor, threads.run, start.max_output, [])
-
-    is_stopping = False
-
-    def on_retire() -> None:
-        os.close(active_lock)
-        if options.stay:
-            _start_successor(state)
-
-    def on_exit() -> None:
-        directory_socket.remove()
-        with suppress(FileNotFoundError):
-            os.unlink(directory.file(f"{name}.lock"))
-        _stop_when_alone(reactor, directory, name, waits=options.stay and is_stopping)
-
-    def stop() -> None:
-        nonlocal is_stopping
-        is_stopping = True
-        if options.stay:  # a unit signals its main process only
-            for other in directory.names():
-                if other != name:
-                    directory.signal(other, signal.SIGTERM)
-        runner.stop()
-
-    runner = Runner(
-        Identity(name, os.getpid(), __version__, VERSIONS, base, stays=options.stay),
-        lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
-        open_output,
-        NotesFile(directory.notes_path(name)),
-        reactor,
-        on_retire,
-        on_exit,
-    )
-    directory_socket = _Socket(directory, name, DaemonFactory(runner, default_users()), reactor)
-    directory_socket.open()
-    _write_lock(active_lock, f"{os.getpid()} {name}\n")
-    orphans = OrphanReaper(reactor, sessions.children)
-    orphans.start()
-    threads.start()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-    reactor.callWhenRunning(_handle_signals, reactor, stop, directory_socket.reopen)
-    reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
-    _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=os.getpid())
-    _log.info("{how}", how=sessions.description)
-    reactor.run(installSignalHandlers=True)
+    _Program(directory, active_lock, base, stays=options.stay).run(_reactor())
 
 
-class _Socket:
-    """The listening socket of this runner; somebody may remove its file."""
+class _Program:
+    """The parts of the runner's process, and its life from the first lock to its exit."""
 
-    def __init__(self, directory: RunnerDirectory, name: str, factory: DaemonFactory, reactor: Any) -> None:
-        self._path = directory.file(f"{name}.sock")
-        self._address = directory.socket_address(name)
-        self._factory = factory
+    def __init__(self, directory: RunnerDirectory, active_lock: int, base: Base, *, stays: bool) -> None:
+        self._directory = directory
+        self._active_lock = active_lock
+        self._base = base
+        self._stays = stays
+        self._name = secrets.token_hex(8)
+        self._is_stopping = False
+
+    def run(self, reactor: IRunnerReactor) -> None:
+        """Listen, and run the reactor until the runner exits."""
+        directory, name = self._directory, self._name
+        _make_own_lock(directory, name)
         self._reactor = reactor
-        self._port: Any = None
+        sessions = SessionReactor(reactor)
+        threads = IOThreads(reactor)
+        runner = self._runner = Runner(
+            Identity(name, os.getpid(), __version__, VERSIONS, self._base, stays=self._stays),
+            lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
+            partial(_open_output, Filesystem(), reactor, threads.run),
+            NotesFile(directory.notes_path(name)),
+            reactor,
+            self._on_retire,
+            self._on_exit,
+        )
+        self._socket = RunnerSocket(directory, name, DaemonFactory(runner, default_users()), reactor)
+        self._socket.open()
+        _write_lock(self._active_lock, f"{os.getpid()} {name}\n")
+        OrphanReaper(reactor, sessions.children).start()
+        threads.start()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        reactor.callWhenRunning(self._handle_signals)
+        reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
+        state, pid = directory.state, os.getpid()
+        _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=pid)
+        _log.info("{how}", how=sessions.description)
+        reactor.run()
 
-    def open(self) -> None:
-        """Listen; the file is accessible to this user only."""
-        self._port = unix.Port(self._address.encode(), self._factory, 5, 0o600, self._reactor)
-        self._port.startListening()
+    def _handle_signals(self) -> None:
+        handlers = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGUSR1: self._socket.reopen,
+        }
+        for number, handler in handlers.items():
+            signal.signal(number, lambda *_, handler=handler: self._reactor.callFromThread(handler))
 
-    def reopen(self) -> None:
-        """Listen on a new socket: the file of the old one was removed."""
-        self.remove()
-        self.open()
+    def _stop(self) -> None:
+        """End all attempts and exit; under a unit, which signals its main process only, all runners do."""
+        self._is_stopping = True
+        if self._stays:
+            for other in self._others():
+                self._directory.signal(other, signal.SIGTERM)
+        self._runner.stop()
 
-    def remove(self) -> None:
-        """Stop listening, and remove the file."""
-        port, self._port = self._port, None
-        if port is not None:
-            port.stopReading()
-            port.connectionLost(None)
+    def _on_retire(self) -> None:
+        """Make room for another runner, and start it if this one is of a unit."""
+        os.close(self._active_lock)
+        if self._stays:
+            _start_successor(self._directory.state)
+
+    def _on_exit(self) -> None:
+        self._socket.remove()
         with suppress(FileNotFoundError):
-            os.unlink(self._path)
+            os.unlink(self._directory.file(f"{self._name}.lock"))
+        self._exit()
+
+    def _exit(self) -> None:
+        """Stop the reactor; at the stop of a unit, when all other runners have ended."""
+        if self._stays and self._is_stopping and self._others():
+            self._reactor.callLater(OTHERS_INTERVAL, self._exit)
+        else:
+            self._reactor.stop()
+
+    def _others(self) -> list[str]:
+        """Return the names of the other runners that live: they retire."""
+        names = [name for name in self._directory.names() if name != self._name]
+        return [name for name in names if self._directory.is_alive(name)]
 
 
-def _handle_signals(reactor: Any, stop: Callable[[], None], reopen: Callable[[], None]) -> None:
-    for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: reopen}.items():
-        signal.signal(number, lambda *_, handler=handler: reactor.callFromThread(handler))
+def _open_output(
+    filesystem: Filesystem, clock: IReactorTime, in_thread: InThread, start: Start
+) -> OutputWriter:
+    paths = {
+        stream: os.fsdecode(path.encode(start.encoding))
+        for stream, path in ((1, start.stdout), (2, start.stderr))
+    }
+    return OutputWriter(paths, filesystem, clock, in_thread, start.max_output, [])
 
 
 def _start_successor(state: str) -> None:
@@ -161,20 +167,11 @@ def _start_successor(state: str) -> None:
     systemd.notify(f"MAINPID={successor.pid}")
 
 
-def _stop_when_alone(reactor: Any, directory: RunnerDirectory, name: str, *, waits: bool) -> None:
-    """Stop the reactor; if it ``waits``, when all other runners have ended."""
-    others = [other for other in directory.names() if other != name and directory.is_alive(other)]
-    if waits and others:
-        reactor.callLater(OTHERS_INTERVAL, partial(_stop_when_alone, reactor, directory, name, waits=True))
-    else:
-        reactor.stop()
-
-
-def _reactor() -> Any:
+def _reactor() -> IRunnerReactor:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    the_reactor = cast("Any", reactor)
-    the_reactor.seconds = time.monotonic
+    the_reactor = cast("IRunnerReactor", reactor)
+    the_reactor.seconds = time.monotonic  # type: ignore[method-assign] # Twisted's hook
     return the_reactor
 
 

@@ -1,12 +1,11 @@
 """The runner's side of its socket: one line per message, from one daemon at a time."""
 
 import os
-import socket
-import struct
 from collections.abc import Collection
-from typing import Any
+from typing import cast
 
 from msgspec import DecodeError
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -14,10 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.execution.messages import MAX_LINE, Hello, Message, decode_to_runner, encode
+from taskqd.execution.peer_credentials import peer_uid
 from taskqd.runner.interfaces import IDaemonLink
 from taskqd.runner.runner import Runner
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 @implementer(IDaemonLink)
@@ -67,12 +65,12 @@ class DaemonConnection(LineOnlyReceiver):
         self._runner.disconnected(self)
 
     def send(self, message: Message) -> None:
-        transport: Any = self.transport
+        transport = cast("ITransport", self.transport)
         transport.write(encode(message))
 
     def close(self) -> None:
         self._is_closing = True
-        transport: Any = self.transport
+        transport = cast("ITransport", self.transport)
         transport.loseConnection()
 
 
@@ -87,13 +85,6 @@ class DaemonFactory(Factory):
 
     def buildProtocol(self, addr: object) -> DaemonConnection:
         return DaemonConnection(self._runner, self._users)
-
-
-def peer_uid(transport: Any) -> int:
-    """Return the user of the process at the other end of a UNIX connection (unix(7), SO_PEERCRED)."""
-    data = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(data)[1]
-    return uid
 
 
 def default_users() -> frozenset[int]:

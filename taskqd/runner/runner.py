@@ -54,7 +54,7 @@ ABANDONED = "no daemon came back in time (leave-for)"
 
 
 class Identity(NamedTuple):
-    """What a runner says of itself; with ``stays`` it does not exit because it is idle."""
+    """The values by which a runner introduces itself; with ``stays`` it does not exit because it is idle."""
 
     name: str
     pid: int

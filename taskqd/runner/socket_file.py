@@ -1,0 +1,42 @@
+"""The listening socket of this runner, whose file somebody may remove."""
+
+import os
+from contextlib import suppress
+
+from twisted.internet import unix
+
+from taskqd.execution.runner_directory import RunnerDirectory
+from taskqd.runner.interfaces import IRunnerReactor
+from taskqd.runner.protocol import DaemonFactory
+
+
+class RunnerSocket:
+    """Listens for daemons at NAME.sock in the directory of the runners."""
+
+    def __init__(
+        self, directory: RunnerDirectory, name: str, factory: DaemonFactory, reactor: IRunnerReactor
+    ) -> None:
+        self._path = directory.file(f"{name}.sock")
+        self._address = directory.socket_address(name)
+        self._factory = factory
+        self._reactor = reactor
+        self._port: unix.Port | None = None
+
+    def open(self) -> None:
+        """Listen; the file is accessible to this user only."""
+        self._port = unix.Port(self._address.encode(), self._factory, 5, 0o600, self._reactor)
+        self._port.startListening()
+
+    def reopen(self) -> None:
+        """Listen on a new socket: the file of the old one was removed."""
+        self.remove()
+        self.open()
+
+    def remove(self) -> None:
+        """Stop listening, and remove the file."""
+        port, self._port = self._port, None
+        if port is not None:
+            port.stopReading()
+            port.connectionLost(None)
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
