@@ -6,9 +6,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
+from taskqd.client.address import Unreachable
 from taskqd.client.connection import ConnectionLost, Pipeline
 from taskqd.client.decoder import Ended, Facts, Output, Refused, Status
 from taskqd.client.encoder import Command, Options, Ref, option
+from taskqd.client.follow_position import FollowPosition, describe_restart
 from taskqd.client.session import ClientSession, encode_request
 from taskqd.errors import BadRequest
 from taskqd.protocol.values import parse_duration
@@ -113,18 +115,56 @@ class Streams(ClientSession):
         Waits for a job that has not started. When the job is retried, the offsets start at 0 again. When
         there is no output, an empty piece is yielded every 0.1 s, so that the caller can do other things. The
         daemon sends no faster than the caller iterates.
+
+        After a restart of the daemon the output continues without a gap or a repetition. Only if the job is
+        in another attempt by then, its output starts at offset 0; ``on_news`` gets a message about that.
         """
-        starts = option("stdout", stdout or None) + option("stderr", stderr or None)
-        self._send(encode_request(lambda: b"FOLLOW " + encoder.ref(job)) + starts + b"\r\n")
+        position = FollowPosition(stdout, stderr)
+        is_following = False
+
+        def read_next() -> Output | None:
+            """Read the next piece, None at the end; on a new connection, first send the request."""
+            nonlocal is_following
+            if not is_following:
+                self._send_follow(job, position)
+            is_following = False  # in case the connection is lost while reading
+            piece: Output | Status = Output("stdout", 0, b"")
+            if self._connection.has_line(IDLE_INTERVAL):
+                piece = self._reader.read_output_or_status()
+            if isinstance(piece, Status):
+                return None
+            if piece.data and self._reconnect_timeout:
+                position.advance(piece, lambda: self._count_attempts(job))
+            is_following = True
+            return piece
+
         with self._abandon_if_left():
-            while True:
-                if not self._connection.has_line(IDLE_INTERVAL):
-                    yield Output("stdout", 0, b"")
-                    continue
-                reply = self._reader.read_output_or_status()
-                if isinstance(reply, Status):
-                    return
-                yield reply
+            while (piece := self._repeat_after_restart(read_next)) is not None:
+                yield piece
+
+    def _send_follow(self, job: Ref, position: FollowPosition) -> None:
+        """Send FOLLOW, with the offsets of the attempt that is the latest now."""
+        ref = encode_request(lambda: encoder.ref(job))
+        self._send(b"")
+        # Both requests go to the same daemon: a reconnect between them could change the attempt.
+        if self._reconnect_timeout and position.resume(self._show_attempts(job)):
+            self.on_news(describe_restart(job))
+        offsets = b"".join(option(name, offset or None) for name, offset in position.offsets.items())
+        self._connection.send(b"FOLLOW " + ref + offsets + b"\r\n")
+
+    def _count_attempts(self, job: Ref) -> int:
+        """Return the number of attempts of a job, over a second connection; raises ConnectionLost."""
+        try:
+            with self.another() as second:
+                return second._show_attempts(job)  # noqa: SLF001 - another of this class
+        except Unreachable as error:  # the daemon is stopping
+            raise ConnectionLost(str(error)) from None
+
+    def _show_attempts(self, job: Ref) -> int:
+        ref = encode_request(lambda: encoder.ref(job))
+        self._connection.send(b"SHOW " + ref + b"\r\n")
+        attempts: int = self._reader.read_job()["attempts"]
+        return attempts
 
     def watch(
         self, since: int | None = None, job: Ref | None = None, queue: str | None = None

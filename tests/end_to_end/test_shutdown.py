@@ -2,13 +2,16 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from taskqd.client import Client
+from taskqd.client.reconnect import CONNECTION_LOST, RECONNECTED
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import TASKQ, Daemon, environment
-from tests.end_to_end.wire import DEADLINE
+from tests.end_to_end.wire import DEADLINE, until
 
 
 def taskq(one: Daemon, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -86,3 +89,44 @@ def test_shutdown_over_tcp_needs_remote_control(daemon: DaemonFactory) -> None:
     )
     assert (done.returncode, done.stdout) == (0, b'{"shutdown": true, "running": 0, "jobs": "ended"}\n')
     assert other.wait_for_end() == 0
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_library_waits_and_follows_across_a_shutdown_and_a_restart(
+    daemon: DaemonFactory, is_local: bool
+) -> None:
+    one = daemon(tcp=True)
+    address = f"unix:{one.socket}" if is_local else f"tcp:127.0.0.1:{one.port}"
+    job = one.connect().submit("--hold echo done")
+    with Client(address, one.token) as waiting, Client(address, one.token) as following:
+        news: list[str] = []
+        following.on_news = news.append
+        pieces = following.follow(job)
+        assert not next(pieces).data
+        with ThreadPoolExecutor() as threads:
+            waited = threads.submit(waiting.wait, job)
+            until(lambda: one.connect().stats()["connections"] >= 4, "both to be connected")
+            assert one.connect().ask("SHUTDOWN --wait").startswith("OK 0 ")
+            one.wait_for_end()
+            one.start()
+            one.connect().ask(f"RELEASE {job}")
+            assert b"".join(piece.data for piece in pieces) == b"done\n"
+            assert waited.result(DEADLINE) == ("COMPLETED", 100)
+    assert news == [CONNECTION_LOST, RECONNECTED]
+
+
+def test_library_follows_a_running_job_across_a_crash_without_gap_or_repetition(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    one, gate = daemon(), tmp_path / "gate"
+    job = one.connect().submit(f"seq 1 20000; until [ -e {gate} ]; do sleep 0.02; done; seq 20001 40000")
+    received = bytearray()
+    with Client(f"unix:{one.socket}") as client:
+        for piece in client.follow(job):
+            received += piece.data
+            if received.endswith(b"\n20000\n") and not gate.exists():
+                one.kill()
+                one.start()
+                gate.touch()
+    assert bytes(received) == b"".join(b"%d\n" % number for number in range(1, 40_001))
+    assert one.connect().show(job)["attempts"] == 1

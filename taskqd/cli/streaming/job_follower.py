@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from taskqd.client import Client, Facts, Output, Ref, Unreachable, Untrusted
 from taskqd.client.connection import ConnectionLost
+from taskqd.client.follow_position import FollowPosition, describe_restart
 from taskqd.client.reconnect import CONNECTION_LOST, RECONNECT_TIMEOUT, RECONNECTED, reconnect
 
 
@@ -40,10 +41,7 @@ class JobFollower:
         self._reconnect_timeout = reconnect_timeout
         self._sleep = sleep
         self._is_known = is_known
-        self._offsets = {"stdout": 0, "stderr": 0}
-        self._attempt: int | None = 0
-        """The attempt to which the offsets belong; None if it is uncertain."""
-        self._is_first = True
+        self._position = FollowPosition()
 
     def items(self) -> Iterator[Item]:
         """Yield items until the job ends; raises Refused, and Unreachable after the reconnect timeout.
@@ -55,7 +53,7 @@ class JobFollower:
         losses = 0
         while True:
             try:
-                client = client or self._first_client()
+                client = client or self._connect_again()
                 with client:
                     for item in self._follow_to_end(client):
                         if deadline is not None:
@@ -66,7 +64,7 @@ class JobFollower:
                 return
             except ConnectionLost:
                 is_late = deadline is not None and deadline < time.monotonic()
-                if (self._is_first and not self._is_known) or not self._reconnect_timeout or is_late:
+                if (self._position.is_new and not self._is_known) or not self._reconnect_timeout or is_late:
                     raise
             if deadline is None:
                 deadline = time.monotonic() + self._reconnect_timeout
@@ -74,7 +72,8 @@ class JobFollower:
             losses += 1
             client = reconnect(self._connect, deadline - time.monotonic(), self._sleep, losses=losses)
 
-    def _first_client(self) -> Client:
+    def _connect_again(self) -> Client:
+        """Connect to a daemon that may be stopping; raises ConnectionLost."""
         try:
             return self._connect()
         except Untrusted:
@@ -87,33 +86,14 @@ class JobFollower:
         yield client.show(self._job)
 
     def _read_output(self, client: Client) -> Iterator[Item]:
-        attempts = client.show(self._job)["attempts"]
-        if self._is_first:
-            self._attempt = attempts
-            self._is_first = False
-        elif attempts != self._attempt:
-            if any(self._offsets.values()):
-                yield Notice(f"job {self._job} is running again; its output starts from the beginning")
-            self._start_attempt(attempts)
-        for piece in client.follow(self._job, **self._offsets):
+        if self._position.resume(client.show(self._job)["attempts"]):
+            yield Notice(describe_restart(self._job))
+        for piece in client.follow(self._job, **self._position.offsets):
             if piece.data:
-                self._update_offsets(client, piece)
+                self._position.advance(piece, self._count_attempts)
             yield piece
 
-    def _start_attempt(self, attempt: int | None) -> None:
-        self._attempt = attempt
-        self._offsets = {"stdout": 0, "stderr": 0}
-
-    def _update_offsets(self, client: Client, piece: Output) -> None:
-        """Update the offsets; a piece that does not continue the attempt is the first of a later attempt."""
-        if self._attempt == 0 or piece.offset < self._offsets[piece.stream]:
-            self._start_attempt(self._next_attempt(client))
-        self._offsets[piece.stream] = piece.offset + len(piece.data)
-
-    def _next_attempt(self, client: Client) -> int | None:
-        """Return the attempt after the known one, or None if several are possible."""
-        if self._attempt is None:
-            return None
-        with client.another() as second_client:
+    def _count_attempts(self) -> int:
+        with self._connect_again() as second_client:
             attempts: int = second_client.show(self._job)["attempts"]
-        return attempts if attempts == self._attempt + 1 else None
+        return attempts

@@ -11,9 +11,10 @@ from taskqd.client import (
     Output,
     Refused,
     Unreachable,
+    reconnect,
     streams,
 )
-from tests.fakes.daemon import FakeDaemon, Request, data
+from tests.fakes.daemon import FakeDaemon, Request, data, job
 from tests.unit.client.samples import COMPLETED, Serve
 
 
@@ -76,27 +77,31 @@ def test_submit_many_does_not_deadlock_with_large_requests_and_replies(tmp_path:
         assert len(list(client.submit_many("y" * 60_000 for _ in range(50)))) == 50
 
 
+SHOWN = job(status="RUNNING", attempts=1)
+"""The reply to the SHOW before each FOLLOW."""
+
+
 def followed(client: Client, **offsets: int) -> list[Output]:
     return [piece for piece in client.follow(7, **offsets) if piece.data]
 
 
 def test_follow_yields_both_streams_until_the_job_ends(serve: Serve) -> None:
     reply = data("stdout", 0, b"a\r\n") + data("stderr", 0, b"x") + data("stdout", 3, b"b") + COMPLETED
-    client, requests = serve(reply, b"OK\r\n")
+    client, requests = serve(SHOWN, reply, b"OK\r\n")
     assert followed(client) == [("stdout", 0, b"a\r\n"), ("stderr", 0, b"x"), ("stdout", 3, b"b")]
     client.ping()
-    assert [request.line for request in requests] == ["FOLLOW 7", "PING"]
+    assert [request.line for request in requests] == ["SHOW 7", "FOLLOW 7", "PING"]
 
 
 def test_follow_yields_piece_larger_than_one_receive_whole(serve: Serve) -> None:
-    client, _ = serve(data("stdout", 0, bytes(2_000_000)) + COMPLETED)
+    client, _ = serve(SHOWN, data("stdout", 0, bytes(2_000_000)) + COMPLETED)
     assert [len(piece.data) for piece in followed(client)] == [2_000_000]
 
 
 def test_follow_starts_at_given_offsets(serve: Serve) -> None:
-    client, requests = serve(data("stderr", 4, b"x") + COMPLETED)
+    client, requests = serve(SHOWN, data("stderr", 4, b"x") + COMPLETED)
     assert followed(client, stdout=10, stderr=4) == [("stderr", 4, b"x")]
-    assert requests == [Request("FOLLOW 7 --stdout=10 --stderr=4")]
+    assert requests == [Request("SHOW 7"), Request("FOLLOW 7 --stdout=10 --stderr=4")]
 
 
 def test_follow_yields_empty_piece_when_idle(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +114,7 @@ def test_follow_yields_empty_piece_when_idle(serve: Serve, monkeypatch: pytest.M
         yield COMPLETED[:5]
         yield COMPLETED[5:]
 
-    pieces = serve(parts())[0].follow(7)
+    pieces = serve(SHOWN, parts())[0].follow(7)
     assert next(pieces).data == b"a"
     assert next(pieces) == Output("stdout", 0, b"")
     may_continue.set()
@@ -136,6 +141,7 @@ def test_leaving_a_stream_early_closes_the_connection_and_the_next_request_opens
     tmp_path: Path, begin: Callable[[Client], Iterator[object]]
 ) -> None:
     firsts = {
+        "SHOW": SHOWN,
         "FOLLOW": data("stdout", 0, b"a"),
         "WATCH": b"OK 4\r\n",
         "WAIT": b"STATUS COMPLETED 100 8\r\n",
@@ -150,7 +156,7 @@ def test_leaving_a_stream_early_closes_the_connection_and_the_next_request_opens
         stream.close()  # type: ignore[attr-defined]
         client.ping()
         client.ping()
-        assert daemon.lines[1:] == ["PING", "PING"]
+        assert daemon.lines[-2:] == ["PING", "PING"]
         client.close()
         with pytest.raises(Unreachable, match="the client is closed"):
             client.ping()
@@ -167,12 +173,84 @@ def test_connection_opened_after_a_stream_was_left_is_authenticated() -> None:
 
 
 def test_client_closed_while_following_is_unreachable(serve: Serve) -> None:
-    client, _ = serve(data("stdout", 0, b"a"))
+    client, _ = serve(SHOWN, data("stdout", 0, b"a"))
     pieces = client.follow(7)
     next(pieces)
     client.close()
     with pytest.raises(Unreachable, match="the client is closed"):
         next(pieces)
+
+
+def cut(*parts: bytes) -> Iterator[bytes]:
+    """Yield parts of a reply, then close the connection."""
+    yield from parts
+    raise ConnectionError
+
+
+@pytest.mark.usefixtures("quick")
+def test_follow_continues_after_a_restart_without_gap_or_repetition(serve: Serve) -> None:
+    half = data("stdout", 3, b"def")[:-4]  # the connection is lost within a block
+    client, requests = serve(
+        *(SHOWN, cut(data("stdout", 0, b"abc"), data("stderr", 0, b"E"), half)),
+        *(None, SHOWN, data("stdout", 3, b"def") + COMPLETED),
+    )
+    news: list[str] = []
+    client.on_news = news.append
+    assert followed(client) == [("stdout", 0, b"abc"), ("stderr", 0, b"E"), ("stdout", 3, b"def")]
+    assert [each.line for each in requests] == [
+        *("SHOW 7", "FOLLOW 7", "SHOW 7", "SHOW 7", "FOLLOW 7 --stdout=3 --stderr=1")
+    ]
+    assert news == [reconnect.CONNECTION_LOST, reconnect.RECONNECTED]
+
+
+@pytest.mark.usefixtures("quick")
+def test_follow_starts_over_if_the_job_is_in_another_attempt_after_a_restart(serve: Serve) -> None:
+    client, requests = serve(
+        *(SHOWN, cut(data("stdout", 0, b"old")), job(attempts=2), data("stdout", 0, b"new") + COMPLETED)
+    )
+    news: list[str] = []
+    client.on_news = news.append
+    assert followed(client) == [("stdout", 0, b"old"), ("stdout", 0, b"new")]
+    assert requests[-1] == Request("FOLLOW 7")
+    assert "job 7 is running again; its output starts from the beginning" in news
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("attempts, offset", [(1, " --stdout=3"), (2, "")])
+def test_follow_of_a_pending_job_continues_if_its_attempt_is_certain(
+    serve: Serve, attempts: int, offset: str
+) -> None:
+    """``attempts`` is what a second connection says at the first byte."""
+    pending, now = job(status="PENDING", attempts=0), job(attempts=attempts)
+    client, requests = serve(pending, cut(data("stdout", 0, b"abc")), now, now, COMPLETED)
+    followed(client)
+    assert requests[-1] == Request(f"FOLLOW 7{offset}")
+
+
+@pytest.mark.usefixtures("quick")
+def test_follow_authenticates_again_after_a_restart() -> None:
+    replies: Iterator[bytes | Iterator[bytes]] = iter(
+        [cut(data("stdout", 0, b"a")), data("stdout", 1, b"b") + COMPLETED]
+    )
+
+    def answer(request: Request) -> bytes | Iterator[bytes]:
+        if request.verb == "AUTH":
+            return b"OK token admin\r\n"
+        return SHOWN if request.verb == "SHOW" else next(replies)
+
+    with FakeDaemon(answer) as daemon, Client(daemon.address, "secret") as client:
+        assert [piece.data for piece in client.follow(7) if piece.data] == [b"a", b"b"]
+        assert daemon.lines == ["AUTH secret", "SHOW 7", "FOLLOW 7", *daemon.lines[:2], "FOLLOW 7 --stdout=1"]
+
+
+def test_follow_without_reconnect_is_unreachable_after_a_loss(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(lambda _: cut(data("stdout", 0, b"a")), tmp_path) as daemon,
+        Client(daemon.address, reconnect=0) as client,
+    ):
+        with pytest.raises(Unreachable, match="lost before the reply"):
+            followed(client)
+        assert daemon.lines == ["FOLLOW 7"]
 
 
 def test_watch_yields_events_with_sequence_numbers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,6 +381,7 @@ def test_bytes_buffered_by_openssl_are_read(site: Site, monkeypatch: pytest.Monk
     # When single bytes are read, most of a record is buffered by OpenSSL, where poll does not see it.
     monkeypatch.setattr("taskqd.client.tls.RECEIVE_SIZE", 1)
     reply = data("stdout", 0, b"a" * 1000) + data("stderr", 0, b"b") + b"STATUS COMPLETED 100\r\n"
+    monkeypatch.setenv("TASKQ_RECONNECT", "0")  # no SHOW before the FOLLOW
     with site.daemon(lambda _: reply) as daemon, site.client(daemon) as client:
         pieces = [piece for piece in client.follow(7) if piece.data]
     assert pieces == [("stdout", 0, b"a" * 1000), ("stderr", 0, b"b")]
@@ -388,6 +389,7 @@ def test_bytes_buffered_by_openssl_are_read(site: Site, monkeypatch: pytest.Monk
 
 def test_incomplete_line_does_not_block_follow(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "IDLE_INTERVAL", 0.01)
+    monkeypatch.setenv("TASKQ_RECONNECT", "0")  # no SHOW before the FOLLOW
     may_continue = threading.Event()
 
     def parts(_: Request) -> Iterator[bytes]:

@@ -69,7 +69,7 @@ def test_follow_continues_only_if_the_attempt_is_certain(serve: Serve, shown: li
         return cut(data("stdout", 0, b"abc")) if is_first else DONE
 
     daemon = serve(answer)
-    list(JobFollower(7, lambda: Client(daemon.address)).items())
+    list(JobFollower(7, lambda: Client(daemon.address, reconnect=0)).items())
     assert daemon.lines[-2] == ("FOLLOW 7" + (f" --stdout={offset}" if offset else ""))
 
 
@@ -84,7 +84,7 @@ def test_piece_at_offset_0_starts_a_later_attempt(serve: Serve) -> None:
         return DONE
 
     daemon = serve(answer)
-    list(JobFollower(7, lambda: Client(daemon.address)).items())
+    list(JobFollower(7, lambda: Client(daemon.address, reconnect=0)).items())
     assert daemon.lines[-2] == "FOLLOW 7 --stdout=2"
 
 
