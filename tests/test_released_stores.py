@@ -11,7 +11,7 @@ import pytest
 
 from taskqd import __version__
 from taskqd.errors import Gone, JournalDamaged
-from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Submitted
+from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Started, Submitted
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
@@ -83,13 +83,21 @@ SINCE_0_5: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
 """Jobs of the stores since version 0.5, with time zones, clock jumps and void starts."""
 
 
+SINCE_0_7: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_5,
+    28: ((Status.COMPLETED, None, 1, 0), (b"late\n", b"")),
+}
+"""Jobs of the stores since version 0.7, with one that ended while no daemon ran."""
+
+
 BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
+BEFORE_0_7 = (*BEFORE_0_5, "0.5.0", "0.6.0")
 
 
 def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
     """Return the jobs in a version's store."""
     older = {"0.1.0": JOBS, "0.2.0": SINCE_0_2, "0.3.0": SINCE_0_3, "0.4.0": SINCE_0_3}
-    return older.get(version, SINCE_0_5)
+    return older.get(version, SINCE_0_5 if version in BEFORE_0_7 else SINCE_0_7)
 
 
 class Site:
@@ -192,6 +200,13 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
         assert site.queue_state.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
         history = read_all(site.journal.events_of(27))
         assert [event.is_void for _, event in history if isinstance(event, Ended)] == [True, False]
+    if site.version not in BEFORE_0_7:
+        [start] = [event for _, event in read_all(site.journal.events_of(28)) if isinstance(event, Started)]
+        [end] = [event for _, event in read_all(site.journal.events_of(28)) if isinstance(event, Ended)]
+        assert (len(start.word), len(start.runner)) == (16, 16)
+        assert end.ended_at is not None
+        assert start.at < end.ended_at < end.at - 1
+        assert jobs[28].completed_at == end.ended_at
     site.close()
 
 

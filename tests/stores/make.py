@@ -26,7 +26,7 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 class Daemon:
     """twistd with one slot on a state directory; the file ``ahead`` has the offset of its time of day."""
 
-    def __init__(self, state: Path, ahead: Path | None = None) -> None:
+    def __init__(self, state: Path, ahead: Path | None = None, on_stop: str = "requeue") -> None:
         self.socket = state / "s"
         environment = dict(os.environ)
         if ahead is not None:
@@ -40,7 +40,7 @@ class Daemon:
             "taskq",
         ]
         where = ["--state", str(state), "--listen", f"unix:{self.socket}"]
-        how = ["--slots", "1", "--stop-grace", "0", "--on-stop", "requeue"]
+        how = ["--slots", "1", "--stop-grace", "0", "--on-stop", on_stop]
         self._process = subprocess.Popen([*twistd, *where, *how], stdout=subprocess.DEVNULL, env=environment)
         while not self._listens():
             time.sleep(0.05)
@@ -98,8 +98,10 @@ def make(state: Path) -> None:
     _set_the_clock(daemon, ahead)
     _lack_descriptors(daemon)
     daemon.stop()
+    _leave_a_job(state)
     daemon = Daemon(state)
     daemon.stop()
+    _check_fields(state)
 
 
 def _use_queues(daemon: Daemon) -> None:
@@ -153,6 +155,45 @@ def _lack_descriptors(daemon: Daemon) -> None:
             time.sleep(0.02)
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
     daemon.ask(b"WAIT 27")
+
+
+def _leave_a_job(state: Path) -> None:
+    """Feature of version 0.7.0: an attempt outlives its daemon, and ends while there is none."""
+    begun, left, ended = (state / name for name in ("begun", "left", "ended"))
+    daemon = Daemon(state, on_stop="leave")
+    daemon.ask(
+        b"SUBMIT touch %b; until test -e %b; do sleep 0.1; done; echo late; touch %b"
+        % (bytes(begun), bytes(left), bytes(ended))
+    )
+    _await(begun)
+    daemon.stop()
+    left.touch()
+    _await(ended)
+    time.sleep(2)  # the end is recorded as late only if it is
+    daemon = Daemon(state)
+    daemon.ask(b"WAIT 28")
+    daemon.stop()
+
+
+def _await(path: Path, seconds: float = 60.0) -> None:
+    """Wait until a file exists; exit if that takes longer than some seconds."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"{path.name} was not made within {seconds:g} s: a job did not do what it should")
+        time.sleep(0.05)
+
+
+FIELDS = ("word", "runner", "ended_at")
+"""The fields that were added in version 0.7.0."""
+
+
+def _check_fields(state: Path) -> None:
+    """Exit if the journal lacks a field that only some circumstances write."""
+    text = b"".join(path.read_bytes() for path in _segments(state))
+    missing = [name for name in FIELDS if b'"%b":' % name.encode() not in text]
+    if missing:
+        sys.exit(f"no record has {', '.join(missing)}: the store would not test them")
 
 
 def main() -> None:
