@@ -142,7 +142,12 @@ def _ended(job: Job, event: Ended, _whole: Spec, ahead: float) -> None:
     if event.is_void:
         _undo_start(job)
         return
-    ended_at = _end_attempt(attempt_of(job), event)
+    attempt = attempt_of(job)
+    ended_at = event.at
+    if event.ended_at is not None:  # and in between the clock may have been set
+        started_at = attempt.started_at - job.ahead + ahead
+        ended_at = min(event.at, max(event.ended_at, started_at))
+    _end_attempt(attempt, event, ended_at)
     job.output_bytes += event.stdout.size + event.stderr.size
     job.cancelling = None
     job.failures += event.status in (Status.FAILED, Status.PENDING) and event.counts_against_retries
@@ -163,9 +168,8 @@ def _undo_start(job: Job) -> None:
     job.reason = Reason.QUEUED
 
 
-def _end_attempt(attempt: Attempt, event: Ended) -> float:
-    """Set how an attempt ended, and return when."""
-    attempt.ended_at = ended_at = _time_of_end(attempt, event)
+def _end_attempt(attempt: Attempt, event: Ended, ended_at: float) -> None:
+    attempt.ended_at = ended_at
     attempt.word = attempt.runner = ""
     attempt.pid_started = None
     attempt.reason = event.reason
@@ -175,14 +179,6 @@ def _end_attempt(attempt: Attempt, event: Ended) -> float:
         attempt.pid = event.pid
     attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline = _measured(event.stdout)
     attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline = _measured(event.stderr)
-    return ended_at
-
-
-def _time_of_end(attempt: Attempt, event: Ended) -> float:
-    """Return when an attempt ended: between its start and the record, since the clock may have been set."""
-    if event.ended_at is None:
-        return event.at
-    return min(event.at, max(event.ended_at, attempt.started_at))
 
 
 def _measured(output: Output) -> tuple[int, int, bool]:

@@ -216,6 +216,20 @@ def test_end_that_is_recorded_late_is_between_its_start_and_its_record(
     assert (attempt.ended_at, queue_state.get(1).completed_at) == (shown, shown)
 
 
+@pytest.mark.parametrize(
+    "jump, ended_at, shown", [(1000.0, 150.0, 1100.0), (-60.0, 95.0, 95.0), (-60.0, 30.0, 40.0)]
+)
+def test_start_bounds_a_late_end_by_the_clock_that_is_never_set(
+    jump: float, ended_at: float, shown: float
+) -> None:
+    clocked = Clocked(at=150.0 + jump, boot_clock=1.0, ahead=jump)
+    end = ended(1, at=200.0 + jump, ended_at=ended_at)
+    queue_state = fold(submitted(1), started(1), clocked, end)
+    job = queue_state.get(1)
+    assert (job.completed_at, job.ended) == (shown, shown - jump)
+    assert queue_state.queues.recent_durations("default") == [shown - jump - 100.0]
+
+
 def test_duration_of_an_attempt_that_is_recorded_late_is_that_until_its_end() -> None:
     queue_state = fold(submitted(1), started(1), ended(1, ended_at=130.0))
     assert queue_state.queues.recent_durations("default") == [30.0]
