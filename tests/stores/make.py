@@ -28,6 +28,7 @@ class Daemon:
 
     def __init__(self, state: Path, ahead: Path | None = None, on_stop: str = "requeue") -> None:
         self.socket = state / "s"
+        self._runner_lock = state / "runner" / "lock"
         environment = dict(os.environ)
         if ahead is not None:
             environment |= {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(ahead)}
@@ -50,9 +51,9 @@ class Daemon:
             return connection.connect_ex(str(self.socket)) == 0
 
     @property
-    def pid(self) -> int:
-        """The daemon's process id."""
-        return self._process.pid
+    def runner_pid(self) -> int:
+        """The process id of the runner that gets the daemon's jobs."""
+        return int(self._runner_lock.read_text().split()[0])
 
     def ask(self, *lines: bytes) -> bytes:
         """Send lines and return all replies."""
@@ -145,15 +146,16 @@ def _lack_descriptors(daemon: Daemon) -> None:
     """Feature of version 0.5.0: a start without a descriptor is voided and repeated."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(daemon.socket))
-        before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd"))
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 2, before[1]))
+        pid = daemon.runner_pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 2, before[1]))
         connection.sendall(b"SUBMIT true\nSTATS\n")
         replies = connection.makefile("rb")
         while b'"shortage":null' in (reply := replies.readline()) or not reply.startswith(b"STATS "):
             connection.sendall(b"STATS\n" * reply.startswith(b"STATS "))
             time.sleep(0.02)
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     daemon.ask(b"WAIT 27")
 
 
