@@ -60,6 +60,10 @@ class IShutdown(Interface):
 
     stop_mode: OnStop = Attribute("What the requested stop does to running jobs; before that, any stop.")
 
+    leave_obstacle: str | None = Attribute(
+        'Why a stop ends running jobs, though the setting `on-stop` is "leave"; else None.'
+    )
+
     def request_stop(ends_jobs: bool | None) -> "Deferred[None]":
         """Stop the daemon from the next turn of the reactor on, and end running jobs or leave them.
 

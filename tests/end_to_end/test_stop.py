@@ -169,6 +169,46 @@ def test_second_signal_kills_running_jobs(daemon: DaemonFactory, number: signal.
     ]
 
 
+def test_stop_that_leaves_jobs_closes_waits_without_an_answer(daemon: DaemonFactory, gate: Path) -> None:
+    one = daemon("--on-stop", "leave", "--stop-grace", "1h")
+    wire, waiting, following = one.connect(), one.connect(), one.connect()
+    job = _submit_running(wire, f"{_waits_for(gate)}; echo done; exit 3")
+    assert (wire.stats()["on_stop"], wire.stats()["on_stop_reason"]) == ("leave", None)
+    waiting.send(f"WAIT {job}\r\n".encode())
+    following.send(f"FOLLOW {job}\r\n".encode())
+    one.signal(signal.SIGTERM)
+    one.signal(signal.SIGTERM)
+    one.wait_for_end()
+    assert (waiting.rest(), following.rest()) == (b"", b"")
+    gate.touch()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "FAILED"
+    assert wire.result(job) == (b"done\n", b"", "3")
+    assert wire.show(job)["attempts"] == 1
+
+
+def test_sigint_ends_jobs_that_a_stop_would_leave_and_a_second_one_kills_them(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon("--on-stop", "leave", "--stop-grace", "1h")
+    wire = one.connect()
+    job = wire.submit(STUBBORN)
+    until(lambda: wire.output(job, "stdout").data, "the job to be ready")
+    one.signal(signal.SIGINT)
+    _wait_until_draining(wire)
+    assert wire.stats()["on_stop"] == "interrupt"
+    one.signal(signal.SIGTERM)  # changes nothing, as it would leave the jobs
+    assert wire.ask(f"STATUS {job}") == "STATUS RUNNING 0"
+    assert one.end(signal.SIGINT) == -signal.SIGINT
+    assert one.processes() == {}
+    one.start()
+    shown = one.connect().show(job)
+    assert [shown[name] for name in ("status", "reason", "detail", "signal")] == [
+        *("FAILED", "interrupted", STOPPED, "KILL")
+    ]
+
+
 def test_kill_during_a_stop_is_a_crash(daemon: DaemonFactory) -> None:
     one = daemon("--stop-grace", "1h")
     wire = one.connect()

@@ -44,6 +44,7 @@ class FakeShutdown:
 
     def __init__(self) -> None:
         self.stop_mode = OnStop.LEAVE
+        self.leave_obstacle: str | None = None
         self.requests: list[bool | None] = []
         self.stopped: Deferred[None] = Deferred()
 

@@ -103,6 +103,8 @@ class AdminHandlers(HandlerGroup):
                 "resources": queue_state.capacity.resources(),
                 "paused": queue_state.queues.is_paused,
                 "draining": engine.dispatcher.is_draining,
+                "on_stop": self._shutdown.stop_mode.value,
+                "on_stop_reason": self._shutdown.leave_obstacle,
                 "shortage": engine.dispatcher.shortage.stats(self._clock.elapsed()),
                 "runner": engine.dispatcher.runner_stats(),
                 "jobs": {status.value.lower(): count for status, count in queue_state.counts.items()},

@@ -48,9 +48,18 @@ def test_stats_has_counters_and_gauges() -> None:
     assert (stats["counters"]["submitted"], stats["counters"]["started"]) == (3, 2)
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
+    assert (stats["on_stop"], stats["on_stop_reason"]) == ("leave", None)
     assert stats["limits"]["line"] == parser.MAX_LINE_LENGTH
     harness.journal.fail("no space left")
     assert shown(harness, "STATS")["store"]["failure"] == "no space left"
+
+
+def test_stats_say_why_a_stop_will_not_leave_jobs() -> None:
+    harness = opened()
+    harness.shutdown.stop_mode = OnStop.INTERRUPT
+    harness.shutdown.leave_obstacle = "taskqd.service has KillMode=mixed"
+    stats = shown(harness, "STATS")
+    assert (stats["on_stop"], stats["on_stop_reason"]) == ("interrupt", "taskqd.service has KillMode=mixed")
 
 
 def test_hello_describes_server_and_client() -> None:
