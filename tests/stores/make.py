@@ -107,6 +107,8 @@ def make(state: Path) -> None:
 
 def _use_queues(daemon: Daemon) -> None:
     """Features of version 0.2.0: order, queues, arrays, dependencies, schedules."""
+    while b"RUNNING" not in daemon.ask(b"STATUS 10"):  # once a runner is ready
+        time.sleep(0.05)
     daemon.ask(b"CANCEL 10", b"WAIT 10", b"WAIT 11")
     daemon.ask(
         b"SUBMIT --hold --queue=q true", b'SET 12 --priority=5 --label="a b"', b"RELEASE 12", b"WAIT 12"
