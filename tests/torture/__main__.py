@@ -1,6 +1,7 @@
-"""bin/torture: kill the daemon repeatedly while clients work, and check every reply against a model."""
+"""bin/torture: kill the daemon and its runner while clients work, and check every reply against a model."""
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -15,6 +16,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="minutes to run (default 1, or no limit with --kills)")
     parser.add_argument("--kills", type=int, help="number of kills to run")
     parser.add_argument("--seed", type=int, help="the seed of an earlier run, to repeat its decisions")
+    parser.add_argument(
+        "--hogs", type=int, default=os.cpu_count() or 1, help="busy loops beside it (default: one per core)"
+    )
     arguments = parser.parse_args()
     minutes, kills = arguments.minutes, arguments.kills
     if minutes is None and kills is None:
@@ -22,7 +26,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     place = Path(tempfile.mkdtemp(prefix="torture-", dir="/tmp"))
     sys.stderr.write(f"seed {seed}, in {place}\n")
-    return torture(place, seed, Limits(None if minutes is None else 60 * minutes, kills))
+    return torture(place, seed, Limits(None if minutes is None else 60 * minutes, kills, arguments.hogs))
 
 
 if __name__ == "__main__":

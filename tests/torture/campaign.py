@@ -1,7 +1,5 @@
 """A campaign: clients work, and the daemon is killed at critical moments."""
 
-import json
-import os
 import random
 import shutil
 import signal
@@ -10,23 +8,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
-from taskqd.errors import JournalDamaged
-from taskqd.model.job import Status
-from taskqd.protocol import documents, replies
-from taskqd.state.queue_state import InvalidTransition, QueueState
-from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.journal.replay import Replay
-from taskqd.storage.journal.segments import Segments
 from tests.end_to_end.wire import until
+from tests.torture.checks import Checks
 from tests.torture.clients import Client, Connection
-from tests.torture.history import read_history
-from tests.torture.kinds import OWN_SESSION
-from tests.torture.model import RETENTION, Broken, Model, Shown, State
+from tests.torture.hogs import hogs
+from tests.torture.kills import Killer
+from tests.torture.model import RETENTION, Broken, Model, State
+from tests.torture.starts import Starts
 from tests.torture.victim import Victim
 
 CLIENTS = 8
@@ -38,15 +30,24 @@ MAX_UPTIME = 0.6
 REPLAY_INTERVAL = 10
 """Kills between two replays of the journal while no daemon runs."""
 
-STOPPED = "stopped by SIGTERM"
-"""An end of the daemon that is not a kill."""
+MAX_START_UP = 0.5
+"""Seconds after a launch, or after a kill of the runner, until a kill at start-up."""
+MAX_STOP = 0.3
+"""Seconds after a SIGTERM until a kill in a stop."""
+MAX_PAUSE = 1.0
+"""Seconds without a daemon."""
+LEFTOVER_TIMEOUT = 10.0
+"""Seconds until the processes of an attempt that has ended must be gone, on a loaded machine."""
+EXIT_TIMEOUT = 20.0
+"""Seconds until the runner must be gone after the last stop."""
 
 
 class Limits(NamedTuple):
-    """When a campaign ends: after some seconds, some kills, or both."""
+    """When a campaign ends: after some seconds, some kills, or both. ``hogs`` busy loops run beside it."""
 
     seconds: float | None
     kills: int | None
+    hogs: int = 0
 
 
 class Campaign:
@@ -58,15 +59,16 @@ class Campaign:
     def __init__(self, place: Path, seed: int, limits: Limits, tell: Callable[[str], object]) -> None:
         runs = place / "runs"
         runs.mkdir()
-        self.kinds: Counter[str] = Counter()
         self._limits = limits
         self._tell = tell
         self._chance = random.Random(f"{seed} kills")
         self._on_answer = Event()
-        self._model = Model(runs)
-        stop = ("--on-stop=requeue", "--stop-grace=100ms")
-        room = ("--queue=a=2", "--resource=gpu=2")
-        self._daemon = Victim(place, *stop, *room, f"--retention-age={RETENTION:g}s", slots=SLOTS)
+        options = ("--stop-grace=100ms", "--queue=a=2", "--resource=gpu=2")
+        self._daemon = Victim(place, *options, f"--retention-age={RETENTION:g}s", slots=SLOTS)
+        self._model = Model(runs, self._daemon.runners.ended, Starts(self._daemon.state / "journal"))
+        self._killer = Killer(self._daemon, self._model, self._chance)
+        self._stops = 0
+        self._next_replay = REPLAY_INTERVAL
         self._clients = [
             Client(
                 f"c{number}",
@@ -77,25 +79,27 @@ class Campaign:
             )
             for number in range(CLIENTS)
         ]
+        self._checks = Checks(self._daemon, self._model, self._clients)
         self._began = self._last_progress = time.monotonic()
-        self._startup = 0.35
-
-    @property
-    def kills(self) -> int:
-        return self.kinds.total() - self.kinds[STOPPED]
 
     def summary(self) -> str:
         """Return a line with the progress."""
-        ways = ", ".join(f"{count} {way}" for way, count in sorted(self.kinds.items()))
-        seconds, model = time.monotonic() - self._began, self._model
+        killer, model = self._killer, self._model
+        ends = Counter(model.ends.values())
+        survived, own = model.own_ends()
+        unchecked = model.unchecked()
         return (
-            f"{seconds:.0f} s, {self.kills} kills ({ways}), {model.acknowledged} jobs acknowledged, "
-            f"{model.checked} ends checked, {len(model.known())} jobs kept"
+            f"{time.monotonic() - self._began:.0f} s, {killer.kills} kills ({_counts(killer.targets)}; "
+            f"{_counts(killer.moments)}), {self._stops} stops, {model.acknowledged} jobs acknowledged, "
+            f"{len(model.known())} kept, {unchecked} removed unchecked; "
+            f"{ends.total()} ends of attempts checked ({_counts(ends)}); "
+            f"{survived} of these ran when only the daemon was killed, and {own} of those ended by themselves"
         )
 
     def run(self) -> None:
         try:
-            self._run()
+            with hogs(self._limits.hogs):
+                self._run()
         finally:
             for client in self._clients:
                 client.stop()
@@ -115,49 +119,57 @@ class Campaign:
         self._finish()
 
     def _is_enough(self) -> bool:
-        seconds, kills = self._limits
+        seconds, kills, _ = self._limits
         is_over = seconds is not None and time.monotonic() > self._began + seconds
-        return is_over or (kills is not None and self.kills >= kills)
+        return is_over or (kills is not None and self._killer.kills >= kills)
 
-    # one run of the daemon
+    # one kill
 
     def _cycle(self) -> None:
         self._chance.choices(list(_WAYS), list(_WAYS.values()))[0](self)
 
-    def _live(self) -> None:
-        """Start the daemon, and usually check all jobs."""
-        self._start()
-        if self._chance.random() < 0.7:
-            self._audit()
-
-    def _launch(self) -> float:
-        self._model.generation += 1
-        return self._daemon.begin()
+    def _begin(self) -> None:
+        """Launch the daemon if none runs, at once or after a pause."""
+        if self._daemon.has_ended():
+            time.sleep(self._chance.choice((0.0, self._chance.uniform(0, MAX_PAUSE))))
+            self._model.generation += 1
+            self._daemon.on_stop = self._chance.choices(("leave", "requeue"), (4, 1))[0]
+            self._daemon.begin()
 
     def _start(self) -> None:
-        """Start the daemon, and check that no processes are left of the run before."""
-        began = self._launch()
+        """Launch the daemon if none runs, and wait until it answers."""
+        self._begin()
         self._daemon.wait_for_answer()
-        took = time.monotonic() - began
-        self._startup += (took - self._startup) / 8
-        self._check_leftovers()
-        self._check_all_is_well()
+        self._checks.all_is_well()
 
-    def _kill(self, way: str, others: Iterable[int] = ()) -> None:
-        self._model.crashes += 1
-        self._daemon.signal(signal.SIGKILL)
-        for pid in others:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._daemon.wait_for_end()
-        self.kinds[way] += 1
-        self._check_all_is_well()
-        if self.kills % REPLAY_INTERVAL == 0:
-            self._replay()
+    def _live(self) -> None:
+        """Have a daemon that answers, and usually check all jobs."""
+        was_down = self._daemon.has_ended()
+        self._start()
+        if self._chance.random() < (0.7 if was_down else 0.2):
+            self._checks.leftovers()
+            self._checks.audit()
+
+    def _kill(self, moment: str, others: Iterable[int] = ()) -> None:
+        self._killer.kill(moment, others)
+        self._checks.all_is_well()
+        if moment != "in a stop":
+            self._check_killed()
+        if self._daemon.has_ended() and self._killer.kills >= self._next_replay:
+            self._next_replay = self._killer.kills + REPLAY_INTERVAL
+            self._checks.replay()
+
+    def _check_killed(self) -> None:
+        code = self._daemon.exit_code
+        if code not in {None, -signal.SIGKILL}:
+            raise Broken(
+                "a daemon ends only if it is killed or stopped", None, (code, self._daemon.log[-3000:])
+            )
 
     def _at_start_up(self) -> None:
-        self._launch()
-        time.sleep(self._chance.uniform(0, 1.2 * self._startup))
+        """Kill soon after a start, or soon after the kill before: its runner may be starting."""
+        self._begin()
+        time.sleep(self._chance.uniform(0, MAX_START_UP))
         self._kill("at start-up")
 
     def _at_work(self) -> None:
@@ -192,85 +204,34 @@ class Campaign:
         return {path.name for path in journal.iterdir() if not path.name.endswith(".journal")}
 
     def _in_a_stop(self) -> None:
-        """Send SIGTERM, and kill the daemon during the stop or let it end."""
+        """Send SIGTERM, and kill during the stop or let the daemon end."""
         self._live()
         time.sleep(self._chance.uniform(0, MAX_UPTIME / 2))
-        self._model.crashes += 1
+        does_leave = self._daemon.on_stop == "leave"
+        if not does_leave:
+            self._model.interruptions += 1
+            self._daemon.runners.note_ended()
         self._daemon.signal(signal.SIGTERM)
-        if self._chance.random() < 0.5:
-            time.sleep(self._chance.uniform(0, 0.3))
+        is_quiet = self._chance.random() < 0.5
+        if not is_quiet:
+            time.sleep(self._chance.uniform(0, MAX_STOP))
             if not self._daemon.has_ended():
                 self._kill("in a stop")
-                return
+        self._wait_for_stop()
+        if is_quiet and not does_leave:
+            self._checks.nothing_runs()
+
+    def _wait_for_stop(self) -> None:
         try:
-            self._daemon.wait_for_end()
+            code = self._daemon.wait_for_end()
         except subprocess.TimeoutExpired as why:
             raise Broken("a daemon ends on SIGTERM", None, why) from None
-        self.kinds[STOPPED] += 1
-        self._check_all_is_well()
-        allowed = ("taskqd.storage.journal.snapshot", OWN_SESSION)
-        processes = self._daemon.processes().items()
-        left = {pid: line for pid, line in processes if not any(word in line for word in allowed)}
-        if left:
-            raise Broken("a stop leaves no process", None, left)
-
-    def _check_all_is_well(self) -> None:
-        for client in self._clients:
-            if client.broken is not None:
-                raise client.broken
-        if complaint := self._daemon.complaints():
-            raise Broken("the log has no unexpected lines", None, complaint)
-
-    def _check_leftovers(self) -> None:
-        left = self._daemon.leftovers()
-        if not left:
+        if code == -signal.SIGKILL:
             return
-        wire = self._daemon.connect()
-        for pid, (job, attempt, line) in left.items():
-            if not (OWN_SESSION in line and not _is_interrupted(wire, job, attempt)):
-                found = (pid, job, attempt, line, wire.ask(f"SHOW {job}"))
-                raise Broken("no processes are left of earlier attempts", None, found)
-        wire.close()
-
-    # checks
-
-    def _audit(self) -> None:
-        """Check the list of all jobs against the model, also for missing ones."""
-        generation = self._model.generation
-        wire = self._daemon.connect()
-        listed = {job["id"] for job in self._list(wire)}
-        for task in self._model.settle(listed, generation):
-            asked = time.monotonic()
-            reply = wire.ask(f"SHOW {task.id}")
-            if reply.startswith("ERROR GONE "):
-                self._model.gone(task, time.monotonic())
-            elif reply.startswith("JOB "):
-                self._model.observed(json.loads(reply[4:]), asked, time.monotonic())
-            else:
-                raise Broken("no acknowledged job is lost", task, reply)
-        wire.close()
-
-    def _list(self, wire: Connection) -> list[Shown]:
-        jobs: list[Shown] = []
-        first = 1
-        while True:
-            asked = time.monotonic()
-            page = wire.list(f"--from={first} --limit={PAGE}")
-            answered = time.monotonic()
-            for job in page:
-                self._model.observed(job, asked, answered)
-            jobs += page
-            if len(page) < PAGE:
-                return jobs
-            first = page[-1]["id"] + 1
-
-    def _replay(self) -> dict[int, Shown]:
-        """Check the journal against the model, and return its jobs as the daemon would show them."""
-        asked = time.monotonic()
-        jobs = replayed(self._daemon.state / "journal")
-        for job in jobs.values():
-            self._model.observed(job, asked, asked)
-        return jobs
+        if code not in {0, -signal.SIGTERM}:
+            raise Broken("a daemon stops without error", None, (code, self._daemon.log[-3000:]))
+        self._stops += 1
+        self._checks.all_is_well()
 
     # the end
 
@@ -280,34 +241,37 @@ class Campaign:
             client.stop()
         for client in self._clients:
             client.join()
-        self._check_all_is_well()
+        self._checks.all_is_well()
         wire = self._daemon.connect()
         self._repeat_what_is_unanswered(wire)
         self._let_all_go(wire)
         until(lambda: not wire.list("--status=PENDING,RUNNING --limit=1"), "all jobs to end", 120, pause=0.1)
-        self._audit()
+        self._checks.audit()
         for task in self._model.known():
             if not self._clients[0].verify(wire, task) and task.state is State.KNOWN:
                 raise Broken("every job ends", task, wire.ask(f"SHOW {task.id}"))
-        listed = {job["id"]: job for job in self._list(wire)}
+        listed = {job["id"]: job for job in self._checks.jobs(wire)}
         wire.close()
-        self._model.crashes += 1
-        self._daemon.kill()
-        self._check_all_is_well()
-        self._agree("the journal's replay", self._replay(), listed)
+        self._killer.kill_daemon()
+        self._checks.all_is_well()
+        self._checks.agree("the journal's replay", self._checks.replay(), listed)
         self._start()
         wire = self._daemon.connect()
-        self._agree("the next daemon", {job["id"]: job for job in self._list(wire)}, listed)
+        self._checks.agree("the next daemon", {job["id"]: job for job in self._checks.jobs(wire)}, listed)
         wire.close()
-        self._check_files(set(listed))
+        self._checks.files(set(listed))
         self._check_ids(list(listed))
         for task in self._model.tasks():
             if task.state is not State.KNOWN and self._model.attempts(task):
                 raise Broken("a job that is gone does not run", task, self._model.attempts(task))
-        code = self._daemon.stop()
-        if code not in {0, -signal.SIGTERM}:
-            raise Broken("a daemon stops without error", None, (code, self._daemon.log[-1000:]))
-        self._check_all_is_well()
+        self._checks.leftovers()
+        self._daemon.signal(signal.SIGTERM)
+        self._wait_for_stop()
+        deadline = time.monotonic() + EXIT_TIMEOUT
+        while (left := self._daemon.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if left:
+            raise Broken("no process is left", None, left)
 
     def _let_all_go(self, wire: Connection) -> None:
         """Release jobs and queues that a kill has left held or paused."""
@@ -328,26 +292,13 @@ class Campaign:
         wire.close()
         for _ in range(2):
             time.sleep(0.2)
-            self._daemon.kill()
+            self._killer.kill_daemon()
             self._start()
         wire = self._daemon.connect()
         job = wire.submit("true")
         if job <= self._model.newest or wire.wait(job) != "COMPLETED":
             raise Broken("ids count up", None, (job, self._model.newest))
         wire.close()
-
-    def _agree(self, who: str, found: dict[int, Shown], expected: dict[int, Shown]) -> None:
-        """Check that two lists are equal, except for jobs that the retention has removed since."""
-        for job_id in found.keys() | expected.keys():
-            if found.get(job_id) != expected.get(job_id) and job_id in found:
-                raise Broken(f"{who} agrees with the daemon", None, (found[job_id], expected.get(job_id)))
-
-    def _check_files(self, known: set[int]) -> None:
-        """Check that the spool has no file of a job that is not known."""
-        for kind in ("input", "output", "progress"):
-            files = [path for path in (self._daemon.state / kind).rglob("*") if path.is_file()]
-            if orphans := [str(path) for path in files if int(path.name.split(".")[0]) not in known]:
-                raise Broken("the spool has no orphans", None, orphans[:20])
 
 
 _WAYS: dict[Callable[[Campaign], None], int] = {
@@ -360,28 +311,8 @@ _WAYS: dict[Callable[[Campaign], None], int] = {
 """The moments at which the daemon is killed, and their weights."""
 
 
-def replayed(journal: Path) -> dict[int, Shown]:
-    """Return the jobs in the journal by id, as SHOW would return them."""
-    segments = Segments(str(journal), Filesystem())
-    queue_state = QueueState()
-    try:
-        for event, position in segments.replay(segments.layout(), Replay()):
-            queue_state.apply(event, position)
-    except (JournalDamaged, InvalidTransition) as why:
-        raise Broken("a journal can be replayed", None, why) from None
-    shown = {}
-    for job in queue_state.jobs.values():
-        progress = 100 if job.status is Status.COMPLETED else job.attempt.progress if job.attempt else 0
-        described = documents.describe(job, progress, queue_state.reason(job, time.time()))
-        shown[job.id] = json.loads(replies.as_json("JOB", described)[4:])
-    return shown
-
-
-def _is_interrupted(wire: Connection, job: int, attempt: int) -> bool:
-    """Whether a kill of the daemon has ended an attempt; unknown of a job that is gone."""
-    wire.send(b"HISTORY %d\r\n" % job)
-    ends = [event for _, event in read_history(wire) if event["type"] == "ended"]
-    return len(ends) >= attempt and "killed" in ends[attempt - 1].get("detail", "")
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items())) or "none"
 
 
 def torture(place: Path, seed: int, limits: Limits) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from tests.end_to_end.wire import Data, Result, Wire
-from tests.torture.history import check_history, read_history
+from tests.torture.history import AttemptEnd, check_ends, check_history, read_history
 from tests.torture.kinds import End, Plan
 from tests.torture.model import FINAL, Broken, Model, Shown, Task
 
@@ -106,6 +106,14 @@ class Client(Thread):
     def _submit(self) -> None:
         self._send_all([self._model.new(self._chance, self.name)])
 
+    def _submit_after(self) -> None:
+        """Submit a job that waits for the end of another, which may be removed meanwhile."""
+        first = self._model.pick(self._chance, {"PENDING", "RUNNING"})
+        if first is not None:
+            task = self._model.new(self._chance, self.name)
+            task.plan = task.plan._replace(options=f"{task.plan.options} --after-any={first.id}".strip())
+            self._send_all([task])
+
     def _submit_many(self) -> None:
         count = self._chance.randint(2, BURST)
         self._send_all([self._model.new(self._chance, self.name) for _ in range(count)])
@@ -130,7 +138,8 @@ class Client(Thread):
                 self._model.unanswered(task)
 
     def _submitted(self, task: Task, reply: str) -> None:
-        if reply.startswith("ERROR DRAINING "):
+        is_missing = reply.startswith("ERROR GONE ") and "--after-any" in task.plan.options
+        if is_missing or reply.startswith("ERROR DRAINING "):
             self._model.refused(task)
             return
         self._model.taken(task, _job_id(task, reply))
@@ -351,7 +360,7 @@ class Client(Thread):
         """Check a job's end: description, result and history; False if it has not ended or is gone."""
         self._wire = wire
         attempts_at_retry = task.attempts_at_retry
-        noted = self._model.attempts(task)
+        noted = self._model.notes(task)
         asked = time.monotonic()
         wire.send(b"SHOW %d\r\nRESULT %d\r\nHISTORY %d\r\nSHOW %d\r\n" % ((task.number,) * 4))
         first, result = wire.lines(2)
@@ -360,15 +369,35 @@ class Client(Thread):
         if self._is_gone(task, first) or self._is_gone(task, second):
             return False
         before, after = (self._job_in(task, reply, asked) for reply in (first, second))
-        self._model.check_noted(task, noted, before)
+        self._model.check_noted(task, [note.attempt for note in noted], before)
         if before != after or after["status"] not in FINAL:
             return False
         if task.retries and not self._is_still(task, after):
             return False
         end = self._model.check_end(task, after, attempts_at_retry)
-        check_history(task, history, after, self._model.interrupted(task))
+        ends = check_history(task, history, after, noted, self._model)
+        check_ends(task, ends, self._model.notes(task), self._model)
         self._check_result(task, after, result, end)
+        for attempt in ends:
+            if attempt.reason != "undone" and attempt.attempt < after["attempts"]:
+                self._check_earlier(task, attempt)
         return True
+
+    def _check_earlier(self, task: Task, attempt: AttemptEnd) -> None:
+        """Check the output of an attempt before the last one."""
+        end = task.plan.end(attempt.attempt)
+        is_exact = end.is_exact and attempt.reason not in {"interrupted", "cancelled"}
+        for stream, whole in (("stdout", end.stdout), ("stderr", end.stderr)):
+            if task.plan.kind == "nowhere" and stream == "stderr":
+                continue  # it has the shell's error message
+            self._wire.send(
+                b"OUTPUT %d %b --attempt=%d --limit=16M\r\n" % (task.number, stream.encode(), attempt.attempt)
+            )
+            data = self._data()
+            if data is None:
+                return
+            if not (data.data == whole if is_exact else whole.startswith(data.data)):
+                raise Broken("the output of every attempt is byte-exact", task, (data.data[:500], attempt))
 
     def _is_still(self, task: Task, job: Shown) -> bool:
         """Whether a job has not changed."""
@@ -446,6 +475,7 @@ Act = Callable[[Client], None]
 _ACTS: dict[Act, int] = {
     Client._submit: 26,
     Client._submit_many: 5,
+    Client._submit_after: 4,
     Client._repeat_unanswered: 12,
     Client._repeat: 4,
     Client._submit_and_hang_up: 1,
@@ -462,4 +492,4 @@ _ACTS: dict[Act, int] = {
 }
 """The requests of clients, and their weights."""
 
-_SUBMITTING = {Client._submit, Client._submit_many, Client._submit_and_hang_up}
+_SUBMITTING = {Client._submit, Client._submit_many, Client._submit_after, Client._submit_and_hang_up}

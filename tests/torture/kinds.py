@@ -1,7 +1,8 @@
 """The kinds of jobs that are submitted, and how each must end if it is not interrupted.
 
-A job first appends ``<id> <attempt>`` to a file named by its token, which shows the attempts that have run.
-Its output is a function of its token and the number of the attempt.
+A job first locks a file named by its token until all of its processes have ended; if another attempt has the
+lock, it appends a line ``conflict``. Then it appends ``<id> <attempt> <word>``, which shows that it runs. Its
+output is a function of its token and the number of the attempt.
 """
 
 import random
@@ -13,6 +14,10 @@ from tests.end_to_end.wire import quote
 
 OWN_SESSION = "sleep 0.4"
 """A process that has left its job's process group; it ends by itself unless a crash interrupts the job."""
+
+
+PIECE = 1 << 18
+"""Bytes that a paced job prints between two pauses."""
 
 
 class End(NamedTuple):
@@ -117,7 +122,7 @@ def _signalled(token: str, note: str, chance: random.Random) -> Plan:
 
 
 def _sleeper(token: str, note: str, chance: random.Random) -> Plan:
-    seconds = chance.choice((0.05, 0.1, 0.3, 0.8, 1.5))
+    seconds = chance.choice((0.05, 0.1, 0.3, 0.8, 1.5, 3))
     return Plan(
         "sleeper",
         f"{note}; echo begun; sleep {seconds}; echo {token} >&2",
@@ -139,14 +144,17 @@ def _family(token: str, note: str, chance: random.Random) -> Plan:
 def _own_session(token: str, note: str, chance: random.Random) -> Plan:
     return Plan(
         "own-session",
-        f"{note}; setsid -w {OWN_SESSION}; echo {token}",
+        f"{note}; setsid -w {OWN_SESSION} 9>&-; echo {token}",
         lambda _: End(None, token.encode() + b"\n"),
     )
 
 
 def _leaver(token: str, note: str, chance: random.Random) -> Plan:
     return Plan(
-        "leaver", f"{note}; sleep 20 & echo {token}", lambda _: End(None, token.encode() + b"\n"), retries=1
+        "leaver",
+        f"{note}; sleep 20 9>&- & echo {token}",
+        lambda _: End(None, token.encode() + b"\n"),
+        retries=1,
     )
 
 
@@ -209,6 +217,19 @@ def _large(token: str, note: str, chance: random.Random) -> Plan:
     )
 
 
+def _paced(token: str, note: str, chance: random.Random) -> Plan:
+    """Print 1 MiB in four pieces, with pauses."""
+    line = token.encode() + b"\n"
+    piece = (line * (PIECE // len(line) + 1))[:PIECE]
+    pause = chance.choice((0.05, 0.2, 0.5))
+    return Plan(
+        "paced",
+        f"{note}; for i in 1 2 3 4; do yes {token} | head -c {PIECE}; sleep {pause}; done",
+        lambda _: End(None, piece * 4),
+        retries=chance.choice((0, 1)),
+    )
+
+
 _WEIGHTS: dict[Maker, int] = {
     _quick: 30,
     _binary: 8,
@@ -225,6 +246,7 @@ _WEIGHTS: dict[Maker, int] = {
     _copier: 6,
     _script: 5,
     _large: 4,
+    _paced: 2,
 }
 
 
@@ -235,8 +257,16 @@ _PLACES = (
 """When and where a job runs, which changes nothing of what it does."""
 
 
+def note(runs: Path) -> str:
+    """Return the command by which a job locks its file and notes its attempt there."""
+    return (
+        f"exec 9>>{runs}; flock -n 9 || echo conflict $TASKQ_RUN >&9; "
+        "echo $TASKQ_JOB_ID $TASKQ_ATTEMPT ${TASKQ_RUN##*.} >&9"
+    )
+
+
 def make(token: str, runs: Path, chance: random.Random) -> Plan:
     """Return the plan of a job of some kind, which notes its attempts in ``runs/<token>``."""
     maker = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-    plan = maker(token, f"echo $TASKQ_JOB_ID $TASKQ_ATTEMPT >>{runs / token}", chance)
+    plan = maker(token, note(runs / token), chance)
     return plan._replace(options=f"{plan.options} {chance.choice(_PLACES)}".strip())

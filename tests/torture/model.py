@@ -8,6 +8,7 @@ its effect from the moment when it was sent.
 import random
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -16,13 +17,17 @@ from typing import Any, NamedTuple
 
 from tests.torture import kinds
 from tests.torture.kinds import End, Plan
+from tests.torture.processes import Mark
+from tests.torture.starts import Starts
 
 Shown = dict[str, Any]
 """A job as SHOW and LIST tell of it."""
 
 STATUSES = {"PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
-RETENTION = 15.0
+OWN_REASONS = {"completed", "exit", "signal"}
+"""The ends of attempts that have ended by themselves."""
+RETENTION = 30.0
 """Seconds that the daemon keeps ended jobs; if it removes one earlier, the job is lost."""
 KEY_REPEAT_TIMEOUT = 6.0
 """Seconds in which a key is repeated; the retention cannot have freed it by then."""
@@ -54,6 +59,13 @@ class Seen(NamedTuple):
     job: Shown
 
 
+class Note(NamedTuple):
+    """A line that an attempt has written when it ran."""
+
+    attempt: int
+    word: str
+
+
 @dataclass(eq=False)
 class Task:
     """One submission and all that was asked about it.
@@ -67,7 +79,7 @@ class Task:
     plan: Plan = field(repr=False)
     key: str | None
     floor: int
-    crashes: int
+    interruptions: int
     sent_at: float
     sent_to: int = 0
     id: int | None = None
@@ -77,6 +89,7 @@ class Task:
     retries: int = 0
     removals: int = 0
     is_cancelled: bool = False
+    is_checked: bool = False
     attempts_at_retry: int = 0
     seen: Seen | None = None
     gone_at: float = 0.0
@@ -91,18 +104,26 @@ class Task:
 
 
 class Model:
-    """All submissions. ``place`` has the files in which jobs note their attempts; may be used by any thread.
+    """All submissions; may be used by any thread.
 
-    ``crashes`` counts kills and stops, each before it happens; ``generation`` the starts of the daemon.
+    ``place`` has the files in which jobs note their attempts, ``starts`` the starts in the journal.
+
+    ``interruptions`` counts kills of runners, and stops that end jobs, each before it happens;
+    ``ended_runners`` has the names of these runners. ``generation`` counts the starts of the daemon. ``ends``
+    has the reason of each end of an attempt that was checked.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, ended_runners: set[str], starts: Starts) -> None:
         self.runs = place
-        self.crashes = 0
+        self.starts = starts
+        self.interruptions = 0
+        self.ended_runners = ended_runners
         self.generation = 0
         self.newest = 0
         self.checked = 0
         self.acknowledged = 0
+        self.ends: dict[tuple[int, str], str] = {}
+        self._running_at_kills: set[tuple[int, str]] = set()
         self._lock = RLock()
         self._tasks: dict[str, Task] = {}
         self._tokens: dict[int, str] = {}
@@ -117,7 +138,7 @@ class Model:
         key = f"key:{token}" if chance.random() < 0.4 else None
         plan = kinds.make(token, self.runs, chance)
         with self._lock:
-            task = Task(token, plan, key, self.newest, self.crashes, time.monotonic(), self.generation)
+            task = Task(token, plan, key, self.newest, self.interruptions, time.monotonic(), self.generation)
             self._tasks[token] = task
         return task
 
@@ -125,7 +146,7 @@ class Model:
         """Note a submission that must never be accepted."""
         with self._lock:
             self._tasks[token] = Task(
-                token, plan, key, self.newest, self.crashes, time.monotonic(), state=State.VOID
+                token, plan, key, self.newest, self.interruptions, time.monotonic(), state=State.VOID
             )
 
     def sending(self, task: Task) -> None:
@@ -292,7 +313,7 @@ class Model:
 
     def interrupted(self, task: Task) -> int:
         """Return how many attempts of a job may have been interrupted so far."""
-        return self.crashes - task.crashes
+        return self.interruptions - task.interruptions
 
     def settle(self, listed: set[int], generation: int) -> list[Task]:
         """Give up submissions that were sent only to daemons before ``generation`` and are not ``listed``.
@@ -306,24 +327,51 @@ class Model:
                     task.state = State.VOID
             return [task for task in self._known if task.id not in listed and task.sent_to < generation]
 
+    def survived(self, marks: Iterable[Mark]) -> None:
+        """Note attempts that were running when only the daemon was killed."""
+        with self._lock:
+            self._running_at_kills.update((mark.job, mark.word) for mark in marks)
+
+    def ended(self, ends: dict[tuple[int, str], str]) -> None:
+        """Note the reasons for which attempts have ended, by job and word."""
+        with self._lock:
+            self.ends.update(ends)
+
+    def unchecked(self) -> int:
+        """Return how many jobs the retention has removed before their end was checked."""
+        with self._lock:
+            return sum(task.state is State.GONE and not task.is_checked for task in self._tasks.values())
+
+    def own_ends(self) -> tuple[int, int]:
+        """Return how many attempts have survived a kill of the daemon, and how many ended by themselves."""
+        with self._lock:
+            ends = [self.ends[key] for key in self._running_at_kills if key in self.ends]
+        return len(ends), sum(reason in OWN_REASONS for reason in ends)
+
     # what jobs have noted themselves
 
     def attempts(self, task: Task) -> list[int]:
         """Return the attempts that a job has noted; checks that they are of one job, and each once."""
+        return [note.attempt for note in self.notes(task)]
+
+    def notes(self, task: Task) -> list[Note]:
+        """Return the attempts that a job has noted, and the word of each; checks as `attempts` does."""
         try:
             lines = (self.runs / task.token).read_text().splitlines()
         except FileNotFoundError:
             return []
+        if any(line.startswith("conflict") for line in lines):
+            raise Broken("no attempt runs beside another of its job", task, lines)
         words = [line.split() for line in lines]
-        ids = {int(job_id) for job_id, _ in words}
-        attempts = [int(attempt) for _, attempt in words]
+        ids = {int(job_id) for job_id, _, _ in words}
+        attempts = [int(attempt) for _, attempt, _ in words]
         if len(ids) > 1 or (task.id is not None and ids - {task.id}):
             raise Broken("a submission is one job", task, lines)
         if task.state is State.VOID and lines:
             raise Broken("what was refused or lost never runs", task, lines)
         if len(set(attempts)) != len(attempts):
             raise Broken("no attempt runs twice", task, lines)
-        return attempts
+        return [Note(int(attempt), word) for _, attempt, word in words]
 
     def check_noted(self, task: Task, noted: list[int], job: Shown) -> None:
         """Check that a job has all attempts that had been ``noted`` before."""
@@ -339,9 +387,10 @@ class Model:
         attempts = job["attempts"]
         with self._lock:
             self.checked += 1
-            crashes = self.interrupted(task)
+            task.is_checked = True
+            interruptions = self.interrupted(task)
             has_file = task.state is not State.GONE
-            most = (1 + task.plan.retries) * (1 + task.retries) + crashes
+            most = (1 + task.plan.retries) * (1 + task.retries) + interruptions
         if attempts > most:
             raise Broken(f"it runs no more than {most} times", task, job)
         if task.is_cancelled and not task.retries and job["status"] != "CANCELLED":
@@ -355,7 +404,7 @@ class Model:
             raise Broken("only a cancelled job ends without an attempt", task, job)
         if attempts_at_retry >= attempts and not task.cancels:
             raise Broken("a RETRY that was acknowledged runs", task, job)
-        if job["reason"] == "interrupted" and crashes:
+        if job["reason"] == "interrupted" and interruptions:
             end = end._replace(reason="interrupted", is_exact=False)
         _check_reason(task, job, end)
         if attempts not in noted and has_file and end.reason in {None, "exit", "signal"}:
@@ -394,10 +443,11 @@ def _compare(task: Task, before: Shown, after: Shown) -> None:
     for name in ("id", "owner", "submitted_at", "timeout", "cwd"):
         if before[name] != after[name]:
             raise Broken(f"the {name} of a job does not change", task, (before, after))
-    if after["attempts"] < before["attempts"]:
+    undone = before["status"] == "RUNNING"  # a start that never arrived at its runner may be undone
+    if after["attempts"] < before["attempts"] - undone:
         raise Broken("attempts count up", task, (before, after))
     is_same = after["attempts"] == before["attempts"]
-    if is_same and before["started_at"] != after["started_at"]:
+    if is_same and before["started_at"] != after["started_at"] and not undone:
         raise Broken("an attempt starts once", task, (before, after))
     if before["status"] in FINAL and not task.retries and before != after:
         raise Broken("a job that has ended does not change", task, (before, after))

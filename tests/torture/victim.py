@@ -3,36 +3,37 @@
 import re
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from tests.end_to_end.daemon import Command, Daemon, is_alive
+from tests.end_to_end.daemon import SNAPSHOT, Command, Daemon
 from tests.end_to_end.wire import until
 from tests.torture.clients import Connection, Lost, connect
 from tests.torture.model import Broken
+from tests.torture.processes import Mark, Runners, command_line, marked, store_of
 
 SEGMENT_BYTES = 12 * 1024
 SNAPSHOT_BYTES = 24 * 1024
 LAUNCHER = Path(__file__).with_name("launcher.py")
-_MARK = re.compile(rb"(?:^|\0)TASKQ_RUN=[0-9a-f]+\.([0-9]+)\.([0-9]+)(?:\0|$)")
 _UNEXPECTED = re.compile(
     rb"Traceback|Unhandled|internal error|snapshot of \S+ failed|CRITICAL|cannot be written"
 )
-EXIT_TIMEOUT = 0.3
-"""Seconds until a killed process must be gone from /proc."""
 
 
 class Victim(Daemon):
-    """A daemon that is started and killed repeatedly."""
+    """A daemon that is started and killed repeatedly; ``on_stop`` is the setting for its next start."""
 
     def __init__(self, place: Path, *options: str, slots: int) -> None:
         super().__init__(place, *options, slots=slots)
+        self.on_stop = "leave"
+        self.runners = Runners(self.state)
         self._log_seen = 0
+        self._store = ""
 
     def command(self, pid_file: Path | None = None) -> Command:
         # Without a pid file: a stale one refuses the start if its pid is in use again.
         sizes = [str(SEGMENT_BYTES), str(SNAPSHOT_BYTES)]
-        return [sys.executable, LAUNCHER, *sizes, "-n", "--pidfile=", "taskq", *self.options]
+        options = [*self.options, "--on-stop", self.on_stop]
+        return [sys.executable, LAUNCHER, *sizes, "-n", "--pidfile=", "taskq", *options]
 
     def connect(self) -> Connection:
         return connect(self.socket)
@@ -67,31 +68,30 @@ class Victim(Daemon):
     def has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the daemon, negative for a signal; None if it runs or has not been started."""
+        return self._process.poll() if self._process is not None else None
+
     def snapshot_processes(self) -> list[int]:
         """Return the pids of the snapshot processes of this daemon and earlier ones."""
-        return [pid for pid, line in self.processes().items() if "taskqd.storage.journal.snapshot" in line]
+        return [pid for pid, line in self.processes().items() if SNAPSHOT in line]
 
-    def leftovers(self) -> dict[int, tuple[int, int, str]]:
-        """Return (job, attempt, command line) by pid of the processes that jobs of earlier daemons have left.
+    @property
+    def store(self) -> str:
+        """The name of its store; an empty string before its first start."""
+        if not self._store:
+            self._store = store_of(self.state / "journal")
+        return self._store
 
-        Processes that exit within EXIT_TIMEOUT and snapshot processes are not included.
-        """
-        found = self._older_processes()
-        deadline = time.monotonic() + EXIT_TIMEOUT
-        while found and time.monotonic() < deadline:
-            time.sleep(0.01)
-            found = {pid: what for pid, what in found.items() if is_alive(pid)}
-        return found
+    def marks(self) -> dict[int, Mark]:
+        """Return the attempts of the processes of its jobs, by pid."""
+        return marked(self.store)
 
-    def _older_processes(self) -> dict[int, tuple[int, int, str]]:
-        begun = _start_time(self._pid)
-        found = {}
-        for pid, line in self.processes().items():
-            if "taskqd.storage.journal.snapshot" in line or _start_time(pid) >= begun:
-                continue
-            mark = _MARK.search(_environment(pid))
-            job, attempt = (int(mark[1]), int(mark[2])) if mark else (0, 0)
-            found[pid] = (job, attempt, line)
+    def processes(self) -> dict[int, str]:
+        # A runner clears the limits of the shell that started it, so its processes have another mark.
+        found = super().processes()
+        found |= {pid: command_line(pid) for pid in (*self.marks(), *self.runners.pids())}
         return found
 
     def complaints(self) -> str:
@@ -101,16 +101,3 @@ class Victim(Daemon):
             text = log.read()
         self._log_seen += len(text)
         return text.decode("utf-8", "replace")[-4000:] if _UNEXPECTED.search(text) else ""
-
-
-def _start_time(pid: int) -> int:
-    """Return the start time of a process in ticks since boot; the maximum if it is gone."""
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[19])
-    return sys.maxsize
-
-
-def _environment(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    return b""

@@ -42,18 +42,16 @@ from tests.unit.daemon.test_tap import made, parsed, refused
 
 
 class Talk(Protocol):
-    """A client that sends bytes, closes its half of the connection or not, and collects the reply."""
+    """A client that sends bytes, closes its half of the connection, and collects the reply."""
 
-    def __init__(self, sent: bytes, closes_its_half: bool = True) -> None:
+    def __init__(self, sent: bytes) -> None:
         self.received = b""
-        self._closes_its_half = closes_its_half
         self.ended: Deferred[bytes] = Deferred()
         self._sent = sent
 
     def connectionMade(self) -> None:
         self.transport.write(self._sent)  # type: ignore[union-attr]
-        if self._closes_its_half:
-            self.transport.loseWriteConnection()  # type: ignore[union-attr]
+        self.transport.loseWriteConnection()  # type: ignore[union-attr]
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -80,18 +78,13 @@ class Site:
     async def stop(self) -> None:
         await self.running.pop().stopService()
 
-    async def begin(self, sent: bytes, closes_its_half: bool = True) -> Talk:
-        talk = Talk(sent, closes_its_half)
+    async def begin(self, sent: bytes) -> Talk:
+        talk = Talk(sent)
         await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), talk)
         return talk
 
     async def talk(self, sent: bytes) -> list[str]:
         return (await (await self.begin(sent)).ended).decode().splitlines()
-
-    async def wait_running(self, job: int) -> None:
-        """Wait until a job runs: its runner may still be starting."""
-        while await self.talk(b"STATUS %d\n" % job) != ["STATUS RUNNING 0"]:
-            pass
 
 
 @pytest.fixture(name="site")
@@ -191,9 +184,8 @@ async def test_copy_of_a_state_directory_kills_no_process_and_interrupts_running
 
 
 async def test_stop_ends_running_jobs_and_answers_clients_that_wait_for_them(site: Site) -> None:
-    site.start("--on-stop", "interrupt", "--stop-grace", "0")
+    site.start("--stop-grace", "0")
     assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
-    await site.wait_running(1)
     waiting = await site.begin(b"WAIT 1\nSTATUS 1\n")
     await site.talk(b"PING\n")
     await site.stop()
@@ -206,10 +198,9 @@ async def test_stop_ends_running_jobs_and_answers_clients_that_wait_for_them(sit
 
 
 async def test_stop_gives_running_jobs_the_grace_period_and_refuses_new_jobs(site: Site) -> None:
-    site.start("--on-stop", "interrupt", "--stop-grace", "30")
+    site.start("--stop-grace", "30")
     line = f"SUBMIT until [ -e {site.state}/go ]; do sleep 0.02; done; echo the end\n"
     assert await site.talk(line.encode()) == ["JOB_ID 1"]
-    await site.wait_running(1)
     stopping = Deferred.fromCoroutine(site.stop())
     assert (await site.talk(b"SUBMIT true\nSTATS\n"))[0].startswith("ERROR DRAINING ")
     assert not stopping.called
@@ -353,7 +344,7 @@ async def test_detail_distinguishes_a_crash_from_a_restart_of_the_machine(
 
 
 async def test_second_signal_kills_running_jobs(site: Site, reactor: Any) -> None:
-    site.start("--on-stop", "interrupt")
+    site.start()
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
         pass
@@ -367,7 +358,7 @@ async def test_second_signal_kills_running_jobs(site: Site, reactor: Any) -> Non
 
 async def test_stop_kills_jobs_after_a_timeout(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "STOP_TIMEOUT", 0.05)
-    site.start("--on-stop", "interrupt", "--stop-grace", "0")
+    site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
         pass
@@ -375,23 +366,24 @@ async def test_stop_kills_jobs_after_a_timeout(site: Site, monkeypatch: pytest.M
 
 
 async def test_stop_completes_if_a_job_does_not_end(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(shutdown, "STOP_TIMEOUT", 0.05)
     monkeypatch.setattr(shutdown, "KILL_TIMEOUT", 0.05)
     monkeypatch.setattr(shutdown, "LEFTOVERS_TIMEOUT", 0.05)
-    taskq = site.start("--on-stop", "interrupt", "--stop-grace", "0")
+    taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
         pass
+    kill = taskq.components.executor.kill
     with monkeypatch.context() as patched:
         patched.setattr(taskq.components.executor, "end", lambda *_: None)
         patched.setattr(taskq.components.executor, "kill", Deferred)
         await site.stop()
     assert "do not end though they were killed" in caplog.text
-    site.start("--on-stop", "interrupt", "--stop-grace", "0")
-    assert await site.talk(b"STATUS 1\n") == ["STATUS RUNNING 0"]
-    await site.stop()
+    kill()
+    while not taskq.components.executor.only_short_lived_processes():
+        await deferLater(reactor, 0.01)
 
 
 async def test_second_daemon_on_a_state_directory_is_refused_with_the_pid_of_the_first(site: Site) -> None:
@@ -601,10 +593,9 @@ async def test_slots_are_limited_by_descriptors(site: Site, monkeypatch: pytest.
 
 
 async def test_requested_stop_fires_when_jobs_have_ended_and_before_connections_close(site: Site) -> None:
-    taskq = site.start("--on-stop", "interrupt", "--stop-grace", "0")
+    taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT exec sleep 100\n")
-    await site.wait_running(1)
-    waiting = await site.begin(b"WAIT 1\n", closes_its_half=False)
+    waiting = await site.begin(b"WAIT 1\n")
     order: list[str] = []
     settled = _request_stop(taskq, ends_jobs=True).addCallback(lambda _: order.append("settled"))
     waiting.ended.addCallback(lambda received: order.append(received.decode()))
