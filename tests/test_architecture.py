@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "state": {"errors", "model", "config"},
     "storage": {"errors", "model"},
     "execution": {"errors", "model", "storage"},
-    "runner": {"errors", "model", "storage", "execution", "config.paths"},
+    "runner": {"errors", "model", "storage", "execution", "config.paths", "speedups.byte_socket"},
     "auth": {"errors", "model", "protocol", "config", "state", "storage"},
     "access": {"auth"},
     "engine": {"errors", "model", "config", "state", "storage", "execution"},

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from twisted.internet.defer import Deferred
 
@@ -29,7 +29,7 @@ from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
-from taskqd.execution.runner_supervisor import RunnerSupervisor
+from taskqd.execution.runner_supervisor import IRunnerReactor, RunnerSupervisor
 from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
@@ -173,7 +173,7 @@ def make_supervisor(
         runners,
         components.executor,
         hello,
-        components.reactor,
+        cast("IRunnerReactor", accelerated or components.reactor),
         None if settings.waits_for_runner else components.launch_runner,
         lambda: Deferred.fromCoroutine(recovery.sweep(queue_state, runners, in_thread)),
         components.launched_at,

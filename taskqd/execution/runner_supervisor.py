@@ -115,6 +115,8 @@ class RunnerSupervisor:
             self._look()
         except OSError as why:
             self._log.error("the directory of the runners cannot be read: {why}", why=why)
+        except Exception:  # noqa: BLE001 - without a further look no job would ever start
+            self._log.failure("internal error in looking for runners; this is tried again")
         if not self._executor.runner or self._is_anything_open():
             self._call = self._reactor.callLater(self._check_interval, self._check)
             self._check_interval = min(1.5 * self._check_interval, MAX_CHECK_INTERVAL)

@@ -8,6 +8,7 @@ from twisted.internet import unix
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.runner.interfaces import IRunnerReactor
 from taskqd.runner.protocol import DaemonFactory
+from taskqd.speedups.byte_socket import ByteSocket
 
 
 class RunnerSocket:
@@ -25,6 +26,7 @@ class RunnerSocket:
     def open(self) -> None:
         """Listen; the file is accessible to this user only."""
         self._port = unix.Port(self._address.encode(), self._factory, 5, 0o600, self._reactor)
+        self._port.transport = ByteSocket
         self._port.startListening()
 
     def reopen(self) -> None:

@@ -12,8 +12,8 @@ from twisted.internet import main, unix
 from taskqd.speedups.direct_write import DirectWriteMixin
 
 
-class ByteSocket(DirectWriteMixin, unix.Server):
-    """The server side of a UNIX connection.
+class _ByteTransfer(DirectWriteMixin):
+    """Reads and writes without messages.
 
     `doRead` and `writeSomeData` do what those of twisted.internet.tcp do, in fewer steps; Python itself
     repeats calls that a signal has interrupted (PEP 475).
@@ -38,3 +38,19 @@ class ByteSocket(DirectWriteMixin, unix.Server):
             return 0
         except OSError as error:
             return 0 if error.errno == errno.ENOBUFS else main.CONNECTION_LOST
+
+
+class ByteSocket(_ByteTransfer, unix.Server):
+    """The server side of a UNIX connection."""
+
+
+class ByteClient(_ByteTransfer, unix.Client):
+    """The client side of a UNIX connection."""
+
+
+class ByteConnector(unix.Connector):
+    """Connects a ByteClient."""
+
+    def _makeTransport(self) -> Any:  # noqa: N802 - Twisted's name
+        make: Any = ByteClient  # untyped in Twisted
+        return make(self.address, self, self.reactor, self.checkPID)

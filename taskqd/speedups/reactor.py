@@ -3,11 +3,11 @@
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorFDSet
+from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory, IReactorFDSet
 from zope.interface import directlyProvides, providedBy
 
 from taskqd.speedups.batch import BatchScope
-from taskqd.speedups.byte_socket import ByteSocket
+from taskqd.speedups.byte_socket import ByteConnector, ByteSocket
 from taskqd.speedups.client_poller import ClientPoller
 from taskqd.speedups.direct_write import DirectTcpSocket
 
@@ -53,6 +53,19 @@ class AcceleratedReactor:
             self._poller = ClientPoller(self._reactor, self.batches)
         make: Any = ByteSocket  # mypy takes its arguments for those of an outgoing connection
         return cast("unix.Server", make(*arguments[:-1], self._poller or self._reactor))
+
+    def connectUNIX(  # noqa: N802 - as IReactorUNIX has it
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        timeout: float = 30,
+        checkPID: int = 0,  # noqa: N803
+    ) -> IConnector:
+        """Connect to a UNIX socket, as IReactorUNIX has it; what is sent is written directly."""
+        make: Any = ByteConnector  # untyped in Twisted
+        connector = make(address, factory, timeout, self._reactor, checkPID)
+        connector.connect()
+        return cast("IConnector", connector)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
