@@ -142,7 +142,10 @@ class _Program:
 
     def _others(self) -> list[str]:
         """Return the names of the other runners that live: they retire."""
-        names = [name for name in self._directory.names() if name != self._name]
+        try:
+            names = [name for name in self._directory.names() if name != self._name]
+        except FileNotFoundError:  # somebody has removed the state directory
+            return []
         return [name for name in names if self._directory.is_alive(name)]
 
 

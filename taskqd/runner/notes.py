@@ -20,9 +20,15 @@ class NotesFile:
         self._size = 0
 
     def append(self, messages: Iterable[Ended | Gone]) -> None:
-        """Add messages and make them durable; raises OSError, and then none of them counts."""
+        """Add messages and make them durable; raises OSError, and then none of them counts.
+
+        If the directory was removed, nobody will ever read notes, so there is nothing to do.
+        """
         data = b"".join(map(format_note, messages))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return
         try:
             os.ftruncate(descriptor, self._size)
             written = 0
