@@ -42,7 +42,9 @@ class Demo:
         self.through_the_client()
         chapter("100 MB of output, read by offset and counted")
         self.big_output()
-        chapter("kill -9 while two jobs run and five wait; then a new daemon on the same state")
+        chapter(
+            "kill -9 of the daemon while two jobs run and five wait; then a new daemon, and their own results"
+        )
         self.crash()
         chapter("From TCP, with a token")
         self.over_tcp()
@@ -164,8 +166,8 @@ class Demo:
         self.check.equal("bytes of the big job", (offset, right), (size, True))
 
     def crash(self) -> None:
-        """Kill the daemon: pending jobs run after the restart, running ones are `interrupted`."""
-        running = [self.wire.submit("echo $$; sleep 300") for _ in range(2)]
+        """Kill the daemon: running jobs go on in the runner, pending ones run after the restart."""
+        running = [self.wire.submit("echo $$; sleep 3; echo I went on; exit 7") for _ in range(2)]
         waiting = [self.wire.submit(f"echo waited {number}") for number in range(1, 6)]
         pids = [self.first_line(job) for job in running]
         self.check.equal("status of a running job", self.wire.ask(f"STATUS {running[0]}"), "STATUS RUNNING 0")
@@ -173,13 +175,14 @@ class Demo:
         print("  $ kill -9 <the daemon>")
         self.wire.close()
         self.daemon.end(signal.SIGKILL)
+        self.check.equal("processes that go on", [pid for pid in pids if is_alive(pid)], pids)
         self.daemon.start()
         self.wire = Wire(self.daemon.socket)
-        for job in running:
+        for job, pid in zip(running, pids, strict=True):
             self.check.equal(f"status of job {job}, which was running", self.wire.ended(job), "FAILED")
-            self.known(job, reason="interrupted", attempts=1)
-        left = [pid for pid in pids if is_alive(pid)]
-        self.check.equal("remaining processes of the interrupted jobs", left, [])
+            self.known(job, reason="exit", exit_code=7, attempts=1)
+            expected = rf'RESULT "{pid}\nI went on\n" "" 7'
+            self.check.equal(f"result of job {job}", self.wire.ask(f"RESULT {job}"), expected)
         for number, job in enumerate(waiting, 1):
             self.check.equal(f"status of job {job}, which was pending", self.wire.ended(job), "COMPLETED")
             expected = rf'RESULT "waited {number}\n" "" 0'
