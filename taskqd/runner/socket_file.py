@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 
-from twisted.internet import unix
+from twisted.internet import tcp, unix
 
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.runner.interfaces import IRunnerReactor
@@ -39,6 +39,9 @@ class RunnerSocket:
         port, self._port = self._port, None
         if port is not None:
             port.stopReading()
-            port.connectionLost(None)
+            try:
+                port.connectionLost(None)
+            except FileNotFoundError:  # it unlinks the file before it closes the socket
+                tcp.Port.connectionLost(port, None)
         with suppress(FileNotFoundError):
             os.unlink(self._path)
