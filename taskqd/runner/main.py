@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import gc
+import linecache
 import os
 import secrets
 import signal
@@ -95,6 +96,7 @@ class _Program:
         _write_lock(self._active_lock, f"{os.getpid()} {name}\n")
         OrphanReaper(reactor, sessions.children).start()
         threads.start()
+        _keep_source_closed()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         reactor.callWhenRunning(self._handle_signals)
@@ -147,6 +149,11 @@ class _Program:
         except FileNotFoundError:  # somebody has removed the state directory
             return []
         return [name for name in names if self._directory.is_alive(name)]
+
+
+def _keep_source_closed() -> None:
+    """Log tracebacks without source lines: an upgrade may have replaced or removed the files."""
+    linecache.updatecache = lambda *_: []
 
 
 def _open_output(
