@@ -192,7 +192,7 @@ class RunnerProcess:
         return {"t": "hello", "store": self.store, "versions": [1], "release": "0.0.0", **fields}
 
     def attach(self, **fields: Any) -> Link:
-        """Return a connection that the runner has welcomed, as soon as it is free."""
+        """Return a connection that the runner has welcomed; it may be busy first."""
 
         def attach_once() -> Link | None:
             link = self.connect()
