@@ -8,9 +8,9 @@ from typing import Any, Protocol, cast
 from msgspec import DecodeError
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from taskqd.execution.line_receiver import LineReceiver
 from taskqd.execution.messages import (
     MAX_LINE,
     Cleared,
@@ -43,7 +43,7 @@ class LinkObserver(Protocol):
     def on_link_lost(self, link: "RunnerLink") -> None: ...
 
 
-class RunnerLink(LineOnlyReceiver):
+class RunnerLink(LineReceiver):
     """A connection to the runner ``name``, which begins with ``hello``.
 
     ``batch()`` returns a context for all that one read brings. ``user`` is the uid that the runner may have
@@ -51,7 +51,6 @@ class RunnerLink(LineOnlyReceiver):
     """
 
     _log = Logger()
-    delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
 
     def __init__(
@@ -81,7 +80,7 @@ class RunnerLink(LineOnlyReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         with self._batch():
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         if self._is_closing:

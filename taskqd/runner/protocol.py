@@ -8,10 +8,10 @@ from msgspec import DecodeError
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskqd.execution.line_receiver import LineReceiver
 from taskqd.execution.messages import MAX_LINE, Hello, Message, decode_to_runner, encode
 from taskqd.execution.peer_credentials import peer_uid
 from taskqd.runner.interfaces import IDaemonLink
@@ -19,14 +19,13 @@ from taskqd.runner.runner import Runner
 
 
 @implementer(IDaemonLink)
-class DaemonConnection(LineOnlyReceiver):
+class DaemonConnection(LineReceiver):
     """A connection of a daemon; it must begin with a Hello that the runner welcomes.
 
     A line that is no message closes it: a daemon sends only what both versions know.
     """
 
     _log = Logger()
-    delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
 
     def __init__(self, runner: Runner, users: Collection[int]) -> None:

@@ -167,6 +167,14 @@ def test_half_a_line_is_not_handled(runner: RunnerProcess, tmp_path: Path) -> No
     assert not runner.attach().welcome.get("is_retiring", False)
 
 
+def test_long_line_is_handled(runner: RunnerProcess) -> None:
+    link = runner.connect()
+    link.send(runner.hello(release="x" * 2**25))
+    first = link.read()
+    assert first is not None
+    assert first["t"] == "welcome"
+
+
 def test_peer_that_does_not_read_stops_no_job(runner: RunnerProcess, tmp_path: Path) -> None:
     link = runner.attach()
     count = 100
