@@ -1,11 +1,13 @@
 """Keeps the daemon connected to its runners: starts one if none lives, connects, and settles dead ones."""
 
+import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTime, IReactorUNIX
 from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +23,8 @@ MIN_LAUNCH_INTERVAL, MAX_LAUNCH_INTERVAL = 3.0, 30.0
 """Seconds between two starts of runners that end at once; each is twice as long as the one before."""
 SOCKET_REQUEST_INTERVAL = 2.0
 """Seconds between two requests for a socket that somebody has removed."""
+EXIT_CHECK_INTERVAL = 0.005
+"""Seconds between two looks whether a runner that retires is gone."""
 RETIRE_TIMEOUT = 3.0
 """Seconds for which a stop waits for the exit of runners that have nothing to do."""
 
@@ -89,10 +93,11 @@ class RunnerSupervisor:
         self._is_stopping = True
         if self._call is not None and self._call.active():
             self._call.cancel()
-        lost = []
+        lost, retired = [], []
         for link in list(self._connected.values()):
             welcome = link.welcome
             if welcome is not None and not welcome.stays and self._executor.is_idle(link.name):
+                retired.append(welcome.pid)
                 link.send(Retire())
                 waiter: Deferred[None] = Deferred()
                 self._lost_waiters.append(waiter)
@@ -100,6 +105,9 @@ class RunnerSupervisor:
             else:
                 link.close()
         await DeferredList(lost, consumeErrors=True)
+        deadline = self._reactor.seconds() + RETIRE_TIMEOUT
+        while any(map(_exists, retired)) and self._reactor.seconds() < deadline:
+            await deferLater(cast("IReactorTime", self._reactor), EXIT_CHECK_INTERVAL)
         for link in list(self._connected.values()):
             link.close()
         self._directory.close()
@@ -257,6 +265,17 @@ class RunnerSupervisor:
     def _on_settled(self, name: str) -> None:
         self._settling.discard(name)
         self._directory.remove(name)
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 class _LinkFactory(ClientFactory):

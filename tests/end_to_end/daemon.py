@@ -43,6 +43,7 @@ def marked(mark: int) -> Iterator[None]:
 
 
 SNAPSHOT = "taskqd.storage.journal.snapshot"
+RUNNER = "taskqd.runner"
 
 
 def marked_processes(mark: int) -> dict[int, str]:
@@ -167,7 +168,22 @@ class Daemon:
         return self.end(signal.SIGTERM)
 
     def kill(self) -> None:
+        """Kill the daemon; its runner and its jobs go on."""
         self.end(signal.SIGKILL)
+
+    def kill_runner(self) -> None:
+        """Kill the runners, and wait for their end; their jobs lose their pipes."""
+        runners = self.runners()
+        assert runners, "no runner lives"
+        for pid in runners:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(map(is_alive, runners)), "the runners to end")
+
+    def crash(self) -> None:
+        """Kill the daemon and its runners."""
+        self.kill()
+        if self.runners():
+            self.kill_runner()
 
     def end(self, number: signal.Signals) -> int | None:
         """Send the daemon a signal and wait for its end; return its exit code as ``stop`` does."""
@@ -190,9 +206,10 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 complaints.append(f"the daemon did not stop within {DEADLINE:g} s")
                 self.kill()
-            left = self.processes().items()  # the process of a snapshot runs until it is complete
-            complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
-        for pid in self.processes():
+            if not self.leaves_jobs:
+                left = self._others().items()  # the process of a snapshot runs until it is complete
+                complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
+        for pid in sorted(self._others(), key=self.runners().__contains__, reverse=True):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._short)
@@ -222,6 +239,12 @@ class Daemon:
         return is_alive(self._pid) if self._pid else False
 
     @property
+    def leaves_jobs(self) -> bool:
+        """Whether jobs and their runner outlive an orderly stop."""
+        last = len(self.options) - self.options[::-1].index("--on-stop")
+        return self.options[last] == "leave"
+
+    @property
     def log(self) -> str:
         return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
 
@@ -249,6 +272,19 @@ class Daemon:
 
     def processes(self) -> dict[int, str]:
         """Return the command lines of the processes of its jobs, by pid."""
+        return {pid: line for pid, line in self._others().items() if RUNNER not in line}
+
+    def runners(self) -> list[int]:
+        """Return the pids of its runners."""
+        return [pid for pid, line in self._others().items() if RUNNER in line]
+
+    @property
+    def runner(self) -> int:
+        """The pid of the runner, if there is one and no more."""
+        (pid,) = self.runners()
+        return pid
+
+    def _others(self) -> dict[int, str]:
         return {pid: line for pid, line in marked_processes(self._mark).items() if pid != self._pid}
 
     def wait_for_no_process(self, deadline: float = DEADLINE) -> None:
