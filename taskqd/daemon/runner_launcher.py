@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
 
 import taskqd
 from taskqd.execution.runner_directory import ERRORS, RunnerDirectory
 
 MAX_ERRORS = 1024**2
 """Bytes of the file of the runner's log above which it is emptied at the next start of a runner."""
-LAUNCH_TIMEOUT = 30.0
-"""Seconds for a shell to start the runner in the background; it takes milliseconds."""
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 """The variables of the daemon that Python may need; jobs get none of the runner's."""
 
@@ -22,9 +19,12 @@ _IN_BACKGROUND = '"$@" </dev/null >/dev/null 2>>"$TASKQ_ERRORS" & exit 0'
 def launch_runner(state: str, directory: RunnerDirectory) -> None:
     """Start a runner for a state directory, in the background; raises OSError."""
     errors = directory.file(ERRORS)
-    with suppress(FileNotFoundError):
-        if os.stat(errors).st_size > MAX_ERRORS:
-            os.truncate(errors, 0)
+    descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size > MAX_ERRORS:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     source = os.path.dirname(os.path.dirname(os.path.abspath(taskqd.__file__)))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH"))))
@@ -36,7 +36,6 @@ def launch_runner(state: str, directory: RunnerDirectory) -> None:
             cwd="/",
             env=environment,
             check=True,
-            timeout=LAUNCH_TIMEOUT,
         )
     except subprocess.SubprocessError as why:
         raise OSError(f"the shell cannot start it: {why}") from None

@@ -90,6 +90,9 @@ class RunnerSupervisor:
 
     async def stop(self) -> None:
         """Close the connections; runners that have nothing to do exit, and their exit is awaited."""
+        deadline = self._reactor.seconds() + RETIRE_TIMEOUT
+        while self._is_one_starting() and self._reactor.seconds() < deadline:
+            await deferLater(cast("IReactorTime", self._reactor), MIN_CHECK_INTERVAL)
         self._is_stopping = True
         if self._call is not None and self._call.active():
             self._call.cancel()
@@ -111,6 +114,13 @@ class RunnerSupervisor:
         for link in list(self._connected.values()):
             link.close()
         self._directory.close()
+
+    def _is_one_starting(self) -> bool:
+        """Whether a runner that this daemon has started is not connected yet."""
+        if self._launched_at is None or any(link.welcome for link in self._connected.values()):
+            return False
+        is_recent = self._reactor.seconds() < self._launched_at + MIN_LAUNCH_INTERVAL
+        return is_recent or self._directory.has_active()
 
     # Connections.
 

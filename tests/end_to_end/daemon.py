@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.end_to_end.wire import DEADLINE, Wire, until
@@ -27,19 +27,13 @@ SPEEDUPS = os.environ.get("TASKQ_TEST_SPEEDUPS", "true")
 _MARK = resource.RLIMIT_MSGQUEUE
 
 
-@contextmanager
-def marked(mark: int) -> Iterator[None]:
-    """Mark all processes that are started in the context, by the value of a resource limit that is not used.
+def mark(number: int) -> None:
+    """Mark this process by the value of a resource limit that is not used.
 
     Every descendant inherits it, also in a new session or with an empty environment, and after a kill of the
-    daemon.
+    daemon. The hard limit is marked, too: a runner raises its soft limits to that.
     """
-    soft, hard = resource.getrlimit(_MARK)
-    resource.setrlimit(_MARK, (mark, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(_MARK, (soft, hard))
+    resource.setrlimit(_MARK, (number, number))
 
 
 SNAPSHOT = "taskqd.storage.journal.snapshot"
@@ -122,7 +116,7 @@ class Daemon:
 
     def launch(self, command: Command | None = None) -> "subprocess.Popen[bytes]":
         """Start the process, with its output appended to the log, and return without waiting."""
-        with self.log_file.open("ab") as log, marked(self._mark):
+        with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command or self.command(),
                 cwd=self.place,
@@ -130,6 +124,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=partial(mark, self._mark),  # noqa: PLW1509 - it only calls setrlimit(2)
             )
 
     def start(self) -> "Daemon":

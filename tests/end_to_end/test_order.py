@@ -36,7 +36,7 @@ def test_slots_of_a_queue_are_enforced_and_survive_a_restart(daemon: DaemonFacto
     )
     assert wire.ask("SET-QUEUE slow --slots=2").startswith('QUEUE {"name":"slow","slots":2,"busy":')
     wire.wait_running(second)
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
     assert wire.queues()["slow"]["slots"] == 2

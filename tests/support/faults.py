@@ -42,8 +42,10 @@ from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
-from taskqd.execution.interfaces import IExecutor
+from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import Outcome, Run
+from taskqd.execution.start_message import make_start
 from taskqd.model.events import NOTHING, Event, Output
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
@@ -59,12 +61,13 @@ from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool import output_stream
+from taskqd.storage.spool.output import OutputWriter
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
 from tests.fakes.deferreds import begin
 from tests.fakes.engine import ACTOR
 from tests.fakes.filesystem import CHECKS
-from tests.fakes.processes import lost, run_of
+from tests.fakes.processes import RUNNER, lost
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
@@ -353,26 +356,52 @@ class _Attempt:
 
 @implementer(IExecutor)
 class Attempts:
-    """An executor whose attempts print and end when the scenario says so."""
+    """A runner whose attempts print and end when the scenario says so, and which dies with the daemon.
 
-    def __init__(self, started: Callable[[Run], None]) -> None:
+    It writes output to ``filesystem``. ``started`` is called with each attempt that it starts, and
+    ``acknowledged`` with each that it may forget.
+    """
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        clock: FakeClocks,
+        started: Callable[[Start], None],
+        acknowledged: Callable[[int, int], None],
+    ) -> None:
+        self.runner = RUNNER
+        self.unready_detail: str | None = None
+        self.make_start: Callable[[AttemptKey], Start] | None = None
+        self.on_ready: Callable[[], object] = lambda: None
         self.running: dict[int, _Attempt] = {}
         self.printed: dict[tuple[int, int], bytes] = {}
+        self._filesystem = filesystem
+        self._clock = clock
         self._started = started
+        self._acknowledged = acknowledged
         self._numbers: dict[int, int] = {}
 
-    def start(
-        self, run: Run, output: IOutputWriter, on_spawned: Callable[[int, int | None], None]
-    ) -> "Deferred[Outcome]":
-        assert run.id not in self.running, f"job {run.id} runs twice"
-        assert (run.id, run.attempt) not in self.printed, f"attempt {run.attempt} of job {run.id} ran already"
-        self._started(run)
-        attempt = self.running[run.id] = _Attempt(output)
-        self.printed[run.id, run.attempt] = b""
-        self._numbers[run.id] = run.attempt
-        output.set_callbacks(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
-        on_spawned(1000 + run.id, 77)
+    def start(self, start: Start, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        key = (start.id, start.attempt)
+        assert start.id not in self.running, f"job {start.id} runs twice"
+        assert key not in self.printed, f"attempt {start.attempt} of job {start.id} ran already"
+        assert runner == self.runner, f"attempt {start.attempt} of job {start.id} is meant for {runner}"
+        self._started(start)
+        paths = {1: start.stdout, 2: start.stderr}
+        output = OutputWriter(paths, self._filesystem, self._clock, in_thread, start.max_output, [])
+        attempt = self.running[start.id] = _Attempt(output)
+        self.printed[key] = b""
+        self._numbers[start.id] = start.attempt
+        output.set_callbacks(lambda _: None, lambda _: self.end(start.id, Reason.OUTPUT, 15))
+        on_spawned(1000 + start.id, 77)
         return attempt.ended
+
+    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        raise NotImplementedError
+
+    def acknowledge(self, job_id: int) -> None:
+        if job_id in self._numbers:  # else it was not started
+            self._acknowledged(job_id, self._numbers[job_id])
 
     def end(self, job_id: int, why: Reason, number: int) -> None:
         if job_id in self.running:
@@ -444,7 +473,7 @@ class Scenario:
         self.reactor = Reactor()
         self.reactor.advance(passed)
         now = self.reactor.elapsed()
-        self.executor = Attempts(self._started)
+        self.executor = Attempts(self.filesystem, self.reactor, self._started, self._acknowledged)
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
         self.journal = Journal(
@@ -461,7 +490,7 @@ class Scenario:
         queue_state.last_id = max(queue_state.last_id, self.journal.next_id - 1)
         queue_state.open()
         self.journal.start_writing(queue_state.last_id)
-        self.spool = Spool(self.directory, self.filesystem, self.reactor, in_thread)
+        self.spool = Spool(self.directory, self.filesystem, in_thread)
         try:
             self.spool.open()
             running = {job.id for job in queue_state.running()}
@@ -474,7 +503,7 @@ class Scenario:
             self.spool,
             self.executor,
             self.reactor,
-            run_of,
+            self._make_start,
             Randomness(lambda: 0.0, lambda: "00c0ffee00c0ffee"),
         )
         self.results = JobView(
@@ -484,7 +513,7 @@ class Scenario:
             queue_state.earliest_start,
             lambda pid, started: False,
         )
-        self.engine.dispatcher.recover(lost(self.engine, "the daemon was killed"))
+        self.engine.dispatcher.recover(lost(self.engine, "the runner was killed"))
         self.engine.start()
         self.retention_task = RetentionTask(self.engine, self.journal, Retention(1e9, KEPT), self.reactor)
         self.retention_task.start()
@@ -501,13 +530,23 @@ class Scenario:
             return fail(OSError(str(why)))
         return succeed(None)
 
-    def _started(self, run: Run) -> None:
+    def _make_start(self, job: Job, attempt: int, word: str) -> Start:
+        run = Run(id=job.id, attempt=attempt, word=word, spec=job.spec, command=job.command, env={})
+        return make_start(run, self.spool.output_paths(job.id, attempt))
+
+    def _started(self, start: Start) -> None:
         """Check that the start of a spawned attempt is durable."""
-        job = self.replayed().jobs.get(run.id)
-        if job is None or (job.status, job.attempts) != (Status.RUNNING, run.attempt):
+        job = self.replayed().jobs.get(start.id)
+        if job is None or (job.status, job.attempts) != (Status.RUNNING, start.attempt):
             raise RuleViolation(
-                f"attempt {run.attempt} of job {run.id} is spawned, but its start is not durable"
+                f"attempt {start.attempt} of job {start.id} is spawned, but its start is not durable"
             )
+
+    def _acknowledged(self, job_id: int, attempt: int) -> None:
+        """Check that the end of an attempt that the runner forgets is durable."""
+        job = self.replayed().jobs.get(job_id)
+        if job is not None and (job.status, job.attempts) == (Status.RUNNING, attempt):
+            raise RuleViolation(f"the runner forgets attempt {attempt} of job {job_id}, which has no end")
 
     def die(self) -> None:
         """End as a killed daemon does."""

@@ -14,7 +14,8 @@ from taskqd.errors import (
     Draining,
     StartRefused,
 )
-from taskqd.execution.run import CannotStart, Outcome, Run
+from taskqd.execution.messages import Start
+from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array, Spec
@@ -22,7 +23,7 @@ from taskqd.state.explain import explain
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
-from tests.fakes.processes import COMPLETED, FAILED, lost, run_of
+from tests.fakes.processes import COMPLETED, FAILED, lost, start_of
 from tests.support.leaks import LeakWatch
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
@@ -64,7 +65,7 @@ def test_jobs_start_in_order_of_id_while_slots_are_available(slots: int) -> None
 def test_attempt_starts_with_the_word_and_the_runner_of_its_record() -> None:
     words = iter(["00c0ffee00c0ffee", "0123456789abcdef"])
     harness = Harness(make_word=lambda: next(words))
-    harness.engine.dispatcher.runner = "fedcba9876543210"
+    harness.executor.runner = "fedcba9876543210"
     harness.engine.start()
     harness.submit(retries=1, retry_delay=0.0)
     harness.finish(1, FAILED)
@@ -164,10 +165,10 @@ def test_job_that_cannot_be_built_fails_without_a_process_and_may_be_retried() -
     """For example because its secrets cannot be read: it must not run without them."""
     flaws = ["no file", "no file"]
 
-    def refuse(job: Job, attempt: int, word: str) -> Run:
+    def refuse(job: Job, attempt: int, word: str) -> Start:
         if flaws:
             raise CannotStart(flaws.pop())
-        return run_of(job, attempt, word)
+        return start_of(job, attempt, word)
 
     harness = opened(1, make_start=refuse)
     harness.submit(retries=1, retry_delay=1.0)
@@ -198,10 +199,10 @@ class ShortMachine:
         self._start = self.harness.executor.start
         cast("Any", self.harness.executor).start = self._try
 
-    def _try(self, run: Run, recording: Any, spawned: Any) -> "Deferred[Outcome]":
+    def _try(self, start: Start, runner: str, spawned: Any) -> "Deferred[Outcome]":
         if len(self.harness.executor.running) >= self.max_processes:
             return succeed(LACK)
-        return self._start(run, recording, spawned)
+        return self._start(start, runner, spawned)
 
     def submit(self, count: int, **options: Any) -> None:
         for _ in range(count):
@@ -322,7 +323,7 @@ def test_shortage_does_not_delay_drain_or_stop() -> None:
 
 
 def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
-    def refuse(job: Job, attempt: int, word: str) -> Run:
+    def refuse(job: Job, attempt: int, word: str) -> Start:
         raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
 
     harness = opened(1, make_start=refuse)
@@ -806,7 +807,7 @@ def test_job_that_fails_during_a_drain_fails_its_dependents() -> None:
 def test_tasks_run_and_their_array_does_not() -> None:
     harness = opened(2)
     harness.submit("run", array=Array(5, 7))
-    assert [(run.id, run.command) for run in harness.executor.runs] == [(2, "run"), (3, "run")]
+    assert [(run.id, run.argv[-1]) for run in harness.executor.runs] == [(2, "run"), (3, "run")]
     assert harness.engine.dispatcher.busy == 2
     for task in (2, 3, 4):
         harness.finish(task)

@@ -106,10 +106,10 @@ def test_life_of_a_job_is_recorded_in_order() -> None:
     assert harness.spool.closed_attempts == [1]
 
 
-def test_output_limit_of_a_job_is_passed_to_the_spool() -> None:
+def test_output_limit_of_a_job_is_passed_to_the_runner() -> None:
     harness = opened()
     harness.submit(max_output=77)
-    assert harness.spool.limits == {1: 77}
+    assert [start.max_output for start in harness.executor.runs] == [77]
 
 
 def test_ids_continue_after_the_journal_s() -> None:

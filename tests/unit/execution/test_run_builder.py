@@ -3,9 +3,10 @@
 import errno
 import os
 import pwd
+import resource
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from taskqd.execution import run_builder
 from taskqd.execution.command_line import process_environment
+from taskqd.execution.messages import Base
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import PATH, RunBuilder, daemon_user_environment
@@ -35,22 +37,25 @@ class Harness:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
         self.user_files = UserFiles(str(place / "state.jobs"))
-        self.spool = Spool(str(place / "state"), Filesystem(), clock(), in_thread, self.user_files)
+        self.spool = Spool(str(place / "state"), Filesystem(), in_thread, self.user_files)
         self.spool.open()
         (place / "security").mkdir()
         self.users = Users(clock().seconds)
         self.ada = User("ada", os.geteuid(), os.getegid(), "/home/ada")
         monkeypatch.setattr(self.users, "find", lambda name: self.ada if name == "ada" else None)
         self.run_as = RunAs(False, self.users, UserLimits(str(place / "security")))
-        self.mask = 0o022
+        self.base = Base()
 
     def make(self, attempt: int = 1, command: str = "", **spec: Any) -> Run:
         job = Job(id=7, command=command, spec=Spec(**spec), owner="ada", submitted_at=START)
         return self.made(job, attempt)
 
     def made(self, job: Job, attempt: int = 1) -> Run:
-        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.user_files).build(
-            job, attempt, WORD
+        return self.builder().build(job, attempt, WORD)
+
+    def builder(self, address: Callable[[bool], str | None] = lambda _: None) -> RunBuilder:
+        return RunBuilder(
+            self.spool, "store", self.run_as, self.user_files, None, address, base=lambda: self.base
         )
 
     def as_owner(self) -> None:
@@ -119,10 +124,9 @@ def test_run_has_the_address_for_its_user(harness: Harness) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
-        making = RunBuilder(
-            harness.spool, "store", harness.mask, harness.run_as, harness.user_files, None, address
+        return harness.builder(address).build(
+            Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1, WORD
         )
-        return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1, WORD)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"
     harness.as_owner()
@@ -162,6 +166,7 @@ def test_run_has_the_requested_options(harness: Harness, umask: int, asked: int 
         stdin=harness.spool.path(7, "stdin"),
         env=run.env,
         umask=asked,
+        directory=os.getcwd(),
         submitted_variables=("A", "B"),
     )
     assert (run.cwd, run.uid, run.spec.nofile) == ("/tmp", None, 99)
@@ -256,34 +261,37 @@ def test_job_has_the_time_zone_of_schedules(harness: Harness, monkeypatch: pytes
 def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = RunBuilder(harness.spool, "store", harness.mask, harness.run_as)
-    job = Job(id=7, owner="ada", submitted_at=START)
-    assert made.build(job, 1, WORD).home is None
     gone = harness.place / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
+    made = harness.builder()
+    job = Job(id=7, owner="ada", submitted_at=START)
+    assert made.build(job, 1, WORD).directory == str(gone)
     gone.rmdir()
-    assert made.build(job, 1, WORD).home == daemon_user_environment()["HOME"]
+    assert made.build(job, 1, WORD).directory == daemon_user_environment()["HOME"]
     assert os.getcwd() == "/", "a shell prints an error in a removed directory"
-    assert made.build(job, 1, WORD).home == daemon_user_environment()["HOME"]
+    assert made.build(job, 1, WORD).directory == daemon_user_environment()["HOME"]
 
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
-def test_job_does_not_inherit_the_daemon_s_oom_score(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
-) -> None:
-    monkeypatch.setattr(run_builder, "own_oom_score_adj", lambda: own)
+def test_job_does_not_inherit_the_runner_s_oom_score(harness: Harness, own: int, given: int | None) -> None:
+    harness.base = Base(oom_score_adj=own)
     assert harness.make().oom_score_adj == given
 
 
-def test_system_without_oom_score_is_handled(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_builder.own_oom_score_adj() == int(Path("/proc/self/oom_score_adj").read_text())
+@pytest.mark.parametrize("own, given", [(0o022, None), (0o077, 0o022)])
+def test_job_does_not_inherit_the_runner_s_umask(harness: Harness, own: int, given: int | None) -> None:
+    harness.base = Base(umask=own)
+    assert harness.make(umask=0o022).umask == given
 
-    def refuse(*_: object, **__: object) -> None:
-        raise FileNotFoundError
 
-    monkeypatch.setattr(run_builder, "open", refuse, raising=False)
-    assert run_builder.own_oom_score_adj() == 0
+def test_job_gets_the_daemon_s_limits_that_the_runner_lacks(harness: Harness) -> None:
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+    harness.base = Base(limits={resource.RLIMIT_NOFILE: own})
+    assert harness.make().limits == {}
+    harness.base = Base(limits={resource.RLIMIT_NOFILE: (own[0] - 1, own[1])})
+    command = f"ulimit -S -n {own[0]} 2>/dev/null; "
+    assert harness.make().limits == {resource.RLIMIT_NOFILE: command}
 
 
 def test_task_has_the_script_and_stdin_of_its_array(harness: Harness) -> None:

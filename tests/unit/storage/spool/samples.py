@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from taskqd.storage.spool.output import OutputWriter
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import result_of
@@ -16,8 +17,14 @@ class Bench:
         self.clock = clock()
         self.threads = Threads()
         self.directory = directory
-        self.spool = Spool(str(directory), self.filesystem, self.clock, self.threads)
+        self.spool = Spool(str(directory), self.filesystem, self.threads)
         self.spool.open()
+
+    def open_output(self, job_id: int, attempt: int, limit: int = 10**9) -> OutputWriter:
+        """Open an attempt, and return what a runner writes its output with."""
+        self.spool.open_attempt(job_id, attempt)
+        paths = self.spool.output_paths(job_id, attempt)
+        return OutputWriter(paths, self.filesystem, self.clock, self.threads, limit, [])
 
     def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
         piece = self.spool.read_output(7, attempt, stream, offset, length)

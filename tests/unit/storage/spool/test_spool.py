@@ -109,7 +109,7 @@ def test_directories_have_a_limited_number_of_jobs(bench: Bench) -> None:
 
 
 def test_output_in_memory_is_read(bench: Bench) -> None:
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"hello world")
     assert bench.spool.output_sizes(7) == {
         "stdout_bytes": 11,
@@ -127,7 +127,7 @@ def test_output_in_memory_is_read(bench: Bench) -> None:
 
 
 def test_output_in_a_file_is_read(bench: Bench) -> None:
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(2, b"hello ")
     bench.clock.advance(FLUSH_TIMEOUT)
     writer.write(2, b"world")
@@ -142,7 +142,7 @@ def test_output_in_a_file_is_read(bench: Bench) -> None:
 
 def test_attempts_have_separate_files(bench: Bench) -> None:
     for attempt in (1, 2):
-        writer = bench.spool.open_output(7, attempt, 10**9)
+        writer = bench.open_output(7, attempt, 10**9)
         writer.write(1, b"%d" % attempt * 5000)
         closed = writer.close()
         bench.threads.run()
@@ -153,7 +153,7 @@ def test_attempts_have_separate_files(bench: Bench) -> None:
 
 @pytest.mark.parametrize("length, is_in_thread", [(MAX_BLOCKING_READ, False), (MAX_BLOCKING_READ + 1, True)])
 def test_large_read_is_done_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"x" * 100_000)
     piece = bench.spool.read_output(7, 1, 1, 0, length)
     assert piece.called is not is_in_thread
@@ -174,7 +174,7 @@ def test_failed_read_of_output_fails_with_store_failed(bench: Bench, length: int
 
 
 def test_failed_read_closes_the_file(bench: Bench) -> None:
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"x" * 5000)
     closed = writer.close()
     bench.threads.run()
@@ -185,7 +185,7 @@ def test_failed_read_closes_the_file(bench: Bench) -> None:
 
 
 def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
-    writer = bench.spool.open_output(7, 2, 10**9)
+    writer = bench.open_output(7, 2, 10**9)
     writer.write(1, b"x" * 5000)
     assert bench.spool.output_on_disk(7, 2) == (Output(5000), NOTHING)
     assert bench.spool.output_on_disk(7, 1) == (NOTHING, NOTHING)
@@ -263,13 +263,13 @@ def test_state_directory_that_was_moved_is_not_created_again(bench: Bench) -> No
 
 
 def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) -> None:
-    first = bench.spool.open_output(7, 1, 10**9)
+    first = bench.open_output(7, 1, 10**9)
     first.write(1, b"x" * 5000)
     closed = first.close()
     bench.threads.run()
     result_of(closed)
     bench.spool.close_attempt(7)
-    second = bench.spool.open_output(7, 2, 10**9)
+    second = bench.open_output(7, 2, 10**9)
     second.write(1, b"abc")
     assert bench.read(1, 4999, 10) == b"x"
     assert bench.read(1, 0, 10, attempt=2) == b"abc"
@@ -282,7 +282,7 @@ def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) 
 def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
     calls: list[str] = []
     remove = bench.spool.add_output_observer(7, lambda: calls.append(f"{bench.spool.output_sizes(7)}"))
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"abc")
     result_of(writer.close())
     bench.spool.close_attempt(7)
@@ -292,14 +292,14 @@ def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
         (False, True),
     ]
     remove()
-    bench.spool.open_output(7, 2, 10**9)
+    bench.open_output(7, 2, 10**9)
     bench.spool.close_attempt(7)
     assert len(calls) == 3
 
 
 def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> None:
     calls: list[int] = []
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"a")
     remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
     remove_second = bench.spool.add_output_observer(7, lambda: calls.append(2))
@@ -320,7 +320,7 @@ def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_er
         raise ZeroDivisionError("a follower")
 
     remove = bench.spool.add_output_observer(7, fail)
-    writer = bench.spool.open_output(7, 1, 10**9)
+    writer = bench.open_output(7, 1, 10**9)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     remove()
     remove = bench.spool.add_output_observer(7, fail)
@@ -339,7 +339,7 @@ def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_er
 def test_observer_is_not_called_for_another_job(bench: Bench) -> None:
     calls: list[int] = []
     remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
-    other = bench.spool.open_output(8, 1, 10**9)
+    other = bench.open_output(8, 1, 10**9)
     other.write(1, b"a")
     result_of(other.close())
     bench.spool.close_attempt(8)

@@ -14,7 +14,7 @@ from taskqd.execution.users import User
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import DIRECTORY_MODE, PROGRESS, UserFiles
-from tests.fakes.clocks import clock, in_thread
+from tests.fakes.clocks import in_thread
 from tests.support import other_users
 
 ME = os.geteuid(), os.getegid()
@@ -29,7 +29,7 @@ class Bench:
         self.directory = place / "state.jobs"
         self.state = place / "state"
         self.user_files = UserFiles(str(self.directory))
-        self.spool = Spool(str(self.state), Filesystem(), clock(), in_thread, self.user_files)
+        self.spool = Spool(str(self.state), Filesystem(), in_thread, self.user_files)
 
     def block(self, name: str, content: bytes, mode: int = 0o600) -> str:
         self.state.mkdir(0o700, exist_ok=True)
@@ -139,7 +139,7 @@ def test_open_keeps_the_files_of_running_attempts(bench: Bench) -> None:
     bench.user_files.close()
     again = bench.user_files = UserFiles(str(bench.directory))
     assert again.open({(7, 1, WORD), (9, 1, OTHER)}) == 0
-    spool = Spool(str(bench.state), Filesystem(), clock(), in_thread, again)
+    spool = Spool(str(bench.state), Filesystem(), in_thread, again)
     assert bench.names() == sorted(path.name for path in given.values())
     assert spool.read_progress(7) == 40
     spool.close_attempt(7)
