@@ -32,10 +32,13 @@ REPLAY_INTERVAL = 10
 
 MAX_START_UP = 0.5
 """Seconds after a launch, or after a kill of the runner, until a kill at start-up."""
-MAX_STOP = 0.3
-"""Seconds after a SIGTERM until a kill in a stop."""
+MAX_STOP, MAX_QUICK_STOP = 0.3, 0.03
+"""Seconds after a SIGTERM until a kill in a stop: if the stop ends jobs, and if it leaves them."""
 MAX_PAUSE = 1.0
 """Seconds without a daemon."""
+LONG_PAUSE = (4.5, 8.5)
+"""Seconds without a daemon in which its runner may end all jobs and then exit, after 5 idle seconds."""
+LONG_PAUSE_CHANCE = 0.015
 LEFTOVER_TIMEOUT = 10.0
 """Seconds until the processes of an attempt that has ended must be gone, on a loaded machine."""
 EXIT_TIMEOUT = 20.0
@@ -65,7 +68,7 @@ class Campaign:
         self._on_answer = Event()
         options = ("--stop-grace=100ms", "--queue=a=2", "--resource=gpu=2")
         self._daemon = Victim(place, *options, f"--retention-age={RETENTION:g}s", slots=SLOTS)
-        self._model = Model(runs, self._daemon.runners.ended, Starts(self._daemon.state / "journal"))
+        self._model = Model(runs, self._daemon.runner_processes.ended, Starts(self._daemon.state / "journal"))
         self._killer = Killer(self._daemon, self._model, self._chance)
         self._stops = 0
         self._next_replay = REPLAY_INTERVAL
@@ -131,10 +134,16 @@ class Campaign:
     def _begin(self) -> None:
         """Launch the daemon if none runs, at once or after a pause."""
         if self._daemon.has_ended():
-            time.sleep(self._chance.choice((0.0, self._chance.uniform(0, MAX_PAUSE))))
+            time.sleep(self._pause())
             self._model.generation += 1
             self._daemon.on_stop = self._chance.choices(("leave", "requeue"), (4, 1))[0]
             self._daemon.begin()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next launch."""
+        if self._chance.random() < LONG_PAUSE_CHANCE:
+            return self._chance.uniform(*LONG_PAUSE)
+        return self._chance.choice((0.0, self._chance.uniform(0, MAX_PAUSE)))
 
     def _start(self) -> None:
         """Launch the daemon if none runs, and wait until it answers."""
@@ -210,11 +219,11 @@ class Campaign:
         does_leave = self._daemon.on_stop == "leave"
         if not does_leave:
             self._model.interruptions += 1
-            self._daemon.runners.note_ended()
+            self._daemon.runner_processes.note_ended()
         self._daemon.signal(signal.SIGTERM)
         is_quiet = self._chance.random() < 0.5
         if not is_quiet:
-            time.sleep(self._chance.uniform(0, MAX_STOP))
+            time.sleep(self._chance.uniform(0, MAX_QUICK_STOP if does_leave else MAX_STOP))
             if not self._daemon.has_ended():
                 self._kill("in a stop")
         self._wait_for_stop()

@@ -37,18 +37,24 @@ class Killer:
         self._victim = victim
         self._model = model
         self._chance = chance
+        self._target = self._choose()
 
     @property
     def kills(self) -> int:
         return self.targets.total()
 
+    def _choose(self) -> Target:
+        return self._chance.choices(list(TARGETS), list(TARGETS.values()))[0]
+
     def kill(self, moment: str, others: Iterable[int] = ()) -> None:
-        """Kill a random target; ``others`` are processes that a kill of the daemon ends too."""
-        target = self._chance.choices(list(TARGETS), list(TARGETS.values()))[0]
-        if target is not Target.DAEMON and not self._victim.runners.pids():
-            if target is Target.RUNNER:
-                return  # none has started yet
-            target = Target.DAEMON
+        """Kill a random target; ``others`` are processes that a kill of the daemon ends too.
+
+        Nothing is killed if the target is a runner and none has started yet; it is the next target then.
+        """
+        target = self._target
+        if target is not Target.DAEMON and not self._victim.runner_processes.pids():
+            return
+        self._target = self._choose()
         self.targets[target.value] += 1
         self.moments[moment] += 1
         if target is Target.RUNNER:
@@ -72,7 +78,7 @@ class Killer:
 
     def _kill_runner(self) -> None:
         self._model.interruptions += 1
-        self._victim.runners.kill()
+        self._victim.runner_processes.kill()
 
     def kill_daemon(self, others: Iterable[int] = ()) -> None:
         """Kill the daemon alone, uncounted, and wait until it has ended."""

@@ -25,7 +25,7 @@ class Victim(Daemon):
     def __init__(self, place: Path, *options: str, slots: int) -> None:
         super().__init__(place, *options, slots=slots)
         self.on_stop = "leave"
-        self.runners = Runners(self.state)
+        self.runner_processes = Runners(self.state)
         self._log_seen = 0
         self._store = ""
 
@@ -91,7 +91,7 @@ class Victim(Daemon):
     def processes(self) -> dict[int, str]:
         # A runner clears the limits of the shell that started it, so its processes have another mark.
         found = super().processes()
-        found |= {pid: command_line(pid) for pid in (*self.marks(), *self.runners.pids())}
+        found |= {pid: command_line(pid) for pid in (*self.marks(), *self.runner_processes.pids())}
         return found
 
     def complaints(self) -> str:
