@@ -108,7 +108,7 @@ class Site:
         self.version = version
         self.reactor = ThreadReactor()
         self.journal = Journal(str(state), self.reactor, Filesystem(), "boot", self.reactor, in_thread)
-        self.spool = Spool(str(state), Filesystem(), self.reactor, in_thread)
+        self.spool = Spool(str(state), Filesystem(), in_thread)
         self.queue_state = QueueState()
 
     def open(self) -> None:

@@ -168,7 +168,7 @@ class Daemon:
 
     def kill_runner(self) -> None:
         """Kill the runners, and wait for their end; their jobs lose their pipes."""
-        runners = self.runners()
+        runners = self.runner_pids()
         assert runners, "no runner lives"
         for pid in runners:
             os.kill(pid, signal.SIGKILL)
@@ -177,7 +177,7 @@ class Daemon:
     def crash(self) -> None:
         """Kill the daemon and its runners."""
         self.kill()
-        if self.runners():
+        if self.runner_pids():
             self.kill_runner()
 
     def end(self, number: signal.Signals) -> int | None:
@@ -204,7 +204,7 @@ class Daemon:
             if not self.leaves_jobs:
                 left = self._others().items()  # the process of a snapshot runs until it is complete
                 complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
-        for pid in sorted(self._others(), key=self.runners().__contains__, reverse=True):
+        for pid in sorted(self._others(), key=self.runner_pids().__contains__, reverse=True):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._short)
@@ -269,14 +269,14 @@ class Daemon:
         """Return the command lines of the processes of its jobs, by pid."""
         return {pid: line for pid, line in self._others().items() if RUNNER not in line}
 
-    def runners(self) -> list[int]:
+    def runner_pids(self) -> list[int]:
         """Return the pids of its runners."""
         return [pid for pid, line in self._others().items() if RUNNER in line]
 
     @property
     def runner(self) -> int:
         """The pid of the runner, if there is one and no more."""
-        (pid,) = self.runners()
+        (pid,) = self.runner_pids()
         return pid
 
     def _others(self) -> dict[int, str]:

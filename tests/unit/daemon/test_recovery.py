@@ -50,10 +50,12 @@ def killed_leftovers(
     monkeypatch.setattr(proc, "scan", lambda since: list(table))
     monkeypatch.setattr(proc, "kill_all", kill_all)
     parts = made(tmp_path / "state").components
+    (tmp_path / "state").mkdir(exist_ok=True)
     parts.journal.last_boot = boot
     parts.journal.is_copy = is_copy
     parts.journal.name = "store"
-    recovery_of(parts).end_leftovers(replayed(STARTED))
+    parts.runners.open()
+    recovery_of(parts).end_leftovers(replayed(STARTED), parts.runners)
     return killed
 
 
@@ -120,8 +122,11 @@ def test_start_is_refused_if_proc_cannot_be_read(monkeypatch: pytest.MonkeyPatch
         raise OSError("no /proc")
 
     monkeypatch.setattr(proc, "scan", refuse)
+    parts = made(tmp_path / "state").components
+    (tmp_path / "state").mkdir(exist_ok=True)
+    parts.runners.open()
     with pytest.raises(StartRefused, match="no /proc"):
-        recovery_of(made(tmp_path / "state").components).end_leftovers(replayed(STARTED))
+        recovery_of(parts).end_leftovers(replayed(STARTED), parts.runners)
 
 
 def test_processes_of_the_original_of_a_copy_are_left_alone(

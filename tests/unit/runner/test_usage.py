@@ -31,9 +31,7 @@ def a_measured_attempt(reactor: Any) -> Measure:
     async def measure(command: str) -> Usage:
         attempt = run(command=command, env={"PATH": os.environ["PATH"]})
         outcome = await executor.start(attempt, FakeOutputWriter(), lambda pid, started: None)
-        leftovers = executor.kill_leftovers(attempt.id)
-        if leftovers is not None:
-            await leftovers
+        await executor.kill()
         assert outcome.exit_code == 0
         assert outcome.usage is not None
         return outcome.usage

@@ -13,9 +13,9 @@ from taskqd.errors import Gone, StoreFailed
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Job, Status
 from taskqd.server.handlers.output_stream import CHUNK_SIZE, OutputFollower
-from taskqd.storage.spool.output import FLUSH_TIMEOUT
+from taskqd.storage.spool.output import FLUSH_TIMEOUT, OutputWriter
 from taskqd.storage.spool.spool import Spool
-from tests.fakes import clocks, engine
+from tests.fakes import engine
 from tests.fakes.client import FakeClient
 from tests.fakes.clocks import Threads
 from tests.fakes.deferreds import begin, error_of, result_of
@@ -301,16 +301,18 @@ class World:
         spools: list[Spool] = []
 
         def make() -> Spool:
-            spools.append(Spool(str(directory), self.filesystem, clocks.clock(), self.threads))
+            spools.append(Spool(str(directory), self.filesystem, self.threads))
             spools[0].open()
             return spools[0]
 
         patch.setattr(engine, "FakeSpool", make)
         self.harness = Harness()
         [self.spool] = spools
-        self.spool._clock = self.harness.clock
+        self.is_followed = False
+        self.spool.on_followed = self.on_followed
         self.harness.engine.start()
         self.harness.submit(retries=100)
+        self.writer = self.open_writer()
         self.printed: list[dict[str, bytes]] = [{"stdout": b"", "stderr": b""}]
         self.client = FakeClient()
         self.following = follow(self.harness, self.client)
@@ -318,7 +320,27 @@ class World:
     def print(self, stream: int, size: int) -> None:
         data = (b"%d," % size * size)[:size]
         self.printed[-1]["stdout" if stream == 1 else "stderr"] += data
-        self.spool._open_attempts[1].output.write(stream, data)
+        self.writer.write(stream, data)
+
+    def open_writer(self) -> OutputWriter:
+        """Return what the runner writes the output of the running attempt with."""
+        number = self.harness.job(1).attempts
+        paths = self.spool.output_paths(1, number)
+        writer = OutputWriter(paths, self.filesystem, self.harness.clock, self.threads, 10**9, [])
+        writer.observers.append(lambda: self.on_printed(number))
+        return writer
+
+    def on_followed(self, _: int, is_followed: bool) -> None:
+        """Do what the runner does with Follow."""
+        self.is_followed = is_followed
+        if is_followed and hasattr(self, "writer"):
+            self.on_printed(self.harness.job(1).attempts)
+
+    def on_printed(self, number: int) -> None:
+        """Do what the runner does when an attempt has printed."""
+        if self.is_followed:
+            self.writer.write_through()
+            self.spool.note_output(1, number, self.writer.dropped)
 
     def later(self, *_: int) -> None:
         self.harness.clock.advance(FLUSH_TIMEOUT)
@@ -340,9 +362,10 @@ class World:
         self.harness.clock.advance(4000)
         self.harness.settle()
         self.printed.append({"stdout": b"", "stderr": b""})
+        self.writer = self.open_writer()
 
     def end(self, **how: Any) -> None:
-        closing = self.spool._open_attempts[1].output.close()
+        closing = self.writer.close()
         self.threads.run()
         out, err = result_of(closing)
         self.harness.finish(1, Outcome(**{"reason": None, "exit_code": 0, **how}, stdout=out, stderr=err))
