@@ -237,7 +237,7 @@ class Dispatcher:
         try:
             attempt = await self._begin(job)
         except StoreFailed as why:
-            self._log.error("job {id} does not start: {why}", id=job.id, why=why)
+            self._log.error("job {id} stays {status}: {why}", id=job.id, status=job.status.value, why=why)
             self._resume_after_failure()
             attempt = None
         except BaseException:

@@ -146,6 +146,9 @@ class Spool:
         self, job_id: int, attempt: int, stream: int, offset: int, length: int
     ) -> "Deferred[bytes]":
         path = self._output_path(job_id, attempt, stream)
+        current = self._open_attempts.get(job_id)
+        if current is not None and current.number == attempt and self._filesystem.size(path) is None:
+            return succeed(b"")  # it has printed nothing yet
         if length <= MAX_BLOCKING_READ:
             return execute(self._read, path, offset, length)
         return self._in_thread(self._read, path, offset, length)

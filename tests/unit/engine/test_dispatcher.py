@@ -865,7 +865,7 @@ def _break(*_: object) -> Any:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize("place", ["_make_run", "_on_started"])
+@pytest.mark.parametrize("place", ["_make_start", "_on_started"])
 def test_internal_error_before_the_spawn_ends_the_attempt(
     logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

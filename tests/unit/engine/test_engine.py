@@ -19,7 +19,7 @@ from taskqd.model.spec import Array, Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness, opened, running
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, RUNNER
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
@@ -43,7 +43,7 @@ def test_job_is_spawned_when_its_start_is_durable() -> None:
     harness = opened()
     harness.begin_submit("true")
     harness.journal.sync()
-    assert harness.journal.pending == [Started(id=1, at=START, attempt=1)]
+    assert harness.journal.pending == [Started(id=1, at=START, attempt=1, runner=RUNNER)]
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
     harness.journal.sync()
@@ -92,7 +92,7 @@ def test_life_of_a_job_is_recorded_in_order() -> None:
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"hello\n")))
     assert harness.journal.events == [
         Submitted(id=1, at=START, owner="ada", command="echo hello", spec=Spec(label="x")),
-        Started(id=1, at=START, attempt=1),
+        Started(id=1, at=START, attempt=1, runner=RUNNER),
         Spawned(id=1, at=START, pid=1001, started=77),
         Ended(
             id=1,

@@ -13,7 +13,7 @@ from taskqd.model.spec import Array, Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
-from tests.fakes.processes import FAILED, lost
+from tests.fakes.processes import FAILED, RUNNER, lost
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 
@@ -475,7 +475,7 @@ def test_hold_of_an_array_waits_for_a_start_that_is_not_durable() -> None:
     harness = opened(1)
     harness.begin_submit(array=Array(1, 2))
     harness.journal.sync()
-    assert harness.journal.pending == [Started(id=2, at=START, attempt=1)]
+    assert harness.journal.pending == [Started(id=2, at=START, attempt=1, runner=RUNNER)]
     harness.hold(1)
     assert len(harness.journal.pending) == 1
     harness.settle()

@@ -14,6 +14,7 @@ from taskqd.model.spec import DEFAULT_SPEC, Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
+from tests.fakes.processes import RUNNER
 
 Command = Callable[[Harness], "Deferred[Any]"]
 
@@ -144,7 +145,7 @@ def test_start_recorded_before_a_pause_takes_effect_and_the_next_does_not() -> N
     harness = opened(2)
     harness.begin_submit()
     harness.journal.sync()
-    assert harness.journal.pending == [Started(id=1, at=START, attempt=1)]
+    assert harness.journal.pending == [Started(id=1, at=START, attempt=1, runner=RUNNER)]
     paused = harness.pause("default")
     harness.begin_submit()
     harness.settle()

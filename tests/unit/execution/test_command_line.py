@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from resource import RLIMIT_NOFILE
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def attempt(**options: Any) -> Run:
     return make_run(**{"id": 7, "attempt": 2, "command": "echo hello", **options})
 
 
+SOFT_NOFILE = {RLIMIT_NOFILE: "ulimit -S -n 1024 2>/dev/null; "}
 SCRIPT: dict[str, Any] = {"command": None, "script": "/spool/7.script"}
 PROGRAM: dict[str, Any] = {**SCRIPT, "interpreter": ("/usr/bin/env", "awk -f")}
 EXEC = 'exec "$@"'
@@ -93,16 +95,26 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # Properties of the daemon that a job must not inherit.
     (
-        {"home": "/home/ada"},
+        {"directory": "/home/ada"},
         ["/bin/sh", "-c", f"cd -- /home/ada 2>/dev/null || cd /; {FORGET}echo hello"],
     ),
-    ({"open_files": 1024}, ["/bin/sh", "-c", "ulimit -S -n 1024 2>/dev/null; echo hello"]),
-    ({"open_files": 1024, "nofile": 9}, ["prlimit", "--nofile=9", "--", "/bin/sh", "-c", "echo hello"]),
+    (
+        {"limits": {RLIMIT_NOFILE: "ulimit -S -n 1024 2>/dev/null; "}},
+        ["/bin/sh", "-c", "ulimit -S -n 1024 2>/dev/null; echo hello"],
+    ),
+    (
+        {"limits": {RLIMIT_NOFILE: "ulimit -S -n 1024 2>/dev/null; "}, "nofile": 9},
+        ["prlimit", "--nofile=9", "--", "/bin/sh", "-c", "echo hello"],
+    ),
     (
         {"oom_score_adj": 0},
         ["/bin/sh", "-c", "{ echo 0 >/proc/self/oom_score_adj; } 2>/dev/null; echo hello"],
     ),
 ]
+
+
+def soft_nofile(limit: int) -> dict[int, str]:
+    return {RLIMIT_NOFILE: f"ulimit -S -n {limit} 2>/dev/null; "}
 
 
 def started(run: Run) -> Start:
@@ -143,8 +155,8 @@ def test_find_program_ignores_relative_directories(monkeypatch: pytest.MonkeyPat
         launch.find_program("nice")
 
 
-def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(command_line(attempt(**options)), cwd=directory, capture_output=True, check=False)
+def ran(place: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(command_line(attempt(**options)), cwd=place, capture_output=True, check=False)
 
 
 def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
@@ -236,16 +248,16 @@ def test_job_environment_lacks_the_daemon_s_directory(tmp_path: Path) -> None:
 
 
 def test_missing_home_is_replaced_by_the_root_directory(tmp_path: Path) -> None:
-    assert ran(tmp_path, home=str(tmp_path), command="pwd").stdout == f"{tmp_path}\n".encode()
-    done = ran(tmp_path, home="/nonexistent", command="pwd")
+    assert ran(tmp_path, directory=str(tmp_path), command="pwd").stdout == f"{tmp_path}\n".encode()
+    done = ran(tmp_path, directory="/nonexistent", command="pwd")
     assert (done.stdout, done.stderr) == (b"/\n", b"")
 
 
 def test_job_gets_its_own_soft_limit_of_descriptors_and_oom_score(tmp_path: Path) -> None:
-    shown = ran(tmp_path, open_files=100, command="ulimit -n; ulimit -Hn").stdout.split()
+    shown = ran(tmp_path, limits=soft_nofile(100), command="ulimit -n; ulimit -Hn").stdout.split()
     assert shown[0] == b"100"
     assert int(shown[1]) > 100
-    done = ran(tmp_path, open_files=2**40, command="echo on")
+    done = ran(tmp_path, limits=soft_nofile(2**40), command="echo on")
     assert (done.stdout, done.stderr) == (b"on\n", b"")
     score = ran(tmp_path, oom_score_adj=7, command="cat /proc/self/oom_score_adj").stdout
     assert score == b"7\n"

@@ -108,9 +108,10 @@ def test_directories_have_a_limited_number_of_jobs(bench: Bench) -> None:
 # Output.
 
 
-def test_output_in_memory_is_read(bench: Bench) -> None:
+def test_output_of_a_running_attempt_is_read_from_its_file(bench: Bench) -> None:
     writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"hello world")
+    writer.write_through()
     assert bench.spool.output_sizes(7) == {
         "stdout_bytes": 11,
         "stderr_bytes": 0,
@@ -123,7 +124,9 @@ def test_output_in_memory_is_read(bench: Bench) -> None:
         b"",
         b"",
     ]
-    result_of(writer.close())
+    closed = writer.close()
+    bench.threads.run()
+    result_of(closed)
 
 
 def test_output_in_a_file_is_read(bench: Bench) -> None:
@@ -271,9 +274,12 @@ def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) 
     bench.spool.close_attempt(7)
     second = bench.open_output(7, 2, 10**9)
     second.write(1, b"abc")
+    second.write_through()
     assert bench.read(1, 4999, 10) == b"x"
     assert bench.read(1, 0, 10, attempt=2) == b"abc"
-    result_of(second.close())
+    closed = second.close()
+    bench.threads.run()
+    result_of(closed)
 
 
 # Observers.
@@ -284,7 +290,11 @@ def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
     remove = bench.spool.add_output_observer(7, lambda: calls.append(f"{bench.spool.output_sizes(7)}"))
     writer = bench.open_output(7, 1, 10**9)
     writer.write(1, b"abc")
-    result_of(writer.close())
+    writer.write_through()
+    bench.spool.note_output(7, 1, (0, 0))
+    closed = writer.close()
+    bench.threads.run()
+    result_of(closed)
     bench.spool.close_attempt(7)
     assert [("'stdout_bytes': 3" in each, each == "None") for each in calls] == [
         (False, False),
@@ -299,20 +309,19 @@ def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
 
 def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> None:
     calls: list[int] = []
-    writer = bench.open_output(7, 1, 10**9)
-    writer.write(1, b"a")
+    bench.spool.open_attempt(7, 1)
+    bench.spool.note_output(7, 1, (0, 0))
     remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
     remove_second = bench.spool.add_output_observer(7, lambda: calls.append(2))
-    writer.write(1, b"b")
+    bench.spool.note_output(7, 1, (0, 0))
     remove()
-    writer.write(1, b"c")
+    bench.spool.note_output(7, 1, (0, 0))
     remove_second()
-    writer.write(1, b"d")
+    bench.spool.note_output(7, 1, (0, 0))
     remove = bench.spool.add_output_observer(7, lambda: calls.append(3))
-    writer.write(1, b"e")
+    bench.spool.note_output(7, 1, (0, 0))
     remove()
     assert calls == [1, 2, 2, 3]
-    result_of(writer.close())
 
 
 def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_errors: LeakWatch) -> None:
