@@ -376,10 +376,10 @@ class TaskqService(Service):
             self.settings.stop_grace,
             self._stop_requests,
         )
-        await running.supervisor.stop()
         settled, self._settled = self._settled or [], None
         for waiter in settled:
             waiter.callback(None)
+        await running.supervisor.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         await running.server.factory.close()
         running.authenticator.stop()

@@ -50,7 +50,7 @@ def test_every_acknowledged_job_ends_after_a_crash_and_none_runs_twice(
     pending = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(200)]
     assert {wire.status(job) for job in pending} == {"PENDING"}
 
-    one.kill()
+    one.crash()
     one.start()
 
     wire = one.connect()
@@ -118,7 +118,7 @@ def test_output_of_an_interrupted_job_is_kept(daemon: DaemonFactory) -> None:
     text = b"x" * 100_000
     job = wire.submit(f"--stdin={len(text)} cat; printf complaint >&2; sleep 300", text)
     until(lambda: len(wire.output(job, "stdout").data) == len(text), "its output")
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
     assert wire.wait(job) == "FAILED"
@@ -134,7 +134,7 @@ def test_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, pla
     text = f"--retries=1 --retry-delay=100ms {NOTE.format(place=place)}; [ $TASKQ_ATTEMPT = 2 ] || sleep 300"
     job = wire.submit(text)
     until(lambda: job in _runs(place), "the job to begin")
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
     assert wire.wait(job) == "COMPLETED"
@@ -149,7 +149,7 @@ def test_cancel_survives_a_crash(daemon: DaemonFactory) -> None:
     job = wire.submit("--retries=5 --kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.1; done")
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
     assert wire.wait(job) == "CANCELLED"
@@ -162,7 +162,7 @@ def test_all_processes_of_a_killed_daemon_s_jobs_are_ended(daemon: DaemonFactory
     wire = one.connect()
     job = wire.submit("trap '' TERM; (trap '' HUP; sleep 301) & sleep 302; sleep 303")
     until(lambda: len(one.processes()) >= 3, "its processes")
-    one.kill()
+    one.crash()
     assert len(one.processes()) >= 3
     one.start()
     one.wait_for_no_process()
@@ -177,7 +177,7 @@ def test_processes_of_another_daemon_are_left_alone(daemon: DaemonFactory) -> No
     lost, kept = mine.submit("sleep 300"), theirs.submit("sleep 300")
     mine.wait_running(lost)
     theirs.wait_running(kept)
-    one.kill()
+    one.crash()
     one.start()
     assert one.connect().wait(lost) == "FAILED"
     assert theirs.status(kept) == "RUNNING"

@@ -274,7 +274,7 @@ def test_crash_is_followed_by_the_end_of_processes_and_removal_of_copies() -> No
         pid = wire.process(job)
         before = one.copied_files()
         assert len(before) == 3
-        one.kill()
+        one.crash()
         assert is_alive(pid)
         assert one.copied_files() == before
         wire = one.start().connect_as("games")
@@ -308,7 +308,7 @@ def test_forged_mark_ends_only_the_forger_s_processes() -> None:
         ]
         bystander = subprocess.Popen(["/bin/sleep", "300"], user=games.uid, start_new_session=True)
         try:
-            one.kill()
+            one.crash()
             one.start()
             for forger in forgers[:2]:
                 assert forger.wait(DEADLINE) == -signal.SIGKILL
@@ -370,12 +370,18 @@ def test_start_is_refused_if_the_directory_of_copies_is_unsafe(what: str) -> Non
         assert "state.jobs" in refused(one, [])
 
 
-UNIT = Path(__file__).parents[2] / "etc" / "taskqd.service.d" / "run-as-owner.conf"
+ETC = Path(__file__).parents[2] / "etc"
+UNITS = [ETC / f"{unit}.service.d" / "run-as-owner.conf" for unit in ("taskqd", "taskqd-runner")]
 
 
 def test_capabilities_of_the_systemd_unit_are_enough() -> None:
     """With just the capabilities of the drop-in: a job, its progress, its end, and a crash."""
-    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("CapabilityBoundingSet=CAP")]
+    lines = [
+        line
+        for unit in UNITS
+        for line in unit.read_text().splitlines()
+        if line.startswith("CapabilityBoundingSet=CAP")
+    ]
     wanted = re.findall(r"CAP_([A-Z_]+)", " ".join(lines))
     with shared() as one:
         known = [f"+{name.lower()}" for name in wanted]
@@ -394,7 +400,7 @@ def test_capabilities_of_the_systemd_unit_are_enough() -> None:
         job = wire.submit("exec sleep 300")
         wire.wait_running(job)
         pid = wire.process(job)
-        one.kill()
+        one.crash()
         one.start()
         until(lambda: not is_alive(pid), "the leftover to end")
 

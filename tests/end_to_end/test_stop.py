@@ -13,7 +13,7 @@ from tests.end_to_end.daemon import Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 STOPPED = "the daemon was stopped while it ran"
-KILLED = "the daemon was killed while it ran"
+RUNNER_KILLED = "its runner was killed"
 STUBBORN = "--kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 
@@ -85,11 +85,11 @@ def test_detail_of_a_crash_differs_from_that_of_a_stop(daemon: DaemonFactory) ->
     one = daemon("--stop-grace", "1h")
     wire = one.connect()
     job = _submit_running(wire, "sleep 300")
-    one.kill()
+    one.crash()
     one.start()
     shown = one.connect().show(job)
     assert [shown[name] for name in ("status", "reason", "detail", "signal")] == [
-        *("FAILED", "interrupted", KILLED, None)
+        *("FAILED", "interrupted", RUNNER_KILLED, None)
     ]
 
 
@@ -143,7 +143,7 @@ def test_job_being_cancelled_is_not_requeued(daemon: DaemonFactory) -> None:
 def test_crash_requeues_nothing(daemon: DaemonFactory) -> None:
     one = daemon("--on-stop", "requeue")
     job = _submit_running(one.connect(), "sleep 300")
-    one.kill()
+    one.crash()
     one.start()
     assert one.connect().wait(job) == "FAILED"
 
@@ -215,10 +215,10 @@ def test_kill_during_a_stop_is_a_crash(daemon: DaemonFactory) -> None:
     job = _submit_running(wire, "sleep 300")
     one.signal(signal.SIGTERM)
     _wait_until_draining(wire)
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
-    assert wire.show(job)["detail"] == KILLED
+    assert wire.show(job)["detail"] == RUNNER_KILLED
     assert not wire.stats()["draining"]
     assert wire.run("echo alive").stdout == b"alive\n"
 

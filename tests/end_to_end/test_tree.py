@@ -68,7 +68,7 @@ def test_leftovers_of_ended_jobs_are_ended_at_the_start_after_a_crash(
     jobs.append(wire.submit("--kill-after=60s trap '' TERM; setsid sleep 302 & exit 0"))
     assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
     until(lambda: sorted(one.processes().values()) == ["sleep 301 "] * 20 + ["sleep 302 "], "the leftovers")
-    one.kill()
+    one.crash()
     one.start()
     assert list(one.processes().values()) == ["sleep 302 "]
     for pid in one.processes():

@@ -82,7 +82,7 @@ class Link:
 
     def rest(self) -> list[Json]:
         """Return all messages up to the end of the connection."""
-        return list(iter(self.read, None))  # type: ignore[arg-type]
+        return list(iter(self.read, None))
 
     def ack(self, *keys: Sequence[Any]) -> None:
         self.send({"t": "ack", "ends": [list(key) for key in keys]})
@@ -205,7 +205,9 @@ class RunnerProcess:
             link.welcome = first
             return link
 
-        return until(attach_once, "a welcome")
+        attached = until(attach_once, "a welcome")
+        assert attached is not None
+        return attached
 
     def hello_as(self, uid: int) -> bytes:
         """Greet the runner as another user, which needs root; return the answer."""

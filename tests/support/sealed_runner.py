@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FrameType, ModuleType
 
 
 class Seal:
@@ -66,10 +66,11 @@ class Seal:
             raise OSError(f"{path} is opened after the start of the runner")
 
     def _record(self, violation: str) -> None:
-        frames, frame = [], sys._getframe(2)
+        frames: list[str] = []
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None and len(frames) < 8:
             frames.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         os.write(self._violations, f"{violation}, from {' '.join(frames)}\n".encode())
 
 

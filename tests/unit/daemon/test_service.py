@@ -69,7 +69,7 @@ class Site:
         self._reactor = reactor
 
     def start(self, *words: str) -> TaskqService:
-        taskq = made(self.state, None, *words)
+        taskq = made(self.state, None, "--on-stop", "interrupt", *words)
         self.running.append(taskq)
         taskq.privilegedStartService()
         taskq.startService()
@@ -82,6 +82,11 @@ class Site:
         talk = Talk(sent)
         await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), talk)
         return talk
+
+    async def until_running(self, job: int) -> None:
+        """Wait until a runner is there and runs a job."""
+        while await self.talk(b"STATUS %d\n" % job) != ["STATUS RUNNING 0"]:
+            await deferLater(self._reactor, 0.02)
 
     async def talk(self, sent: bytes) -> list[str]:
         return (await (await self.begin(sent)).ended).decode().splitlines()
@@ -133,7 +138,7 @@ async def test_files_of_the_state_directory_are_open_only_to_their_owner(site: S
     site.start()
     modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
     assert modes == {
-        **dict.fromkeys(("state", "journal", "output", "input", "progress"), 0o700),
+        **dict.fromkeys(("state", "journal", "output", "input", "progress", "runner"), 0o700),
         **dict.fromkeys(("lock", "s", "address"), 0o600),
     }
     await site.stop()
@@ -158,7 +163,7 @@ async def test_job_that_ran_during_a_crash_is_interrupted(
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
     site.start()
     assert await site.talk(b"STATUS 1\n") == ["STATUS FAILED 0"]
-    assert "job 1 was interrupted and is FAILED now" in caplog.text
+    assert "job 1 has ended while no daemon ran; it is FAILED now" in caplog.text
     await site.stop()
 
 
@@ -186,6 +191,7 @@ async def test_copy_of_a_state_directory_kills_no_process_and_interrupts_running
 async def test_stop_ends_running_jobs_and_answers_clients_that_wait_for_them(site: Site) -> None:
     site.start("--stop-grace", "0")
     assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
+    await site.until_running(1)
     waiting = await site.begin(b"WAIT 1\nSTATUS 1\n")
     await site.talk(b"PING\n")
     await site.stop()
@@ -201,6 +207,7 @@ async def test_stop_gives_running_jobs_the_grace_period_and_refuses_new_jobs(sit
     site.start("--stop-grace", "30")
     line = f"SUBMIT until [ -e {site.state}/go ]; do sleep 0.02; done; echo the end\n"
     assert await site.talk(line.encode()) == ["JOB_ID 1"]
+    await site.until_running(1)
     stopping = Deferred.fromCoroutine(site.stop())
     assert (await site.talk(b"SUBMIT true\nSTATS\n"))[0].startswith("ERROR DRAINING ")
     assert not stopping.called
@@ -375,15 +382,13 @@ async def test_stop_completes_if_a_job_does_not_end(
     await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
         pass
-    kill = taskq.components.executor.kill
     with monkeypatch.context() as patched:
         patched.setattr(taskq.components.executor, "end", lambda *_: None)
         patched.setattr(taskq.components.executor, "kill", Deferred)
         await site.stop()
     assert "do not end though they were killed" in caplog.text
-    kill()
-    while not taskq.components.executor.only_short_lived_processes():
-        await deferLater(reactor, 0.01)
+    site.start("--stop-grace", "0")
+    await site.stop()
 
 
 async def test_second_daemon_on_a_state_directory_is_refused_with_the_pid_of_the_first(site: Site) -> None:
@@ -595,6 +600,7 @@ async def test_slots_are_limited_by_descriptors(site: Site, monkeypatch: pytest.
 async def test_requested_stop_fires_when_jobs_have_ended_and_before_connections_close(site: Site) -> None:
     taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT exec sleep 100\n")
+    await site.until_running(1)
     waiting = await site.begin(b"WAIT 1\n")
     order: list[str] = []
     settled = _request_stop(taskq, ends_jobs=True).addCallback(lambda _: order.append("settled"))
