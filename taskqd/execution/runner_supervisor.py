@@ -79,6 +79,7 @@ class RunnerSupervisor:
         self._launched_at = launched_at
         self._is_stopping = False
         self._has_logged = False
+        self._has_failed = False
         self._lost_waiters: list[Deferred[None]] = []
         executor.on_settled = self._on_settled
         executor.on_idle = self._on_idle
@@ -129,17 +130,27 @@ class RunnerSupervisor:
         self._call = None
         if self._is_stopping:
             return
-        try:
-            self._look()
-        except OSError as why:
-            self._log.error("the directory of the runners cannot be read: {why}", why=why)
-        except Exception:  # noqa: BLE001 - without a further look no job would ever start
-            self._log.failure("internal error in looking for runners; this is tried again")
-        if not self._executor.runner or self._is_anything_open():
+        if self._look_safely():
+            self._check_interval = MIN_CHECK_INTERVAL
+        else:
             self._call = self._reactor.callLater(self._check_interval, self._check)
             self._check_interval = min(1.5 * self._check_interval, MAX_CHECK_INTERVAL)
-        else:
-            self._check_interval = MIN_CHECK_INTERVAL
+
+    def _look_safely(self) -> bool:
+        """Look for runners; return whether one accepts starts, and nothing is left to connect or settle."""
+        try:
+            self._look()
+            is_complete = bool(self._executor.runner) and not self._is_anything_open()
+        except OSError as why:
+            if not self._has_failed:
+                self._has_failed = True
+                self._log.error("the directory of the runners cannot be read: {why}; retrying", why=why)
+            return False
+        except Exception:  # noqa: BLE001 - without a further look no job would ever start
+            self._log.failure("internal error in looking for runners; this is tried again")
+            return False
+        self._has_failed = False
+        return is_complete
 
     def _is_anything_open(self) -> bool:
         """Whether a runner that lives is not connected, or one that is dead is not settled."""

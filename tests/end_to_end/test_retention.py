@@ -113,7 +113,7 @@ def test_history_has_every_event_with_user_and_reason(daemon: DaemonFactory) -> 
     wire.cancel(job)
     assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
     wire.wait_running(job)
-    one.kill()
+    one.crash()
     one.start()
     wire = one.connect()
     events = wire.history(job)
@@ -163,7 +163,7 @@ def test_retention_keeps_the_last_ended_jobs_up_to_the_count(daemon: DaemonFacto
     left = sorted(f"{job}.{name}" for job in jobs[-10:] for name in ("1.stdout", "stdin"))
     until(lambda: one.files("output", "input") == left, "their files to be removed")
     assert wire.stats()["counters"]["removed"] == 50
-    one.kill()
+    one.crash()
     one.options += ["--retention-count", "3"]
     one.start()
     wire = one.connect()

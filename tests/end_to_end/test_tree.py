@@ -99,7 +99,8 @@ def test_requeued_job_runs_after_a_stop_and_never_twice_at_a_time(
     assert one.processes() == {}
     one.start()
     wire = one.connect()
-    until(lambda: wire.output(job, "stdout").data or wire.show(job)["exit_code"], "the second attempt")
+    wire.wait_running(job)
+    until(lambda: wire.output(job, "stdout").data or wire.status(job) != "RUNNING", "the second attempt")
     assert wire.status(job) == "RUNNING"
     wire.ask(f"CANCEL {job}")
     assert wire.wait(job) == "CANCELLED"
