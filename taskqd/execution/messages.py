@@ -134,9 +134,10 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
-    """The connection is refused and closed: another daemon is connected, or the store is another one."""
+    """The connection is refused and closed: another daemon is connected, or ``is_other_store`` is set."""
 
     why: str
+    is_other_store: bool = False
     versions: tuple[int, ...] = ()
 
 

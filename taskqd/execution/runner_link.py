@@ -63,6 +63,7 @@ class RunnerLink(LineReceiver):
     ) -> None:
         self.name = name
         self.welcome: Welcome | None = None
+        self.refusal: Refused | None = None
         self.is_lost = False
         self._is_closing = False
         self._hello = hello
@@ -104,6 +105,7 @@ class RunnerLink(LineReceiver):
                 self.welcome = message
                 self._observer.on_welcome(self, message)
             case Refused():
+                self.refusal = message
                 self._log.warn("runner {name} refuses this daemon: {why}", name=self.name, why=message.why)
 
     def lineLengthExceeded(self, line: bytes) -> None:

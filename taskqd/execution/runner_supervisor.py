@@ -1,6 +1,7 @@
 """Keeps the daemon connected to its runners: starts one if none lives, connects, and settles dead ones."""
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -72,6 +73,7 @@ class RunnerSupervisor:
         self._connected: dict[str, RunnerLink] = {}
         self._connecting: set[str] = set()
         self._settling: set[str] = set()
+        self._foreign: set[str] = set()  # runners of another store
         self._requested_at: dict[str, float] = {}
         self._call: IDelayedCall | None = None
         self._check_interval = MIN_CHECK_INTERVAL
@@ -247,12 +249,25 @@ class RunnerSupervisor:
 
     def connection_lost(self, name: str) -> None:
         """Connect again, or settle the runner if it is dead."""
-        self._connected.pop(name, None)
+        link = self._connected.pop(name, None)
+        if link is not None and link.refusal is not None and link.refusal.is_other_store:
+            self._stop_foreign_runner(name)
         if not self._connected:
             waiters, self._lost_waiters = self._lost_waiters, []
             for waiter in waiters:
                 waiter.callback(None)
         self._check_soon()
+
+    def _stop_foreign_runner(self, name: str) -> None:
+        """Stop a runner whose jobs this journal does not have, so that another one can start."""
+        if name not in self._foreign:
+            self._foreign.add(name)
+            self._log.error(
+                "runner {name} runs jobs of another store, since the journal was replaced: it is stopped, "
+                "and its jobs are ended and recorded nowhere",
+                name=name,
+            )
+            self._directory.signal(name, signal.SIGTERM)
 
     def _check_soon(self) -> None:
         if self._is_stopping:

@@ -115,7 +115,7 @@ class Runner:
         if self._has_exited or self._daemon is not None:
             return self._refuse(link, "another daemon is connected to this runner")
         if self._store not in (None, hello.store):
-            return self._refuse(link, "this runner runs the jobs of another store")
+            return self._refuse(link, "this runner runs the jobs of another store", is_other_store=True)
         self._store, self._leave_for, self._daemon = hello.store, hello.leave_for, link
         self._cancel(self._alone_call)
         self._cancel(self._idle_call)
@@ -141,8 +141,8 @@ class Runner:
             link.send(ended)
         return True
 
-    def _refuse(self, link: IDaemonLink, why: str) -> bool:
-        link.send(Refused(why=why, versions=self._identity.versions))
+    def _refuse(self, link: IDaemonLink, why: str, *, is_other_store: bool = False) -> bool:
+        link.send(Refused(why=why, versions=self._identity.versions, is_other_store=is_other_store))
         link.close()
         return False
 
