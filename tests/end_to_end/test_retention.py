@@ -372,7 +372,7 @@ def test_kill_with_a_full_disk_loses_no_acknowledged_job(small_disk: Path, daemo
     ballast = _fill(small_disk)
     _refusal(wire)
     known = [job["id"] for job in wire.list("--limit=1000")]
-    one.kill()
+    one.crash()
     code, output = one.refused()
     assert code == 1
     assert "No space left on device" in output
