@@ -209,13 +209,16 @@ def _lock_active(directory: RunnerDirectory) -> int:
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
-            return _lock(directory.file(ACTIVE_LOCK))
+            descriptor = _lock(directory.file(ACTIVE_LOCK))
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 active = directory.active()
                 who = "another runner" if active is None else f"runner {active.name}, process {active.pid},"
                 sys.exit(f"taskqd-runner: {who} runs the jobs of this state directory")
             time.sleep(0.01)
+        else:
+            os.ftruncate(descriptor, 0)  # the name in it is that of a dead runner
+            return descriptor
 
 
 def _make_own_lock(directory: RunnerDirectory, name: str) -> None:
