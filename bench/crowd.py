@@ -140,6 +140,8 @@ def daemon() -> Iterator[Place]:
             *options,
             "--stop-grace",
             "0",
+            "--on-stop",
+            "interrupt",
         ]
         with subprocess.Popen(line, cwd=directory, stdout=subprocess.DEVNULL) as process:
             try:

@@ -36,6 +36,7 @@ class Daemon:
             f"--state={home / 'state'}",
         ]
         self._command += [f"--listen=unix:{self.socket}", f"--slots={slots}", "--stop-grace=0"]
+        self._command += ["--on-stop=interrupt"]
 
     def start(self) -> float:
         """Start the daemon, and return the seconds until its first reply."""

@@ -80,6 +80,8 @@ def daemon() -> Iterator[str]:
             "2",
             "--stop-grace",
             "0",
+            "--on-stop",
+            "interrupt",
         ]
         line = [str(twistd), "-n", "--pidfile", f"{place}/pid", "taskq", *options]
         with subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL) as process:
