@@ -131,7 +131,7 @@ class RunnerExecutor:
         return tuple(self._links.values())
 
     def stop_using(self, link: RunnerLink) -> None:
-        """Give a runner no further starts: it is told to retire."""
+        """Give a runner no further starts: it retires."""
         if self._active is link:
             self._active = None
 
@@ -286,7 +286,7 @@ class RunnerExecutor:
                 self._send_start(attempt, start, link)
 
     def on_ended(self, link: RunnerLink, ended: Ended) -> None:
-        """Report an end to whoever started the attempt; one that is not known is told twice or of no job."""
+        """Report an end to the caller of start; acknowledge one that is not known, or known already."""
         attempt = self._attempts.get(ended.key)
         if attempt is None:
             link.send(Ack(ends=[ended.key]))

@@ -23,7 +23,7 @@ MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL = 0.02, 0.5
 MIN_LAUNCH_INTERVAL, MAX_LAUNCH_INTERVAL = 3.0, 30.0
 """Seconds between two starts of runners that end at once; each is twice as long as the one before."""
 SOCKET_REQUEST_INTERVAL = 2.0
-"""Seconds between two requests for a socket that somebody has removed."""
+"""Seconds between two requests for a socket that was removed."""
 EXIT_CHECK_INTERVAL = 0.005
 """Seconds between two looks whether a runner that retires is gone."""
 RETIRE_TIMEOUT = 3.0
@@ -43,7 +43,7 @@ class MakeLink(Protocol):
 class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
-    ``launch()`` starts a runner, None if somebody else does; ``launched_at`` is when that was done last.
+    ``launch()`` starts a runner, None if another program does; ``launched_at`` is when that was done last.
     ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone.
     ``on_runner(pid)`` is called when a runner that accepts starts is connected.
     """
@@ -182,7 +182,7 @@ class RunnerSupervisor:
             if not self._has_logged:
                 self._has_logged = True
                 self._log.warn(
-                    "no runner is connected, so no job starts, and runner = wait means that somebody else "
+                    "no runner is connected, so no job starts, and runner = wait means that a unit "
                     "starts it: taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
                     state=self._directory.state,
                 )

@@ -146,7 +146,7 @@ class _Program:
         """Return the names of the other runners that live: they retire."""
         try:
             names = [name for name in self._directory.names() if name != self._name]
-        except FileNotFoundError:  # somebody has removed the state directory
+        except FileNotFoundError:  # the state directory was removed
             return []
         return [name for name in names if self._directory.is_alive(name)]
 
@@ -222,7 +222,7 @@ def _lock_active(directory: RunnerDirectory) -> int:
 
 
 def _make_own_lock(directory: RunnerDirectory, name: str) -> None:
-    """Lock NAME.lock until this process ends; nobody ever sees the file without the lock."""
+    """Lock NAME.lock until this process ends; the file never exists without the lock."""
     path = directory.file(f"{name}.new")
     _write_lock(_lock(path), f"{os.getpid()}\n")
     os.rename(path, directory.file(f"{name}.lock"))

@@ -22,7 +22,7 @@ class NotesFile:
     def append(self, messages: Iterable[Ended | Gone]) -> None:
         """Add messages and make them durable; raises OSError, and then none of them counts.
 
-        If the directory was removed, nobody will ever read notes, so there is nothing to do.
+        If the directory was removed, no daemon will read notes, so there is nothing to do.
         """
         data = b"".join(map(format_note, messages))
         try:

@@ -1,7 +1,7 @@
 """Gives the runner's process a stated base, so that jobs inherit nothing of the shell that started it.
 
 The base: umask 022, directory /, niceness 0, OOM score 0, signals with their default action and none blocked,
-a session of its own, orphans of jobs as its children, and soft limits as high as the hard ones, except core
+a new session, orphans of jobs as its children, and soft limits as high as the hard ones, except core
 (0) and stack (8 MiB). An ordinary user can lower neither niceness nor OOM score and raise no hard limit:
 those stay. The daemon sends with each start what a job needs besides (execution/messages.Base).
 """

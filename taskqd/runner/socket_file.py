@@ -1,4 +1,4 @@
-"""The listening socket of this runner, whose file somebody may remove."""
+"""The listening socket of this runner, whose file may be removed."""
 
 import os
 from contextlib import suppress

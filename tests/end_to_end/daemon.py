@@ -202,6 +202,8 @@ class Daemon:
                 complaints.append(f"the daemon did not stop within {DEADLINE:g} s")
                 self.kill()
             if not self.leaves_jobs:
+                with suppress(AssertionError):  # the process of a runner ends a moment after its exit
+                    until(lambda: not self.runner_pids(), "the runner to end", 5)
                 left = self._others().items()  # the process of a snapshot runs until it is complete
                 complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
         for pid in sorted(self._others(), key=self.runner_pids().__contains__, reverse=True):
