@@ -84,7 +84,7 @@ class RunnerDirectory:
         return sorted({match[1] for match in matches if match})
 
     def request_socket(self, name: str) -> bool:
-        """Have a living runner make its socket anew, as its file was removed; return whether it lives."""
+        """Have a living runner make its socket again, as its file was removed; return whether it lives."""
         return self.signal(name, signal.SIGUSR1)
 
     def signal(self, name: str, number: int) -> bool:

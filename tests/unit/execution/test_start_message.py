@@ -16,7 +16,7 @@ OUTPUTS = {1: "/state/output/0/1.1.stdout", 2: "/state/output/0/1.1.stderr"}
 
 
 def start_of(run: Run) -> Start:
-    """Return the message as it is after its way over the socket."""
+    """Return the message as the other side of the socket decodes it."""
     message = messages.decode_to_runner(messages.encode(make_start(run, OUTPUTS)))
     assert isinstance(message, Start)
     return message
