@@ -56,6 +56,12 @@ def start_time(pid: int) -> int | None:
     return int(fields[_START_TIME]) if fields else None
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process can still run; a zombie, for which nothing has waited yet, cannot."""
+    fields = _stat(str(pid))
+    return bool(fields) and _is_alive(fields)
+
+
 def is_stopped(pid: int, started: int | None) -> bool:
     """Whether the process with this pid and start time is stopped: by SIGSTOP, a terminal or a debugger."""
     fields = _stat(str(pid))

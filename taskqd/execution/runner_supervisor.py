@@ -1,6 +1,5 @@
 """Keeps the daemon connected to its runners: starts one if none lives, connects, and settles dead ones."""
 
-import os
 import signal
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -12,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.execution import proc
 from taskqd.execution.messages import Hello, Retire
 from taskqd.execution.notes import read_notes
 from taskqd.execution.runner_directory import RunnerDirectory
@@ -112,7 +112,7 @@ class RunnerSupervisor:
                 link.close()
         await DeferredList(lost, consumeErrors=True)
         deadline = self._reactor.seconds() + RETIRE_TIMEOUT
-        while any(map(_exists, retired)) and self._reactor.seconds() < deadline:
+        while any(map(proc.is_alive, retired)) and self._reactor.seconds() < deadline:
             await deferLater(cast("IReactorTime", self._reactor), EXIT_CHECK_INTERVAL)
         for link in list(self._connected.values()):
             link.close()
@@ -301,17 +301,6 @@ class RunnerSupervisor:
     def _on_settled(self, name: str) -> None:
         self._settling.discard(name)
         self._directory.remove(name)
-
-
-def _exists(pid: int) -> bool:
-    """Whether a process exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
 
 
 class _LinkFactory(ClientFactory):

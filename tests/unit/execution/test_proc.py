@@ -312,3 +312,14 @@ def test_set_close_on_exec_opens_closed_standard_descriptors() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == "['/dev/null', '/dev/null']\n[True, True, True]\n"
+
+
+def test_process_is_alive_until_it_ends_although_nothing_waits_for_it(start: Start) -> None:
+    process = start()
+    assert proc.is_alive(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert proc.start_time(process.pid) is not None
+    assert not proc.is_alive(process.pid)
+    process.wait()
+    assert not proc.is_alive(process.pid)
