@@ -329,6 +329,7 @@ class Dispatcher:
         end, in the same batch.
         """
         self._update_shortage(job.id, outcome)
+        held: Deferred[None] = succeed(None)
         async with self._locks.of(job):
             try:
                 ended = self._make_end(job, outcome)
@@ -336,7 +337,7 @@ class Dispatcher:
                     self._uncounted.discard(job.id)
                 recorded = self._event_writer.record_until_durable(ended)
                 if outcome.needs_hold and ended.status is Status.PENDING:
-                    self._hold(job)
+                    held = self._hold(job)
             except Exception:  # noqa: BLE001 - the attempt has ended, whatever cannot be recorded of it
                 self._log_internal_error(Failure(), job.id)
                 ended = self._end_events.make_minimal(job, outcome)
@@ -344,6 +345,7 @@ class Dispatcher:
             self._notify_started(job.id)
             self._release(job)
             await recorded
+            await held  # before the lock is released: the job may be due at once
         self._executor.acknowledge(job.id)
         self._spool.close_attempt(job.id)
         if job.status.is_final:
@@ -356,10 +358,11 @@ class Dispatcher:
             outcome = replace(outcome, stdout=stdout, stderr=stderr)
         return self._end_events.make(job, outcome)
 
-    def _hold(self, job: Job) -> None:
+    def _hold(self, job: Job) -> "Deferred[None]":
         """Hold a job that is to be retried: its attempts may be what kills the runners."""
         held = Held(id=job.id, at=self._clock.now(), by=HELD_BY)
-        self._event_writer.record(held).addErrback(self._log_internal_error, job.id)
+        recorded = self._event_writer.record_until_durable(held)
+        return recorded.addCallbacks(lambda _: None, self._log_internal_error, errbackArgs=(job.id,))
 
     def _update_shortage(self, job_id: int, outcome: Outcome) -> None:
         """Note what the end of an attempt shows about a shortage of the machine."""
