@@ -820,3 +820,14 @@ def test_attempt_that_left_processes_has_their_session_id() -> None:
     attempt = fold(submitted(1), started(1), replace(ended(1), pid=4242)).jobs[1].attempt
     assert attempt is not None
     assert attempt.pid == 4242
+
+
+def test_running_job_of_a_former_daemon_holds_its_capacity_until_it_is_released() -> None:
+    state = QueueState(CapacityTotals(slots=1), is_open=False)
+    for number, event in enumerate((submitted(1), started(1), submitted(2))):
+        state.apply(event, (1, number, 1))
+    state.open()
+    state.allocate_running(state.jobs[1])
+    assert state.next_job(0.0) is None
+    state.release(1)
+    assert state.next_job(0.0) is state.jobs[2]

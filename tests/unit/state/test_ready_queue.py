@@ -625,3 +625,15 @@ def test_take_examines_a_limited_number_of_groups_per_call() -> None:
     assert machine.start_all() == [5000]
     assert not machine.ready_queue.needs_scheduling
     assert machine.ready_queue.next_wakeup(7.0) is None
+
+
+def test_job_that_runs_already_holds_its_capacity_even_beyond_the_total() -> None:
+    machine = Machine(slots=1)
+    for job_id in (1, 2):
+        job = Job(id=job_id, spec=Spec(), owner="ann", submitted_at=0.0)
+        machine.ready_queue.allocate_running(job)
+        assert machine.ready_queue.has_current_allocation(job)
+    machine.submit(3)
+    assert machine.start_all() == []
+    assert machine.end(1) == []
+    assert machine.end(2) == [3]
