@@ -108,8 +108,16 @@ def test_directories_have_a_limited_number_of_jobs(bench: Bench) -> None:
 # Output.
 
 
-def test_output_of_a_running_attempt_is_read_from_its_file(bench: Bench) -> None:
-    writer = bench.open_output(7, 1, 10**9)
+def test_output_in_the_runner_s_memory_is_not_there_yet(bench: Bench) -> None:
+    writer = bench.open_output(7, 1)
+    writer.write(1, b"hello world")
+    sizes = bench.spool.output_sizes(7)
+    assert (sizes or {})["stdout_bytes"] == 0
+    result_of(writer.close())
+
+
+def test_output_that_is_written_through_is_read(bench: Bench) -> None:
+    writer = bench.open_output(7, 1)
     writer.write(1, b"hello world")
     writer.write_through()
     assert bench.spool.output_sizes(7) == {
@@ -118,15 +126,24 @@ def test_output_of_a_running_attempt_is_read_from_its_file(bench: Bench) -> None
         "stdout_dropped": 0,
         "stderr_dropped": 0,
     }
-    assert [bench.read(1, 0, 5), bench.read(1, 6, 100), bench.read(1, 11, 5), bench.read(2, 0, 5)] == [
+    assert [bench.read(1, 0, 5), bench.read(1, 6, 100), bench.read(1, 11, 5)] == [
         b"hello",
         b"world",
-        b"",
         b"",
     ]
     closed = writer.close()
     bench.threads.run()
     result_of(closed)
+
+
+def test_output_that_was_dropped_is_counted_for_the_running_attempt_only(bench: Bench) -> None:
+    bench.spool.open_attempt(7, 2)
+    bench.spool.note_output(7, 1, (3, 4))
+    bench.spool.note_output(8, 2, (5, 6))
+    sizes = {"stdout_bytes": 0, "stderr_bytes": 0}
+    assert bench.spool.output_sizes(7) == {**sizes, "stdout_dropped": 0, "stderr_dropped": 0}
+    bench.spool.note_output(7, 2, (1, 2))
+    assert bench.spool.output_sizes(7) == {**sizes, "stdout_dropped": 1, "stderr_dropped": 2}
 
 
 def test_output_in_a_file_is_read(bench: Bench) -> None:
@@ -288,15 +305,10 @@ def test_output_of_an_earlier_attempt_is_read_while_the_next_runs(bench: Bench) 
 def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
     calls: list[str] = []
     remove = bench.spool.add_output_observer(7, lambda: calls.append(f"{bench.spool.output_sizes(7)}"))
-    writer = bench.open_output(7, 1, 10**9)
-    writer.write(1, b"abc")
-    writer.write_through()
-    bench.spool.note_output(7, 1, (0, 0))
-    closed = writer.close()
-    bench.threads.run()
-    result_of(closed)
+    bench.spool.open_attempt(7, 1)
+    bench.spool.note_output(7, 1, (3, 0))
     bench.spool.close_attempt(7)
-    assert [("'stdout_bytes': 3" in each, each == "None") for each in calls] == [
+    assert [("'stdout_dropped': 3" in each, each == "None") for each in calls] == [
         (False, False),
         (True, False),
         (False, True),
@@ -309,19 +321,36 @@ def test_observer_is_called_at_start_output_and_end(bench: Bench) -> None:
 
 def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> None:
     calls: list[int] = []
+
+    def prints() -> None:
+        bench.spool.note_output(7, 1, (0, 0))
+
     bench.spool.open_attempt(7, 1)
-    bench.spool.note_output(7, 1, (0, 0))
+    prints()
     remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
     remove_second = bench.spool.add_output_observer(7, lambda: calls.append(2))
-    bench.spool.note_output(7, 1, (0, 0))
+    prints()
     remove()
-    bench.spool.note_output(7, 1, (0, 0))
+    prints()
     remove_second()
-    bench.spool.note_output(7, 1, (0, 0))
+    prints()
     remove = bench.spool.add_output_observer(7, lambda: calls.append(3))
-    bench.spool.note_output(7, 1, (0, 0))
+    prints()
     remove()
     assert calls == [1, 2, 2, 3]
+
+
+def test_output_is_followed_from_the_first_observer_to_the_last(bench: Bench) -> None:
+    followed: list[tuple[int, bool]] = []
+    bench.spool.on_followed = lambda job_id, is_followed: followed.append((job_id, is_followed))
+    remove = bench.spool.add_output_observer(7, lambda: None)
+    remove_second = bench.spool.add_output_observer(7, lambda: None)
+    assert followed == [(7, True)]
+    remove()
+    remove()
+    assert followed == [(7, True)]
+    remove_second()
+    assert followed == [(7, True), (7, False)]
 
 
 def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_errors: LeakWatch) -> None:
@@ -348,9 +377,8 @@ def test_observer_that_raises_at_start_or_end_is_removed(bench: Bench, logged_er
 def test_observer_is_not_called_for_another_job(bench: Bench) -> None:
     calls: list[int] = []
     remove = bench.spool.add_output_observer(7, lambda: calls.append(1))
-    other = bench.open_output(8, 1, 10**9)
-    other.write(1, b"a")
-    result_of(other.close())
+    bench.spool.open_attempt(8, 1)
+    bench.spool.note_output(8, 1, (0, 0))
     bench.spool.close_attempt(8)
     assert calls == []
     remove()
