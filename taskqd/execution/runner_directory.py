@@ -55,9 +55,16 @@ class RunnerDirectory:
         """Return the path of a file."""
         return os.path.join(self.path, name)
 
+    def address(self, name: str) -> str:
+        """Return the path of a file by the open directory.
+
+        It is short enough for the address of a socket (unix(7)), and stays right if the directory is moved.
+        """
+        return f"/proc/self/fd/{self._descriptor}/{name}"
+
     def socket_address(self, name: str) -> str:
-        """Return a path of a runner's socket that is short enough for an address (unix(7)), if it is open."""
-        return f"/proc/self/fd/{self._descriptor}/{name}.sock"
+        """Return the address of a runner's socket."""
+        return self.address(f"{name}.sock")
 
     def notes_path(self, name: str) -> str:
         """Return the path of a runner's notes."""

@@ -6,7 +6,7 @@ then sent again: a runner reads one connection to its end before it welcomes ano
 """
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
@@ -14,7 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from taskqd.execution.attempt_ends import outcome_of, parse_reason
 from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.leftovers import Leftovers
 from taskqd.execution.messages import (
     Ack,
     AttemptKey,
@@ -95,8 +97,7 @@ class RunnerExecutor:
         self._attempts: dict[AttemptKey, _Attempt] = {}
         self._keys: dict[int, AttemptKey] = {}  # the attempt of each job
         self._by_runner: dict[str, set[AttemptKey]] = {}
-        self._leftovers: dict[AttemptKey, str] = {}  # with the name of their runner
-        self._leftover_waiters: dict[int, list[Deferred[None]]] = {}
+        self._leftovers = Leftovers()
         self._gone_waiters: list[Deferred[None]] = []
         self._followed: set[int] = set()
         self._newest: dict[str, int] = {}  # the job that each runner was last sent
@@ -117,18 +118,9 @@ class RunnerExecutor:
             return "it waits for a runner: the one that is connected retires or has another version"
         return "it waits for a runner, the process that runs jobs: none is connected"
 
-    def has_attempts_of(self, runner: str) -> bool:
-        """Whether an attempt of a runner has no durable end."""
-        return runner in self._by_runner
-
     def is_idle(self, runner: str) -> bool:
         """Whether a runner has nothing to do for this daemon."""
-        return runner not in self._by_runner and runner not in self._leftovers.values()
-
-    @property
-    def links(self) -> Iterable[RunnerLink]:
-        """The connections to runners that have welcomed this daemon."""
-        return tuple(self._links.values())
+        return runner not in self._by_runner and not self._leftovers.has_runner(runner)
 
     def stop_using(self, link: RunnerLink) -> None:
         """Give a runner no further starts: it retires."""
@@ -205,14 +197,12 @@ class RunnerExecutor:
             link.send(Follow(id=key.id, attempt=key.attempt, word=key.word, on=on))
 
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
-        runners = {runner for key, runner in self._leftovers.items() if key.id == job_id}
+        runners = self._leftovers.runners_of(job_id)
         if not runners:
             return None
         for runner in runners & self._links.keys():
             self._links[runner].send(KillLeftovers(id=job_id))
-        gone: Deferred[None] = Deferred()
-        self._leftover_waiters.setdefault(job_id, []).append(gone)
-        return gone
+        return self._leftovers.when_gone(job_id)
 
     def kill(self) -> "Deferred[None]":
         for link in self._links.values():
@@ -251,7 +241,7 @@ class RunnerExecutor:
             )
             link.send(_end(key, Reason.INTERRUPTED, signal.SIGKILL))
         for key in welcome.leftovers:
-            self._leftovers[key] = link.name
+            self._leftovers.add(key, link.name)
         if link.accepts_starts:
             self._active = link
             self.base = welcome.base
@@ -274,7 +264,7 @@ class RunnerExecutor:
         if attempt.has_outcome:
             return
         if attempt.ending is not None:
-            self._fire(attempt, Outcome(reason=Reason(attempt.ending.why), is_void=True))
+            self._fire(attempt, Outcome(reason=parse_reason(attempt.ending.why), is_void=True))
         elif not link.accepts_starts or self.make_start is None:
             self._fire(attempt, Outcome(reason=Reason.SPAWN, detail="its runner retires", is_void=True))
         else:
@@ -292,10 +282,10 @@ class RunnerExecutor:
             link.send(Ack(ends=[ended.key]))
             return
         if ended.pid is not None:
-            self._leftovers[ended.key] = link.name
+            self._leftovers.add(ended.key, link.name)
         if not attempt.has_outcome:
             is_late = link.welcome is not None and ended.key in link.welcome.ended
-            self._fire(attempt, replace(_outcome(ended), ended_at=ended.at) if is_late else _outcome(ended))
+            self._fire(attempt, outcome_of(ended, is_late=is_late))
 
     def _fire(self, attempt: _Attempt, outcome: Outcome) -> None:
         if not attempt.has_outcome:
@@ -315,15 +305,7 @@ class RunnerExecutor:
 
     def on_cleared(self, cleared: Cleared) -> None:
         """Note that nothing is left of an ended attempt."""
-        self._clear([cleared.key])
-
-    def _clear(self, keys: Iterable[AttemptKey]) -> None:
-        for key in keys:
-            self._leftovers.pop(key, None)
-        left = {key.id for key in self._leftovers}
-        for job_id in [each for each in self._leftover_waiters if each not in left]:
-            for waiter in self._leftover_waiters.pop(job_id):
-                waiter.callback(None)
+        self._leftovers.remove(cleared.key)
         self._notify_if_gone()
 
     def _notify_if_gone(self) -> None:
@@ -346,7 +328,8 @@ class RunnerExecutor:
 
         ``on_settled(runner)`` is called when all of it is durable.
         """
-        self._clear([key for key, name in self._leftovers.items() if name == runner])
+        self._leftovers.remove_runner(runner)
+        self._notify_if_gone()
         keys = sorted(self._by_runner.get(runner, ()))
         if not keys:
             self.on_settled(runner)
@@ -380,33 +363,10 @@ def settled_outcome(ended: Ended | None, *, is_unstarted: bool) -> Outcome:
     ``is_unstarted`` means that an attempt that the notes lack has never run.
     """
     if ended is not None:
-        return replace(_outcome(ended), ended_at=ended.at)
+        return outcome_of(ended, is_late=True)
     if is_unstarted:
         return Outcome(reason=Reason.SPAWN, detail="its runner ended before it was started", is_void=True)
     return Outcome(reason=Reason.INTERRUPTED, detail=RUNNER_KILLED, is_lost=True)
-
-
-def _outcome(ended: Ended) -> Outcome:
-    return Outcome(
-        reason=None if ended.reason is None else _reason(ended.reason),
-        exit_code=ended.exit_code,
-        signal=ended.signal,
-        detail=ended.detail,
-        stdout=ended.stdout,
-        stderr=ended.stderr,
-        usage=ended.usage,
-        is_shortage=ended.is_shortage,
-        is_void=ended.is_void,
-        pid=ended.pid,
-    )
-
-
-def _reason(text: str) -> Reason:
-    """Return a reason of a runner; one that this release does not know is an interruption."""
-    try:
-        return Reason(text)
-    except ValueError:
-        return Reason.INTERRUPTED
 
 
 def _end(key: AttemptKey, reason: Reason, number: int) -> End:

@@ -106,7 +106,6 @@ class RunnerLink(LineReceiver):
                 self._observer.on_welcome(self, message)
             case Refused():
                 self.refusal = message
-                self._log.warn("runner {name} refuses this daemon: {why}", name=self.name, why=message.why)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._log.error("runner {name} sent a line of over {max} bytes", name=self.name, max=self.MAX_LENGTH)

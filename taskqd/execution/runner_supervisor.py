@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.execution import proc
-from taskqd.execution.messages import Hello, Retire
+from taskqd.execution.messages import Hello, Refused, Retire
 from taskqd.execution.notes import read_notes
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
@@ -73,7 +73,7 @@ class RunnerSupervisor:
         self._connected: dict[str, RunnerLink] = {}
         self._connecting: set[str] = set()
         self._settling: set[str] = set()
-        self._foreign: set[str] = set()  # runners of another store
+        self._refused: set[str] = set()  # runners whose refusal is in the log
         self._requested_at: dict[str, float] = {}
         self._call: IDelayedCall | None = None
         self._check_interval = MIN_CHECK_INTERVAL
@@ -212,6 +212,7 @@ class RunnerSupervisor:
         if welcome is None or welcome.is_retiring:
             return
         self._has_logged = False
+        self._refused.discard(link.name)
         self._on_runner(welcome.pid)
         if welcome.version == 0:
             self._log.warn(
@@ -250,32 +251,33 @@ class RunnerSupervisor:
     def connection_lost(self, name: str) -> None:
         """Connect again, or settle the runner if it is dead."""
         link = self._connected.pop(name, None)
-        if link is not None and link.refusal is not None and link.refusal.is_other_store:
-            self._stop_foreign_runner(name)
+        if link is not None and link.refusal is not None:
+            self._on_refused(name, link.refusal)
         if not self._connected:
             waiters, self._lost_waiters = self._lost_waiters, []
             for waiter in waiters:
                 waiter.callback(None)
         self._check_soon()
 
-    def _stop_foreign_runner(self, name: str) -> None:
-        """Stop a runner whose jobs this journal does not have, so that another one can start."""
-        if name not in self._foreign:
-            self._foreign.add(name)
+    def _on_refused(self, name: str, refusal: Refused) -> None:
+        """Log a refusal once; stop a runner whose jobs this journal does not have, so another can start."""
+        self._check_interval = MAX_CHECK_INTERVAL
+        if name in self._refused:
+            return
+        self._refused.add(name)
+        if refusal.is_other_store:
             self._log.error(
                 "runner {name} runs jobs of another store, since the journal was replaced: it is stopped, "
                 "and its jobs are ended and recorded nowhere",
                 name=name,
             )
             self._directory.signal(name, signal.SIGTERM)
+        else:
+            self._log.warn("runner {name} refuses this daemon: {why}; retrying", name=name, why=refusal.why)
 
     def _check_soon(self) -> None:
-        if self._is_stopping:
-            return
-        if self._call is None:
-            self._call = self._reactor.callLater(
-                0 if not self._connecting else MIN_CHECK_INTERVAL, self._check
-            )
+        if self._call is None and not self._is_stopping:
+            self._call = self._reactor.callLater(self._check_interval, self._check)
 
     # Dead runners.
 

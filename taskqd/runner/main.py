@@ -40,6 +40,8 @@ from taskqd.storage.spool.output import OutputWriter
 
 LOCK_TIMEOUT = 2.0
 """Seconds for which a start tries to get the lock: a runner that retires releases it after its last start."""
+DIRECTORY_CHECK_INTERVAL = 5.0
+"""Seconds between two looks whether the directory of this runner is still there."""
 OTHERS_INTERVAL = 0.1
 """Seconds between two looks whether the runners that retire have ended."""
 GC_THRESHOLD = 5_000
@@ -86,7 +88,7 @@ class _Program:
             Identity(name, os.getpid(), __version__, VERSIONS, self._base, stays=self._stays),
             lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
             partial(_open_output, Filesystem(), reactor, threads.run),
-            NotesFile(directory.notes_path(name)),
+            NotesFile(directory.address(f"{name}.ends")),
             reactor,
             self._on_retire,
             self._on_exit,
@@ -100,6 +102,7 @@ class _Program:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         reactor.callWhenRunning(self._handle_signals)
+        reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
         reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
         state, pid = directory.state, os.getpid()
         _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=pid)
@@ -114,6 +117,14 @@ class _Program:
         }
         for number, handler in handlers.items():
             signal.signal(number, lambda *_, handler=handler: self._reactor.callFromThread(handler))
+
+    def _check_directory(self) -> None:
+        """Stop if the state directory was removed: no daemon will ever connect, or hear of the jobs."""
+        if self._runner.is_alone and not os.path.exists(self._directory.address(f"{self._name}.lock")):
+            _log.error("the directory {path} was removed, so the runner stops", path=self._directory.path)
+            self._runner.stop()
+        else:
+            self._reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
 
     def _stop(self) -> None:
         """End all attempts and exit; under a unit, which signals its main process only, all runners do."""
@@ -132,7 +143,7 @@ class _Program:
     def _on_exit(self) -> None:
         self._socket.remove()
         with suppress(FileNotFoundError):
-            os.unlink(self._directory.file(f"{self._name}.lock"))
+            os.unlink(self._directory.address(f"{self._name}.lock"))
         self._exit()
 
     def _exit(self) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.execution.attempt_ends import ended_message, parse_reason
 from taskqd.execution.messages import (
     Ack,
     AttemptKey,
@@ -169,7 +170,7 @@ class Runner:
             case Ack():
                 self._acknowledge(message.ends)
             case End():
-                self._executor.end(message.key, _reason(message.why), message.number)
+                self._executor.end(message.key, parse_reason(message.why), message.number)
             case Follow():
                 self._follow(message)
             case KillLeftovers():
@@ -243,22 +244,7 @@ class Runner:
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
         """Keep the end of an attempt, and tell the daemon, or note it if there is none."""
         self._attempts.pop(key, None)
-        ended = Ended(
-            id=key.id,
-            attempt=key.attempt,
-            word=key.word,
-            at=time.time(),
-            reason=None if outcome.reason is None else outcome.reason.value,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            detail=outcome.detail,
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
-            usage=outcome.usage,
-            is_shortage=outcome.is_shortage,
-            is_void=outcome.is_void,
-            pid=outcome.pid,
-        )
+        ended = ended_message(key, outcome, time.time())
         self._ends[key] = ended
         if ended.pid is not None and key in self._executor.leftovers:
             self._leftovers.add(key)
@@ -275,6 +261,11 @@ class Runner:
         self._exit_if_done()
 
     # Without a daemon.
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no daemon is connected."""
+        return self._daemon is None
 
     def _note(self, ends: list[Ended]) -> None:
         self._unnoted.update((ended.key, ended) for ended in ends)
@@ -344,7 +335,8 @@ class Runner:
         if self._has_exited:
             return
         try:
-            self._notes.append([Gone(runner=self._identity.name)])
+            # An end that the notes lack would be taken for an attempt that never ran.
+            self._notes.append([*self._ends.values(), Gone(runner=self._identity.name)])
         except OSError as why:
             self._log.error("the exit of the runner cannot be noted: {why}; this is tried again", why=why)
             self._cancel(self._note_call)
@@ -365,11 +357,3 @@ class Runner:
     def _cancel(call: IDelayedCall | None) -> None:
         if call is not None and call.active():
             call.cancel()
-
-
-def _reason(text: str) -> Reason:
-    """Return the reason that a daemon gives; one of a later version is an interruption."""
-    try:
-        return Reason(text)
-    except ValueError:
-        return Reason.INTERRUPTED

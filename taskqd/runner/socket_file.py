@@ -17,7 +17,6 @@ class RunnerSocket:
     def __init__(
         self, directory: RunnerDirectory, name: str, factory: DaemonFactory, reactor: IRunnerReactor
     ) -> None:
-        self._path = directory.file(f"{name}.sock")
         self._address = directory.socket_address(name)
         self._factory = factory
         self._reactor = reactor
@@ -44,4 +43,4 @@ class RunnerSocket:
             except FileNotFoundError:  # it unlinks the file before it closes the socket
                 tcp.Port.connectionLost(port, None)
         with suppress(FileNotFoundError):
-            os.unlink(self._path)
+            os.unlink(self._address)

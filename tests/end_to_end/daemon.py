@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from taskqd.execution.proc import start_time
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -104,6 +105,7 @@ class Daemon:
         self._mark = random.SystemRandom().randrange(100_000, 800_000)
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
+        self._started: int | None = None
         self._wires: list[Wire] = []
         self._token: str | None = None
 
@@ -130,14 +132,17 @@ class Daemon:
     def start(self) -> "Daemon":
         """Start the daemon and wait until it answers; fail with its log if it exits."""
         self._process = self.launch()
-        self._pid = self._process.pid
+        self._set_pid(self._process.pid)
         until(self.answers, "the daemon to answer")
         return self
 
     def started_elsewhere(self, pid: int) -> None:
         """Use a daemon that is not a child of this process."""
         self._process = None
-        self._pid = pid
+        self._set_pid(pid)
+
+    def _set_pid(self, pid: int) -> None:
+        self._pid, self._started = pid, start_time(pid)
 
     def answers(self) -> bool:
         """Whether the daemon answers; fail with its log if it has exited."""
@@ -233,7 +238,8 @@ class Daemon:
 
     @property
     def is_running(self) -> bool:
-        return is_alive(self._pid) if self._pid else False
+        # Another process may have its pid by now.
+        return bool(self._pid) and is_alive(self._pid) and start_time(self._pid) == self._started
 
     @property
     def leaves_jobs(self) -> bool:
