@@ -208,6 +208,7 @@ class RunnerSupervisor:
     def _on_connected(self, link: RunnerLink) -> None:
         """Have a runner retire that cannot run the next jobs."""
         self._check_interval, self._launch_interval = MIN_CHECK_INTERVAL, MIN_LAUNCH_INTERVAL
+        self._launched_at = None  # if this one is killed, another is started at once
         welcome = link.welcome
         if welcome is None or welcome.is_retiring:
             return

@@ -283,9 +283,8 @@ class Daemon:
 
     @property
     def runner(self) -> int:
-        """The pid of the runner, if there is one and no more."""
-        (pid,) = self.runner_pids()
-        return pid
+        """The pid of the runner that accepts starts."""
+        return int((self.state / "runner" / "lock").read_text().split()[0])
 
     def _others(self) -> dict[int, str]:
         return {pid: line for pid, line in marked_processes(self._mark).items() if pid != self._pid}
