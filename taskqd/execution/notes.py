@@ -33,8 +33,8 @@ def parse_notes(data: bytes) -> Notes:
     ends: list[Ended] = []
     is_gone = False
     for line in data.split(b"\n")[:-1]:
-        checksum, body = line[:_CHECKSUM_LENGTH], line[_CHECKSUM_LENGTH + 1 :]
-        if checksum != b"%08x" % crc32(body):
+        checksum, body = line[: _CHECKSUM_LENGTH + 1], line[_CHECKSUM_LENGTH + 1 :]
+        if checksum != b"%08x " % crc32(body):
             break
         try:
             message = decode_to_daemon(body)

@@ -1,0 +1,298 @@
+"""The daemon's side of the conversation with runners: who says what became of an attempt."""
+
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from taskqd.execution.messages import (
+    Ack,
+    AttemptKey,
+    Cleared,
+    End,
+    Ended,
+    Follow,
+    KillLeftovers,
+    Message,
+    Printed,
+    Running,
+    Spawned,
+    Start,
+    Welcome,
+)
+from taskqd.execution.notes import Notes
+from taskqd.execution.run import CannotStart, Outcome
+from taskqd.execution.runner_executor import (
+    MAX_RUNNER_DEATHS,
+    RUNNER_KILLED,
+    SHORT_LIVED,
+    RunnerExecutor,
+)
+from taskqd.execution.runner_link import RunnerLink
+from taskqd.model.job import Reason
+from tests.fakes.deferreds import result_of
+
+R1, R2 = "1" * 16, "2" * 16
+KEY = AttemptKey(1, 1, "0123456789abcdef")
+OTHER = AttemptKey(2, 1, "fedcba9876543210")
+
+
+class FakeLink:
+    """A connection to a runner; ``sent`` is what the daemon has sent."""
+
+    def __init__(self, name: str = R1) -> None:
+        self.name = name
+        self.welcome: Welcome | None = None
+        self.accepts_starts = True
+        self.sent: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def start_of(key: AttemptKey) -> Start:
+    return Start(id=key.id, attempt=key.attempt, word=key.word, argv=["/bin/true"], env={})
+
+
+def ended(key: AttemptKey = KEY, **fields: Any) -> Ended:
+    return Ended(id=key.id, attempt=key.attempt, word=key.word, at=7.0, **{"exit_code": 0, **fields})
+
+
+def running(key: AttemptKey = KEY, pid: int | None = 4711) -> Running:
+    return Running(id=key.id, attempt=key.attempt, word=key.word, pid=pid, started=5)
+
+
+class Site:
+    """An executor, and links to its runners."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.executor = RunnerExecutor(self.clock)
+        self.executor.make_start = start_of
+        self.settled: list[str] = []
+        self.ready = 0
+        self.spawned: list[tuple[int, int | None]] = []
+        self.printed: list[tuple[AttemptKey, tuple[int, int]]] = []
+        self.executor.on_settled = self.settled.append
+        self.executor.on_ready = self._on_ready
+        self.executor.on_output = lambda key, dropped: self.printed.append((key, dropped))
+
+    def _on_ready(self) -> None:
+        self.ready += 1
+
+    def connect(self, name: str = R1, **fields: Any) -> FakeLink:
+        link = FakeLink(name)
+        link.accepts_starts = fields.pop("accepts_starts", True)
+        link.welcome = Welcome(runner=name, pid=1, version=1, **fields)
+        self.executor.on_welcome(cast("RunnerLink", link), link.welcome)
+        return link
+
+    def lose(self, link: FakeLink) -> None:
+        self.executor.on_link_lost(cast("RunnerLink", link))
+
+    def tell(self, link: FakeLink, message: Ended) -> None:
+        self.executor.on_ended(cast("RunnerLink", link), message)
+
+    def start(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
+        return self.executor.start(start_of(key), runner, lambda *args: self.spawned.append(args))
+
+    def adopt(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
+        return self.executor.adopt(key, runner, lambda *args: self.spawned.append(args))
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_start_is_sent_to_the_runner_that_its_record_names_and_its_end_is_acknowledged(site: Site) -> None:
+    link, other = site.connect(), site.connect(R2)
+    outcome = site.start()
+    assert (link.sent, other.sent) == ([start_of(KEY)], [])
+    site.tell(link, ended(exit_code=3, reason="exit"))
+    assert result_of(outcome) == Outcome(reason=Reason.EXIT, exit_code=3)
+    site.executor.acknowledge(1)
+    assert link.sent[1:] == [Ack(ends=[KEY])]
+
+
+def test_runner_is_empty_and_the_reason_is_known_while_none_accepts_starts(site: Site) -> None:
+    assert (site.executor.runner, site.ready) == ("", 0)
+    assert "none is connected" in (site.executor.unready_detail or "")
+    retiring = site.connect(accepts_starts=False)
+    assert (site.executor.runner, site.ready) == ("", 0)
+    assert "retires" in (site.executor.unready_detail or "")
+    link = site.connect(R2)
+    assert (site.executor.runner, site.executor.unready_detail, site.ready) == (R2, None, 1)
+    site.lose(link)
+    assert site.executor.runner == ""
+    site.lose(retiring)
+
+
+def test_end_that_arrives_twice_is_reported_once(site: Site) -> None:
+    link = site.connect()
+    outcome = site.start()
+    site.tell(link, ended())
+    site.tell(link, ended(exit_code=9))
+    assert result_of(outcome).exit_code == 0
+    assert not [message for message in link.sent if isinstance(message, Ack)]
+
+
+def test_end_of_an_unknown_attempt_is_acknowledged_and_reported_for_no_job(site: Site) -> None:
+    link = site.connect()
+    outcome = site.start()
+    site.tell(link, ended(KEY._replace(word="f" * 16)))
+    assert link.sent[1:] == [Ack(ends=[KEY._replace(word="f" * 16)])]
+    assert not outcome.called
+    outcome.cancel()
+    outcome.addErrback(lambda _: None)
+
+
+def test_start_that_never_arrived_is_sent_again(site: Site) -> None:
+    site.adopt()
+    link = site.connect()
+    assert link.sent == [start_of(KEY)]
+
+
+def test_start_that_never_arrived_and_cannot_be_made_again_has_an_outcome(site: Site) -> None:
+    def refuse(_: AttemptKey) -> Start:
+        raise CannotStart("its script is gone")
+
+    site.executor.make_start = refuse
+    outcome = site.adopt()
+    assert site.connect().sent == []
+    assert result_of(outcome).detail == "could not be started: its script is gone"
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_start_that_never_arrived_is_undone_if_the_runner_retires_or_the_job_is_cancelled(
+    site: Site, is_cancelled: bool
+) -> None:
+    outcome = site.adopt()
+    if is_cancelled:
+        site.executor.end(1, Reason.CANCELLED, 15)
+    assert site.connect(accepts_starts=is_cancelled).sent == []
+    assert result_of(outcome).is_void
+
+
+def test_attempt_that_still_runs_goes_on_and_is_ended_again_if_it_was_being_ended(site: Site) -> None:
+    site.adopt()
+    site.adopt(OTHER)
+    site.executor.end(1, Reason.CANCELLED, 2)
+    link = site.connect(running=[running(), running(OTHER)])
+    assert link.sent == [End(id=1, attempt=1, word=KEY.word, why="cancelled", number=2)]
+    assert site.spawned == [(4711, 5), (4711, 5)]
+
+
+def test_attempt_that_the_journal_does_not_know_is_killed(site: Site) -> None:
+    site.adopt()
+    strange = KEY._replace(word="f" * 16)
+    link = site.connect(running=[running(), running(strange)])
+    assert link.sent == [End(id=1, attempt=1, word="f" * 16, why="interrupted", number=9)]
+
+
+def test_late_end_has_the_time_of_the_end(site: Site) -> None:
+    first, second = site.adopt(), site.adopt(OTHER)
+    link = site.connect(ended=[KEY], running=[running(OTHER)])
+    site.tell(link, ended())
+    site.tell(link, ended(OTHER))
+    assert (result_of(first).ended_at, result_of(second).ended_at) == (7.0, None)
+
+
+def test_followed_job_is_followed_at_its_start_and_after_a_reconnection(site: Site) -> None:
+    link = site.connect()
+    site.executor.follow(1, True)
+    site.start()
+    follow = Follow(id=1, attempt=1, word=KEY.word)
+    assert link.sent == [start_of(KEY), follow]
+    site.lose(link)
+    link = site.connect(running=[running()])
+    assert link.sent == [follow]
+    site.executor.on_printed(Printed(id=1, attempt=1, word=KEY.word, dropped=(1, 2)))
+    site.executor.on_printed(Printed(id=2, attempt=1, word=OTHER.word))
+    assert site.printed == [(KEY, (1, 2))]
+    site.executor.follow(1, False)
+    assert link.sent[1:] == [Follow(id=1, attempt=1, word=KEY.word, on=False)]
+
+
+def test_process_of_an_ended_attempt_is_not_reported(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    message = Spawned(id=1, attempt=1, word=KEY.word, pid=4711)
+    site.executor.on_spawned(message)
+    site.tell(link, ended())
+    site.executor.on_spawned(message)
+    assert site.spawned == [(4711, None)]
+
+
+def test_leftovers_of_a_job_are_killed_at_their_runner(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    assert site.executor.kill_leftovers(1) is None
+    site.tell(link, ended(pid=4711))
+    site.executor.acknowledge(1)
+    killed, everything = site.executor.kill_leftovers(1), site.executor.kill()
+    assert KillLeftovers(id=1) in link.sent
+    assert not site.executor.is_idle(R1)
+    assert not site.executor.only_short_lived_processes()
+    site.executor.on_cleared(Cleared(id=1, attempt=1, word=KEY.word))
+    assert killed is not None
+    assert (killed.called, everything.called, site.executor.is_idle(R1)) == (True, True, True)
+
+
+def test_attempts_are_short_lived_until_one_is_old(site: Site) -> None:
+    site.connect()
+    assert site.executor.only_short_lived_processes()
+    site.start()
+    site.clock.advance(SHORT_LIVED / 2)
+    site.start(OTHER)
+    assert site.executor.only_short_lived_processes()
+    site.clock.advance(SHORT_LIVED / 2)
+    assert not site.executor.only_short_lived_processes()
+
+
+# Dead runners.
+
+
+def test_notes_of_a_dead_runner_say_how_attempts_ended_and_the_rest_is_interrupted(site: Site) -> None:
+    first, second = site.adopt(), site.adopt(OTHER)
+    site.executor.settle(R1, Notes([ended(exit_code=4, reason="exit")]))
+    assert result_of(first) == Outcome(reason=Reason.EXIT, exit_code=4, ended_at=7.0)
+    assert result_of(second) == Outcome(reason=Reason.INTERRUPTED, detail=RUNNER_KILLED, is_lost=True)
+    assert site.settled == []
+    site.executor.acknowledge(1)
+    site.executor.acknowledge(2)
+    assert site.settled == [R1], "the notes may be removed once all of it is durable"
+
+
+def test_attempt_that_a_runner_never_ran_before_it_was_gone_is_undone(site: Site) -> None:
+    outcome = site.adopt()
+    site.executor.settle(R1, Notes([], is_gone=True))
+    assert result_of(outcome).is_void
+
+
+def test_attempt_whose_start_was_not_sent_is_undone(site: Site) -> None:
+    outcome = site.start()
+    site.executor.settle(R1, Notes())
+    assert result_of(outcome).is_void
+
+
+def test_dead_runner_without_attempts_is_settled_at_once(site: Site) -> None:
+    site.adopt(runner=R2)
+    site.executor.settle(R1, Notes())
+    assert site.settled == [R1]
+
+
+def test_job_that_is_the_newest_at_several_deaths_of_runners_needs_a_hold(site: Site) -> None:
+    holds = []
+    for number in range(1, MAX_RUNNER_DEATHS + 2):
+        name, key = f"{number:016x}", KEY._replace(attempt=number)
+        link = site.connect(name)
+        site.start(OTHER, name)
+        outcome = site.start(key, name)
+        site.lose(link)
+        site.executor.settle(name, Notes())
+        holds.append(result_of(outcome).needs_hold)
+        site.executor.acknowledge(1)
+        site.executor.acknowledge(2)
+    assert holds == [False, False, True, False]

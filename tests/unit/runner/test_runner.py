@@ -1,0 +1,397 @@
+"""The rules of a runner: daemons that come and go, starts, ends and notes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from taskqd.execution.interfaces import OnSpawned
+from taskqd.execution.messages import (
+    Ack,
+    AttemptKey,
+    Base,
+    Cleared,
+    End,
+    Ended,
+    Follow,
+    Hello,
+    Message,
+    Refused,
+    Retire,
+    Running,
+    Spawned,
+    Start,
+    Welcome,
+)
+from taskqd.execution.notes import read_notes
+from taskqd.execution.run import Outcome
+from taskqd.model.job import Reason
+from taskqd.runner.interfaces import IDaemonLink
+from taskqd.runner.notes import NotesFile
+from taskqd.runner.runner import (
+    GREETING_TIMEOUT,
+    IDLE_TIMEOUT,
+    NOTE_RETRY_INTERVAL,
+    REPORT_DELAY,
+    Identity,
+    Runner,
+)
+
+HELLO = Hello(store="s", versions=(1,))
+KEY = AttemptKey(1, 1, "0123456789abcdef")
+DONE = Outcome(reason=None, exit_code=0)
+
+
+class FakeOutput:
+    """An output of which nothing is dropped."""
+
+    def __init__(self) -> None:
+        self.observers: list[Callable[[], None]] = []
+        self.dropped = (0, 0)
+        self.is_written_through = False
+
+    def write_through(self) -> None:
+        self.is_written_through = True
+
+
+class FakeExecutor:
+    """Starts no process: an attempt runs until ``finish``."""
+
+    def __init__(self, on_cleared: Callable[[AttemptKey], object]) -> None:
+        self.on_cleared = on_cleared
+        self.running: dict[AttemptKey, Deferred[Outcome]] = {}
+        self.spawned: dict[AttemptKey, OnSpawned] = {}
+        self.leftovers: set[AttemptKey] = set()
+        self.calls: list[tuple[Any, ...]] = []
+        self.starts: list[AttemptKey] = []
+
+    def start(self, start: Start, output: FakeOutput, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        self.starts.append(start.key)
+        self.spawned[start.key] = on_spawned
+        self.running[start.key] = Deferred()
+        return self.running[start.key]
+
+    def finish(self, key: AttemptKey = KEY, outcome: Outcome = DONE) -> None:
+        self.running.pop(key).callback(outcome)
+
+    def end(self, *args: Any) -> None:
+        self.calls.append(("end", *args))
+
+    def end_all(self, *args: Any) -> None:
+        self.calls.append(("end_all", *args))
+
+    def kill_leftovers(self, *args: Any) -> None:
+        self.calls.append(("kill_leftovers", *args))
+
+    def kill(self) -> None:
+        self.calls.append(("kill",))
+
+
+@implementer(IDaemonLink)
+class FakeLink:
+    """A daemon's connection; ``sent`` is what the runner has sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.is_closed = False
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Site:
+    """A runner over fakes, with notes in a file."""
+
+    def __init__(self, place: Path, *, stays: bool = False) -> None:
+        self.clock = Clock()
+        self.path = place / "notes"
+        self.notes = NotesFile(str(self.path))
+        self.happened: list[str] = []
+        self.outputs: list[FakeOutput] = []
+        self.executor = cast("FakeExecutor", None)
+        self.runner = Runner(
+            Identity("a" * 16, 99, "1.0", (1,), Base(), stays=stays),
+            self._make_executor,
+            self._open_output,
+            self.notes,
+            self.clock,
+            lambda: self.happened.append("retired"),
+            lambda: self.happened.append("exited"),
+        )
+
+    def _make_executor(self, on_cleared: Callable[[AttemptKey], object]) -> Any:
+        self.executor = FakeExecutor(on_cleared)
+        return self.executor
+
+    def _open_output(self, _: Start) -> Any:
+        self.outputs.append(FakeOutput())
+        return self.outputs[-1]
+
+    def connect(self, hello: Hello = HELLO) -> FakeLink:
+        link = FakeLink()
+        assert self.runner.welcome(link, hello)
+        return link
+
+    def start(self, key: AttemptKey = KEY) -> None:
+        self.runner.handle(Start(id=key.id, attempt=key.attempt, word=key.word, argv=["/bin/true"], env={}))
+
+    def noted(self) -> tuple[list[AttemptKey], bool]:
+        notes = read_notes(str(self.path))
+        return [ended.key for ended in notes.ends], notes.is_gone
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def ends(link: FakeLink) -> list[Ended]:
+    return [message for message in link.sent if isinstance(message, Ended)]
+
+
+# Daemons.
+
+
+def test_welcome_names_what_runs_and_all_ends_that_are_not_acknowledged(site: Site) -> None:
+    other = AttemptKey(2, 1, "f" * 16)
+    link = site.connect()
+    site.start()
+    site.start(other)
+    site.executor.spawned[KEY](4711, 5)
+    site.executor.finish(other)
+    site.runner.disconnected(link)
+    again = site.connect()
+    welcome = again.sent[0]
+    assert isinstance(welcome, Welcome)
+    assert welcome.running == [Running(id=1, attempt=1, word=KEY.word, pid=4711, started=5)]
+    assert welcome.ended == [other]
+    assert [ended.key for ended in ends(again)] == [other]
+    assert (welcome.version, welcome.runner, welcome.pid) == (1, "a" * 16, 99)
+
+
+def test_welcome_of_a_daemon_without_a_common_version_has_version_0(site: Site) -> None:
+    [welcome] = site.connect(Hello(store="s", versions=(2, 3))).sent
+    assert isinstance(welcome, Welcome)
+    assert welcome.version == 0
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_second_daemon_and_another_store_are_refused(site: Site, is_connected: bool) -> None:
+    first, second = site.connect(), FakeLink()
+    if not is_connected:
+        site.runner.disconnected(first)
+    assert not site.runner.welcome(second, HELLO if is_connected else Hello(store="t", versions=(1,)))
+    [refused] = second.sent
+    assert isinstance(refused, Refused)
+    assert refused.is_other_store is not is_connected
+    assert second.is_closed
+
+
+# Starts and ends.
+
+
+def test_start_that_is_sent_twice_runs_once_also_after_its_end(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.start()
+    site.executor.finish()
+    site.start()
+    assert site.executor.starts == [KEY]
+    assert [ended.key for ended in ends(link)] == [KEY]
+
+
+def test_end_is_sent_again_until_it_is_acknowledged(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.executor.finish()
+    site.runner.disconnected(link)
+    link = site.connect()
+    assert [ended.key for ended in ends(link)] == [KEY]
+    site.runner.handle(Ack(ends=[KEY]))
+    site.runner.disconnected(link)
+    assert ends(site.connect()) == []
+    assert not site.path.exists()
+
+
+def test_process_is_reported_only_if_it_lives_for_a_moment(site: Site) -> None:
+    link, other = site.connect(), AttemptKey(2, 1, "f" * 16)
+    for key in (KEY, other):
+        site.start(key)
+        site.executor.spawned[key](key.id, 5)
+    site.executor.finish()
+    site.clock.advance(REPORT_DELAY)
+    assert [each for each in link.sent if isinstance(each, Spawned)] == [
+        Spawned(id=2, attempt=1, word=other.word, pid=2, started=5)
+    ]
+
+
+def test_end_of_an_attempt_has_the_reason_of_the_daemon(site: Site) -> None:
+    site.connect()
+    site.start()
+    site.runner.handle(End(id=1, attempt=1, word=KEY.word, why="cancelled", number=2))
+    site.runner.handle(End(id=1, attempt=1, word=KEY.word, why="of a later version", number=9))
+    assert site.executor.calls == [
+        ("end", KEY, Reason.CANCELLED, 2),
+        ("end", KEY, Reason.INTERRUPTED, 9),
+    ]
+
+
+def test_followed_attempt_is_written_through_at_once(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.runner.handle(Follow(id=1, attempt=1, word=KEY.word))
+    assert site.outputs[0].is_written_through
+    count = len(link.sent)
+    site.outputs[0].observers[0]()
+    assert len(link.sent) == count + 1
+    site.runner.handle(Follow(id=1, attempt=1, word=KEY.word, on=False))
+    site.outputs[0].observers[0]()
+    assert len(link.sent) == count + 1
+
+
+def test_leftovers_are_cleared_only_if_the_end_had_some(site: Site) -> None:
+    link, other = site.connect(), AttemptKey(2, 1, "f" * 16)
+    for key in (KEY, other):
+        site.start(key)
+    site.executor.leftovers = {KEY}
+    site.executor.finish(KEY, Outcome(reason=None, exit_code=0, pid=4711))
+    site.executor.finish(other)
+    site.executor.on_cleared(KEY)
+    site.executor.on_cleared(other)
+    assert [each.key for each in link.sent if isinstance(each, Cleared)] == [KEY]
+
+
+# Without a daemon.
+
+
+def test_end_without_a_daemon_is_noted(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.runner.disconnected(link)
+    site.executor.finish()
+    assert site.noted() == ([KEY], False)
+
+
+def test_end_that_cannot_be_noted_is_tried_again_and_keeps_the_runner(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = site.connect()
+    site.start()
+    site.runner.disconnected(link)
+
+    def refuse(_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.notes, "append", refuse)
+        site.executor.finish()
+        site.clock.advance(IDLE_TIMEOUT)
+    assert site.happened == []
+    site.clock.advance(NOTE_RETRY_INTERVAL)
+    assert site.noted() == ([KEY], False)
+    site.clock.advance(IDLE_TIMEOUT)
+    keys, is_gone = site.noted()
+    assert (set(keys), is_gone) == ({KEY}, True)
+    assert site.happened == ["exited"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_attempts_are_ended_if_no_daemon_comes_back_in_time(site: Site, seconds: float) -> None:
+    link = site.connect(Hello(store="s", versions=(1,), leave_for=seconds))
+    site.start()
+    site.runner.disconnected(link)
+    site.clock.advance(seconds)
+    assert [call[0] for call in site.executor.calls] == ["end_all"]
+
+
+def test_attempts_are_left_alone_if_a_daemon_comes_back_in_time(site: Site) -> None:
+    hello = Hello(store="s", versions=(1,), leave_for=2.0)
+    link = site.connect(hello)
+    site.start()
+    site.runner.disconnected(link)
+    site.clock.advance(1.0)
+    site.connect(hello)
+    site.clock.advance(10.0)
+    assert site.executor.calls == []
+
+
+# The end of the runner.
+
+
+def test_runner_that_no_daemon_greets_exits(site: Site) -> None:
+    site.clock.advance(GREETING_TIMEOUT)
+    assert site.happened == ["exited"]
+    assert site.noted() == ([], True)
+
+
+def test_idle_runner_waits_a_while_for_its_daemon_and_exits(site: Site) -> None:
+    site.runner.disconnected(site.connect())
+    site.clock.advance(IDLE_TIMEOUT / 2)
+    assert site.happened == []
+    site.clock.advance(IDLE_TIMEOUT)
+    assert site.happened == ["exited"]
+
+
+def test_runner_that_stays_does_not_exit_when_it_is_idle(tmp_path: Path) -> None:
+    site = Site(tmp_path, stays=True)
+    site.clock.advance(GREETING_TIMEOUT)
+    site.runner.disconnected(site.connect())
+    site.clock.advance(IDLE_TIMEOUT)
+    assert site.happened == []
+
+
+def test_retired_runner_starts_nothing_and_exits_after_the_last_acknowledgement(site: Site) -> None:
+    link, other = site.connect(), AttemptKey(2, 1, "f" * 16)
+    site.start()
+    site.runner.handle(Retire())
+    site.start(other)
+    assert site.executor.starts == [KEY]
+    assert [(ended.key, ended.is_void) for ended in ends(link)] == [(other, True)]
+    site.executor.finish()
+    site.runner.handle(Ack(ends=[other]))
+    assert site.happened == ["retired"]
+    site.runner.handle(Ack(ends=[KEY]))
+    assert link.is_closed
+    site.runner.disconnected(link)
+    assert site.happened == ["retired", "exited"]
+    assert site.noted() == ([], True)
+
+
+def test_stopped_runner_notes_every_end_before_it_is_gone(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.runner.stop()
+    assert [call[0] for call in site.executor.calls] == ["end_all"]
+    site.executor.finish(KEY, Outcome(reason=Reason.INTERRUPTED, exit_code=0, signal=15))
+    assert [ended.key for ended in ends(link)] == [KEY]
+    keys, is_gone = site.noted()
+    assert (set(keys), is_gone) == ({KEY}, True)
+
+
+def test_stopped_runner_without_room_for_its_notes_is_not_gone_when_a_daemon_connects(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an end that the daemon has not recorded would be taken for an attempt that never ran."""
+    link = site.connect()
+    site.start()
+    site.runner.disconnected(link)
+
+    def refuse(_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.notes, "append", refuse)
+        site.runner.stop()
+        site.executor.finish()
+        site.connect()
+        site.clock.advance(NOTE_RETRY_INTERVAL)
+    site.runner.stop()
+    keys, is_gone = site.noted()
+    assert (set(keys), is_gone) == ({KEY}, True)
