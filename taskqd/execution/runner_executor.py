@@ -186,7 +186,8 @@ class RunnerExecutor:
         if link is not None:
             link.send(message)
 
-    def follow(self, job_id: int, on: bool) -> None:
+    def follow(self, job_id: int, on: bool) -> bool:
+        """Have the output of a job reported and written through, or not; return whether a runner is asked."""
         if on:
             self._followed.add(job_id)
         else:
@@ -195,6 +196,7 @@ class RunnerExecutor:
         link = None if key is None else self._links.get(self._attempts[key].runner)
         if key is not None and link is not None:
             link.send(Follow(id=key.id, attempt=key.attempt, word=key.word, on=on))
+        return link is not None
 
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
         runners = self._leftovers.runners_of(job_id)

@@ -151,6 +151,12 @@ class ISpool(Interface):
     def read_output(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
         """Return part of the output of an attempt that is open or in a file; fails with StoreFailed."""
 
+    def flush_output(job_id: int) -> "Deferred[None]":
+        """Fire when the files have what the open attempt of a job has printed; may be cancelled.
+
+        Fires at once if there is no open attempt, or no runner to ask.
+        """
+
     def read_progress(job_id: int) -> int:
         """Return the percentage that the running job last reported, 0 if it reported none."""
 

@@ -47,6 +47,17 @@ def test_job_goes_on_after_a_kill_of_the_daemon(daemon: DaemonFactory) -> None:
     check_counted(one, job)
 
 
+def test_output_is_shown_as_soon_as_it_is_printed(daemon: DaemonFactory, tmp_path: Path) -> None:
+    wire = daemon().connect()
+    wire.run("true")  # the runner is there
+    for number in range(10):
+        printed = tmp_path / str(number)
+        job = wire.submit(f"echo now; : >{printed}; exec sleep 300")
+        until(printed.exists, "the job to print", pause=0.001)
+        assert wire.output(job, "stdout").data == b"now\n"
+        wire.cancel(job)
+
+
 def test_job_goes_on_after_a_stop_that_leaves_it(daemon: DaemonFactory) -> None:
     one = daemon(*LEAVE)
     _, job = counting(one)

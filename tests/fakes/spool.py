@@ -58,6 +58,8 @@ class FakeSpool:
         self.error: Exception | None = None
         self.writers: dict[int, FakeOutputWriter] = {}
         self.closed_attempts: list[int] = []
+        self.flushed: list[int] = []
+        self.flushing: Deferred[None] | None = None
         self.leftovers: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.percentages: dict[int, int] = {}
         self.removed: list[tuple[int, int]] = []
@@ -98,6 +100,10 @@ class FakeSpool:
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         self.observers[job_id].append(on_output)
         return partial(self.observers[job_id].remove, on_output)
+
+    def flush_output(self, job_id: int) -> "Deferred[None]":
+        self.flushed.append(job_id)
+        return self.flushing or succeed(None)
 
     def _notify(self, job_id: int) -> None:
         for observer in tuple(self.observers[job_id]):

@@ -135,6 +135,10 @@ class JobView:
 
         return reading.addCallback(check_length)
 
+    def flush(self, job: Job) -> "Deferred[None]":
+        """Fire when all that a running job has printed can be read; may be cancelled."""
+        return self._spool.flush_output(job.id)
+
     def follow(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         """Call `on_output` when there may be more output of a job; returns a function that ends this."""
         return self._spool.add_output_observer(job_id, on_output)

@@ -8,10 +8,11 @@ connection is closed: no client takes a part for the whole.
 
 from collections.abc import Iterator
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
 from taskqd.errors import StoreFailed, TaskqError
-from taskqd.model.job import Job
+from taskqd.model.job import Job, Status
 from taskqd.protocol import replies, values
 from taskqd.protocol.requests import JobRequest, OutputRequest
 from taskqd.server.handlers.base import HandlerGroup, Reply, check_has_output, handles
@@ -19,6 +20,8 @@ from taskqd.server.interfaces import IClient
 
 OUTPUT_CHUNK = 65_536
 """Bytes that OUTPUT reads and sends at a time."""
+FLUSH_TIMEOUT = 1.0
+"""Seconds that OUTPUT of a running job waits for its runner, which answers within a millisecond."""
 RESULT_CHUNK = 16_384
 """Bytes that RESULT reads and escapes at a time; escaped, they may be four times as many."""
 
@@ -57,13 +60,20 @@ class OutputHandlers(HandlerGroup):
     @handles("OUTPUT")
     def _output(self, client: IClient, request: OutputRequest) -> Reply:
         job = check_has_output(self._queue_state.get(request.job))
+        if job.status is not Status.RUNNING:
+            return self._send_output(client, job, request)
+        flushed = self._job_view.flush(job).addTimeout(FLUSH_TIMEOUT, self._clock)
+        flushed.addErrback(lambda failure: failure.trap(defer.TimeoutError))  # what is there is sent
+        return flushed.addCallback(lambda _: self._send_output(client, job, request))
+
+    def _send_output(self, client: IClient, job: Job, request: OutputRequest) -> Reply:
         size = self._job_view.stream_size(job, request.stream, request.attempt)
         offset = request.offset if request.tail is None else max(0, size - request.tail)
         length = max(0, min(request.limit, size - offset))
         number = _latest_attempt(job) if request.attempt is None else request.attempt
-        return Deferred.fromCoroutine(self._send_output(client, job, request.stream, number, offset, length))
+        return Deferred.fromCoroutine(self._send_part_of(client, job, request.stream, number, offset, length))
 
-    async def _send_output(
+    async def _send_part_of(
         self, client: IClient, job: Job, stream: str, number: int, offset: int, length: int
     ) -> bytes:
         first = await self._read_chunk(job, stream, number, offset, min(length, OUTPUT_CHUNK))

@@ -43,7 +43,8 @@ class Spool:
     """The files of jobs below ``directory``; ``user_files`` has those of attempts that run as other users.
 
     A runner writes the output of attempts. ``on_followed(job_id, is_followed)`` is called when the first
-    observer of a job's output is added, and when the last one is removed.
+    observer of a job's output is added, and when the last one is removed; it returns whether a runner will
+    write the output through and report that.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Spool:
         in_thread: InThread,
         user_files: UserFiles | None = None,
     ) -> None:
-        self.on_followed: Callable[[int, bool], object] = lambda _job_id, _is_followed: None
+        self.on_followed: Callable[[int, bool], bool] = lambda _job_id, _is_followed: False
         self._directory = directory
         self._filesystem = filesystem
         self._in_thread = in_thread
@@ -164,10 +165,30 @@ class Spool:
             raise StoreFailed(f"{path} cannot be read: {error}") from None
 
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
-        observers = self._observers.get(job_id)
+        remove, _ = self._follow(job_id, on_output)
+        return remove
+
+    def flush_output(self, job_id: int) -> "Deferred[None]":
+        if job_id not in self._open_attempts or job_id in self._observers:
+            return succeed(None)  # what is followed is written through already
+        flushed: Deferred[None] = Deferred(lambda _: remove())
+
+        def on_output() -> None:
+            remove()
+            flushed.callback(None)
+
+        remove, is_reported = self._follow(job_id, on_output)
+        if not is_reported:
+            remove()
+            flushed.callback(None)
+        return flushed
+
+    def _follow(self, job_id: int, on_output: Callable[[], None]) -> tuple[Callable[[], None], bool]:
+        """Add an observer; return the function that removes it, and whether a runner begins to report."""
+        observers, is_reported = self._observers.get(job_id), False
         if observers is None:
             observers = self._observers[job_id] = []
-            self.on_followed(job_id, True)
+            is_reported = self.on_followed(job_id, True)
         observers.append(on_output)
 
         def remove() -> None:
@@ -177,7 +198,7 @@ class Spool:
                 del self._observers[job_id]
                 self.on_followed(job_id, False)
 
-        return remove
+        return remove, is_reported
 
     # Progress, and the end of a job.
 

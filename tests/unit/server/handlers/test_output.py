@@ -1,6 +1,7 @@
 """The replies to RESULT and OUTPUT."""
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from taskqd.errors import (
     NotFinished,
@@ -124,6 +125,35 @@ def test_long_output_is_sent_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     while client.writable_waiters:
         client.writable_waiters.pop().callback(None)
     assert client.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
+
+
+def test_output_of_a_running_job_has_what_its_runner_had_in_memory() -> None:
+    harness = opened()
+    harness.submit()
+    flushing = harness.spool.flushing = Deferred()
+    replied = ask(harness, "OUTPUT 1 stdout")
+    assert not replied.called
+    harness.spool.writers[1].write(1, b"printed just now")
+    flushing.callback(None)
+    assert result_of(replied) == b"DATA stdout 0 16\r\nprinted just now\r\n"
+
+
+def test_output_of_a_running_job_is_sent_without_an_answer_of_its_runner() -> None:
+    harness = opened()
+    harness.submit()
+    harness.spool.writers[1].write(1, b"so far")
+    harness.spool.flushing = Deferred()
+    replied = ask(harness, "OUTPUT 1 stdout")
+    harness.clock.advance(output.FLUSH_TIMEOUT)
+    assert result_of(replied) == b"DATA stdout 0 6\r\nso far\r\n"
+
+
+def test_output_of_an_ended_job_asks_no_runner() -> None:
+    harness = opened()
+    harness.submit()
+    harness.finish(1, COMPLETED)
+    ask(harness, "OUTPUT 1 stdout")
+    assert harness.spool.flushed == []
 
 
 def test_result_of_running_job_is_not_finished() -> None:

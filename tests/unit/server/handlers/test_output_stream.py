@@ -330,11 +330,12 @@ class World:
         writer.observers.append(lambda: self.on_printed(number))
         return writer
 
-    def on_followed(self, _: int, is_followed: bool) -> None:
+    def on_followed(self, _: int, is_followed: bool) -> bool:
         """Do what the runner does with Follow."""
         self.is_followed = is_followed
         if is_followed and hasattr(self, "writer"):
             self.on_printed(self.harness.job(1).attempts)
+        return True
 
     def on_printed(self, number: int) -> None:
         """Do what the runner does when an attempt has printed."""

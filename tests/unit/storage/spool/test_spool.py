@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.errors import StoreFailed
@@ -342,7 +342,12 @@ def test_observer_can_be_added_and_removed_while_a_job_runs(bench: Bench) -> Non
 
 def test_output_is_followed_from_the_first_observer_to_the_last(bench: Bench) -> None:
     followed: list[tuple[int, bool]] = []
-    bench.spool.on_followed = lambda job_id, is_followed: followed.append((job_id, is_followed))
+
+    def on_followed(job_id: int, is_followed: bool) -> bool:
+        followed.append((job_id, is_followed))
+        return True
+
+    bench.spool.on_followed = on_followed
     remove = bench.spool.add_output_observer(7, lambda: None)
     remove_second = bench.spool.add_output_observer(7, lambda: None)
     assert followed == [(7, True)]
@@ -383,3 +388,43 @@ def test_observer_is_not_called_for_another_job(bench: Bench) -> None:
     assert calls == []
     remove()
     assert not bench.spool._observers
+
+
+# Flushing.
+
+
+def test_flush_of_a_running_attempt_waits_for_its_runner(bench: Bench) -> None:
+    followed: list[bool] = []
+
+    def on_followed(_: int, is_followed: bool) -> bool:
+        followed.append(is_followed)
+        return True
+
+    bench.spool.on_followed = on_followed
+    bench.spool.open_attempt(7, 1)
+    flushed = bench.spool.flush_output(7)
+    assert (flushed.called, followed) == (False, [True])
+    bench.spool.note_output(7, 1, (0, 0))
+    assert (flushed.called, followed) == (True, [True, False])
+
+
+def test_flush_fires_at_the_end_of_the_attempt_and_can_be_cancelled(bench: Bench) -> None:
+    bench.spool.on_followed = lambda _job_id, _is_followed: True
+    for is_cancelled in (False, True):
+        bench.spool.open_attempt(7, 1)
+        flushed = bench.spool.flush_output(7)
+        if is_cancelled:
+            flushed.addErrback(lambda failure: failure.trap(CancelledError))
+            flushed.cancel()
+        bench.spool.close_attempt(7)
+        assert flushed.called
+
+
+def test_flush_without_a_runner_or_an_open_attempt_or_of_a_followed_job_fires_at_once(bench: Bench) -> None:
+    assert bench.spool.flush_output(7).called
+    bench.spool.open_attempt(7, 1)
+    assert bench.spool.flush_output(7).called
+    bench.spool.on_followed = lambda _job_id, _is_followed: True
+    remove = bench.spool.add_output_observer(7, lambda: None)
+    assert bench.spool.flush_output(7).called
+    remove()
