@@ -98,6 +98,7 @@ class Runner:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._ends: dict[AttemptKey, Ended] = {}
         self._unnoted: dict[AttemptKey, Ended] = {}
+        self._noted: set[AttemptKey] = set()  # of the ends
         self._leftovers: set[AttemptKey] = set()
         self._to_report: deque[tuple[float, AttemptKey, int, int | None]] = deque()
         self._report_call: IDelayedCall | None = None
@@ -157,7 +158,7 @@ class Runner:
             return
         for attempt in self._attempts.values():
             attempt.is_followed = False
-        self._note(list(self._ends.values()))
+        self._note(self._ends.values())
         if self._leave_for is not None and self._attempts:
             self._alone_call = self._clock.callLater(self._leave_for, self._abandon)
         self._exit_if_done()
@@ -189,6 +190,7 @@ class Runner:
     def _acknowledge(self, keys: Iterable[AttemptKey]) -> None:
         for key in keys:
             self._ends.pop(key, None)
+            self._noted.discard(key)
         if not self._ends:
             self._notes.remove()
         self._exit_if_done()
@@ -267,8 +269,8 @@ class Runner:
         """Whether no daemon is connected."""
         return self._daemon is None
 
-    def _note(self, ends: list[Ended]) -> None:
-        self._unnoted.update((ended.key, ended) for ended in ends)
+    def _note(self, ends: Iterable[Ended]) -> None:
+        self._unnoted.update((ended.key, ended) for ended in ends if ended.key not in self._noted)
         self._write_notes()
 
     def _write_notes(self) -> None:
@@ -286,6 +288,7 @@ class Runner:
             self._cancel(self._note_call)
             self._note_call = self._clock.callLater(NOTE_RETRY_INTERVAL, self._retry_notes)
         else:
+            self._noted.update(self._unnoted)
             self._unnoted.clear()
 
     def _retry_notes(self) -> None:
@@ -307,7 +310,7 @@ class Runner:
     def stop(self) -> None:
         """End all attempts with their grace, note or tell their ends, and exit (SIGTERM)."""
         self._is_stopping = True
-        self._note(list(self._ends.values()))
+        self._note(self._ends.values())
         self._executor.end_all(Reason.INTERRUPTED, STOPPED)
         self._exit_if_done()
 
@@ -336,7 +339,8 @@ class Runner:
             return
         try:
             # An end that the notes lack would be taken for an attempt that never ran.
-            self._notes.append([*self._ends.values(), Gone(runner=self._identity.name)])
+            unnoted = [ended for key, ended in self._ends.items() if key not in self._noted]
+            self._notes.append([*unnoted, Gone(runner=self._identity.name)])
         except OSError as why:
             self._log.error("the exit of the runner cannot be noted: {why}; this is tried again", why=why)
             self._cancel(self._note_call)

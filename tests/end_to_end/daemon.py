@@ -238,6 +238,8 @@ class Daemon:
 
     @property
     def is_running(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
         # Another process may have its pid by now.
         return bool(self._pid) and is_alive(self._pid) and start_time(self._pid) == self._started
 
