@@ -119,11 +119,13 @@ class RunnerSupervisor:
         self._directory.close()
 
     def _is_one_starting(self) -> bool:
-        """Whether a runner that this daemon has started is not connected yet."""
-        if self._launched_at is None or any(link.welcome for link in self._connected.values()):
+        """Whether a runner lives, or was started just now, that has not welcomed this daemon yet."""
+        if self._launch is None or self._refused or any(link.welcome for link in self._connected.values()):
             return False
-        is_recent = self._reactor.seconds() < self._launched_at + MIN_LAUNCH_INTERVAL
-        return is_recent or self._directory.has_active()
+        now, launched_at = self._reactor.seconds(), self._launched_at
+        return (launched_at is not None and now < launched_at + MIN_LAUNCH_INTERVAL) or (
+            self._directory.has_active()
+        )
 
     # Connections.
 
