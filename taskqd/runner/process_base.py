@@ -52,12 +52,15 @@ def _raise_limit(number: int) -> tuple[int, tuple[int, int]]:
 
 
 def _reset_signals() -> None:
-    """Unblock all signals and restore their default actions, except SIGPIPE, which Python ignores."""
+    """Unblock all signals and restore their default actions, except SIGPIPE, which Python ignores.
+
+    SIGUSR1, by which a daemon asks for the socket, can come before there is one: it is ignored until then.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGINT}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -26,11 +26,11 @@ def make_runner(tmp_path: Path) -> Iterator[MakeRunner]:
     violations = tmp_path / "violations"
     sealed = [sys.executable, "-m", "tests.support.sealed_runner", str(violations)]
 
-    def make(*options: str) -> RunnerProcess:
+    def make(*options: str, each_look: Callable[[RunnerProcess], object] = lambda _: None) -> RunnerProcess:
         state = tmp_path / f"state-{len(made)}"
         state.mkdir()
         made.append(RunnerProcess(state, *options, command=sealed if IS_OURS else PLAIN))
-        return made[-1].wait_for_start()
+        return made[-1].wait_for_start(each_look)
 
     yield make
     for runner in made:
@@ -225,6 +225,10 @@ def test_usr1_makes_the_socket_again(runner: RunnerProcess) -> None:
     runner.signal(signal.SIGUSR1)
     until(runner.file("sock").exists, "the socket")
     runner.attach()
+
+
+def test_usr1_before_the_socket_is_there_does_not_kill(make_runner: MakeRunner) -> None:
+    make_runner(each_look=lambda starting: starting.signal_each_lock(signal.SIGUSR1)).attach()
 
 
 def test_runner_without_its_socket_file_exits_in_order(runner: RunnerProcess) -> None:

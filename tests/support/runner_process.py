@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,9 +111,16 @@ class RunnerProcess:
                 self._command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def wait_for_start(self) -> "RunnerProcess":
-        """Wait until the runner accepts connections."""
-        until(lambda: self._is_started() or self.process.poll() is not None, "the start of the runner")
+    def wait_for_start(
+        self, each_look: "Callable[[RunnerProcess], object]" = lambda _: None
+    ) -> "RunnerProcess":
+        """Wait until the runner accepts connections; ``each_look`` is called again and again until then."""
+
+        def is_over() -> bool:
+            each_look(self)
+            return self._is_started() or self.process.poll() is not None
+
+        until(is_over, "the start of the runner", pause=0.001)
         assert self.process.poll() is None, self.log.read_text()
         self.name = self._lock()[1]
         return self
@@ -126,6 +133,12 @@ class RunnerProcess:
             return ((self.directory / "lock").read_text() or "- -").split()
         except FileNotFoundError:
             return ["-", "-"]
+
+    def signal_each_lock(self, number: signal.Signals) -> None:
+        """Signal the process that each NAME.lock names, as a daemon does that finds no socket."""
+        for lock in self.directory.glob("*.lock"):
+            with suppress(FileNotFoundError):
+                os.kill(int(lock.read_text()), number)
 
     def second(self) -> "RunnerProcess":
         """Start another runner for the same state directory."""
@@ -195,7 +208,10 @@ class RunnerProcess:
         """Return a connection that the runner has welcomed; it may be busy first."""
 
         def attach_once() -> Link | None:
-            link = self.connect()
+            try:
+                link = self.connect()
+            except ConnectionRefusedError:
+                return None  # the file is there, and the socket does not listen yet
             link.send(self.hello(**fields))
             first = link.read()
             if first is None or (first["t"] == "refused" and "another daemon" in first["why"]):
