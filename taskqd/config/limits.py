@@ -52,8 +52,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Connections of one user, so that a program that leaks them does not lock out other users."""
     connections_before_auth: int | None = 100
     """Connections that have not authenticated, which anyone who reaches the port can open."""
-    auth_time: float | None = 10.0
-    """Time that a connection has to authenticate; programs do so at once."""
+    connections_before_auth_per_address: int | None = 10
+    """The same of one address, so that a host which opens many of them takes no place from other hosts."""
+    auth_time: float | None = 60.0
+    """Time that a connection has to authenticate: programs do so at once, people look for their token."""
     idle_time: float | None = 86400.0
     """Silence after which a connection without open requests is closed: its peer may be gone."""
     line: int = 65_536
@@ -170,7 +172,8 @@ LIMITS: dict[str, Limit] = {
     "connections": _count(1, 1_000_000),
     "connections-per-user": _count(1, 1_000_000),
     "connections-before-auth": _count(1, 1_000_000),
-    "auth-time": _time("10s"),
+    "connections-before-auth-per-address": _count(1, 1_000_000),
+    "auth-time": _time("1m"),
     "idle-time": _time("1d"),
     "line": _size("1k", "64k", may_be_none=False),
     "block": _size("0", "16M", may_be_none=False),

@@ -66,10 +66,11 @@ class OnStop(Enum):
 class Settings(Struct, frozen=True, kw_only=True):
     """The settings of a daemon, in the types that it uses.
 
-    ``state`` is the state directory, ``listen`` has the endpoint strings. ``slots``, ``queues`` and
-    ``resources`` are the total capacity. A stop that ends running jobs gives them ``stop_grace`` seconds.
-    Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never if that is None. The
-    daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user name,
+    ``state`` is the state directory, ``listen`` has the endpoint strings. If none of them is a UNIX socket,
+    the daemon listens on its default one as well, unless ``default_socket`` is false. ``slots``,
+    ``queues`` and ``resources`` are the total capacity. A stop that ends running jobs gives them
+    ``stop_grace`` seconds. Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never
+    if that is None. The daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user name,
     ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs as the
     user who submitted it. Without ``speedups`` only Twisted's own sockets are used.
     """
@@ -77,6 +78,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     state: str
     listen: tuple[str, ...]
     slots: int
+    default_socket: bool = True
     stop_grace: float = 10.0
     on_stop: OnStop = OnStop.LEAVE
     leave_for: float | None = None
@@ -110,6 +112,11 @@ class Setting(NamedTuple):
     is_repeatable: bool = False
     is_table: bool = False
 
+    @property
+    def is_boolean(self) -> bool:
+        """Whether the value is true or false, so that there is an option ``--no-NAME``."""
+        return self.convert is converters.boolean
+
 
 def _integer(field: str, low: int, high: int, text: str, default: str) -> Setting:
     convert, expected = converters.integer(low, high), f"a whole number from {low} to {high}"
@@ -136,6 +143,13 @@ SETTINGS: dict[str, Setting] = {
         converters.text_list,
         'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"',
         "Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable.",
+    ),
+    "default-socket": Setting(
+        "default_socket",
+        converters.boolean,
+        "true or false",
+        "true: listen on the default UNIX socket as well, if --listen names no UNIX socket.",
+        "true",
     ),
     "slots": _integer(
         "slots", 1, MAX_SLOTS, "Slots: jobs that run at the same time, if each needs one.", "the CPUs"

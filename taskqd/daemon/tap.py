@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
+from msgspec.structs import replace
 from twisted.python import usage
 
 from taskqd import __version__
@@ -31,10 +32,11 @@ submission is acknowledged. Up to --slots jobs run at the same time, each in a
 separate session. Jobs survive restarts of the daemon.
 
 The default state directory is /var/lib/taskqd for root, for other users
-$XDG_STATE_HOME/taskqd or ~/.local/state/taskqd. By default the daemon listens
-on a UNIX socket that only its user may open: /run/taskqd/taskq.sock for root,
-for other users $XDG_RUNTIME_DIR/taskqd/taskq.sock or taskq.sock in the state
-directory.
+$XDG_STATE_HOME/taskqd or ~/.local/state/taskqd. Unless --listen names a UNIX
+socket, the daemon listens on one that only its user may open:
+/run/taskqd/taskq.sock for root, for other users
+$XDG_RUNTIME_DIR/taskqd/taskq.sock or taskq.sock in the state directory. Ports
+of --listen are added to it; --no-default-socket leaves it out.
 
 On a UNIX socket, root and the daemon's user have the role admin. Other users
 whom the socket's mode admits may submit jobs and see only these. TCP clients
@@ -131,15 +133,21 @@ class Options(usage.Options):
             state = default_state(os.environ, uid)
             if not os.path.isabs(state):
                 raise StartRefused(NO_HOME.format(uid=uid))
-        defaults = {
-            "state": state,
-            "listen": (f"unix:{default_socket(os.environ, uid, state)}",),
-            "slots": len(os.sched_getaffinity(0)),
-        }
+        defaults = {"state": state, "listen": (), "slots": len(os.sched_getaffinity(0))}
         settings = merge({**given, "state": os.path.abspath(state)}, file, defaults)
-        for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
-            endpoints.check(_the_reactor(), endpoint, "the default")
+        return _with_default_socket(settings, f"unix:{default_socket(os.environ, uid, state)}")
+
+
+def _with_default_socket(settings: Settings, endpoint: str) -> Settings:
+    """Return the settings with the default UNIX socket, if they name none and do not refuse it."""
+    if any(map(endpoints.is_local, settings.listen)):
         return settings
+    if settings.default_socket:
+        endpoints.check(_the_reactor(), endpoint, "the default")
+        return replace(settings, listen=(endpoint, *settings.listen))
+    if not settings.listen:
+        raise SettingsError("there is nothing to listen on: give --listen, or leave out --no-default-socket")
+    return settings
 
 
 def _refuse(text: str) -> NoReturn:
@@ -157,9 +165,21 @@ def _add_repeatable_option(name: str, setting: Setting) -> None:
     setattr(Options, f"opt_{name.replace('-', '_')}", collect)
 
 
+def _add_no_option(name: str) -> None:
+    """Add a method to Options for ``--no-NAME``."""
+
+    def turn_off(self: Options) -> None:
+        self[name] = "false"
+
+    turn_off.__doc__ = f"The same as --{name}=false."
+    setattr(Options, f"opt_no_{name.replace('-', '_')}", turn_off)
+
+
 for _name, _setting in SETTINGS.items():
     if _setting.is_repeatable:
         _add_repeatable_option(_name, _setting)
+    if _setting.is_boolean:
+        _add_no_option(_name)
 
 
 def _the_reactor() -> IReactor:

@@ -353,6 +353,11 @@ class Connection(LineReceiver):
         return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     @property
+    def host(self) -> str:
+        # The peer of a UNIX socket has no address.
+        return getattr(self.transport.getPeer(), "host", "unix")
+
+    @property
     def is_local(self) -> bool:
         return self._origin is not None
 

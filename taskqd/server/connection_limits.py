@@ -1,12 +1,13 @@
 """Limits how many connections there are: in all, of one user, and of clients that are not identified yet.
 
 When the total limit is reached, the ports stop accepting and further clients wait in the kernel's queue. When
-too many connections are unidentified, the oldest is closed. An attacker who opens idle connections therefore
-cannot lock out clients that authenticate.
+too many connections are unidentified, in all or of one address, the oldest of them is closed. An attacker who
+opens idle connections therefore cannot lock out clients that authenticate, and from one address not even
+those that have not authenticated yet.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -36,6 +37,10 @@ class IConnection(Protocol):
 
     principal: Principal | None
 
+    @property
+    def host(self) -> str:
+        """The address of the peer without its port."""
+
     def is_idle(self, since: float) -> bool:
         """Whether no request is in progress and nothing was received since a time."""
 
@@ -44,6 +49,13 @@ class IConnection(Protocol):
 
     def close(self) -> None:
         """Close once everything that was answered is written."""
+
+
+class _Unidentified(NamedTuple):
+    """A connection whose user is not known: the peer's address, and the timer of ``auth_time``."""
+
+    host: str
+    auth_timer: IDelayedCall | None
 
 
 class ConnectionLimits:
@@ -72,7 +84,7 @@ class ConnectionLimits:
         self._ports = ports
         self._is_accepting = True
         self._has_logged = False
-        self._unidentified: dict[IConnection, IDelayedCall | None] = {}  # oldest first, with the auth timer
+        self._unidentified: dict[IConnection, _Unidentified] = {}  # oldest first
         self._users: dict[IConnection, str] = {}
         self._count_by_user: dict[str, int] = {}
         self._check_timer: IDelayedCall | None = None
@@ -101,22 +113,28 @@ class ConnectionLimits:
         """Count a new connection; ``identified`` or ``evict_unidentified`` must follow."""
         self.connections.add(connection)
         timeout = self.limits.auth_time
-        self._unidentified[connection] = (
-            self._clock.callLater(timeout, self._on_auth_timeout, connection) if timeout else None
-        )
+        timer = self._clock.callLater(timeout, self._on_auth_timeout, connection) if timeout else None
+        self._unidentified[connection] = _Unidentified(connection.host, timer)
         if self.available <= 0:
             self._stop_accepting()
         self._schedule_check()
 
     def evict_unidentified(self) -> None:
-        """Close the oldest unidentified connection if there are too many of them."""
-        limit = self.limits.connections_before_auth
-        if limit is not None and len(self._unidentified) > limit:
-            oldest = next(iter(self._unidentified))
-            self._remove_unidentified(oldest)
-            oldest.close_with_error(
-                AuthRequired(f"more than {limit} connections are not authenticated; send AUTH first")
-            )
+        """Close the oldest unidentified connection if there are too many, in all or of the latest address."""
+        limits = self.limits
+        host = next(reversed(self._unidentified.values())).host
+        of_host = [connection for connection, each in self._unidentified.items() if each.host == host]
+        for connections, limit, of in (
+            (of_host, limits.connections_before_auth_per_address, f" of {host}"),
+            (self._unidentified, limits.connections_before_auth, ""),
+        ):
+            if limit is not None and len(connections) > limit:
+                oldest = next(iter(connections))
+                self._remove_unidentified(oldest)
+                oldest.close_with_error(
+                    AuthRequired(f"more than {limit} connections{of} are not authenticated; send AUTH first")
+                )
+                return
 
     def identified(self, connection: IConnection, principal: Principal) -> None:
         """Count a connection for its user; raises QueueFull if the user has too many."""
@@ -163,7 +181,8 @@ class ConnectionLimits:
                 connection.close()
 
     def _remove_unidentified(self, connection: IConnection) -> None:
-        timer = self._unidentified.pop(connection, None)
+        unidentified = self._unidentified.pop(connection, None)
+        timer = None if unidentified is None else unidentified.auth_timer
         if timer is not None and timer.active():
             timer.cancel()
 

@@ -74,10 +74,11 @@ NOT_HUNG_UP = os.open(os.devnull, os.O_RDONLY)
 
 
 class FakeSocket:
-    """A socket with a family, and the uid of its peer."""
+    """A socket with a family, and the uid or the address of its peer."""
 
-    def __init__(self, family: int = socket.AF_UNIX, uid: int = 0) -> None:
+    def __init__(self, family: int = socket.AF_UNIX, uid: int = 0, host: str = "10.0.0.5") -> None:
         self.family = family
+        self.host = host
         self.options: list[tuple[int, int, int]] = []
         self._uid = uid
 
@@ -121,7 +122,7 @@ class FakeTransport:
         return self._handle
 
     def getPeer(self) -> Any:
-        return IPv4Address("TCP", "10.0.0.5", 4242)
+        return IPv4Address("TCP", getattr(self._handle, "host", "10.0.0.5"), 4242)
 
     def getHost(self) -> Any:
         return None

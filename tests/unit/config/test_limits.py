@@ -30,6 +30,7 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "connections": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
     "connections-per-user": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
     "connections-before-auth": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
+    "connections-before-auth-per-address": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
     "auth-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
     "idle-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
     "line": (KILO - 1, KILO, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),

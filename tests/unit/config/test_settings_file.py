@@ -117,7 +117,7 @@ REFUSED = [
     ("slots = " + "9" * 5000, "x.toml is not TOML: "),
     ("slots = " + "[" * 100_000, "x.toml is not TOML: "),
     ("slots = 2026-13-45", "x.toml is not TOML: "),
-    ("sloots = 1", "x.toml: unknown setting sloots; the settings are state, listen, slots"),
+    ("sloots = 1", "x.toml: unknown setting sloots; the settings are state, listen, default-socket, slots"),
     (
         "[slots]\nslots = 1",
         f"x.toml: slots must be a whole number from 1 to {MAX_SLOTS}, not {{'slots': 1}}",

@@ -147,6 +147,7 @@ def test_example_file_has_every_setting_and_changes_none(home: Path) -> None:
         "retention-memory": 128 * 1024**2,
         "run-as": False,
         "speedups": True,
+        "default-socket": True,
     }
     assert values.items() >= defaults.items()
     assert settings.on_end == OnEnd(values["on-end-command"])
@@ -159,6 +160,27 @@ def test_default_socket_is_in_the_state_directory(home: Path) -> None:
     assert parsed("--state", "/s").listen == ("unix:/s/taskq.sock",)
 
 
+@pytest.mark.parametrize(
+    "words, listen",
+    [
+        (["--listen", "tcp:9500"], ("unix:/s/taskq.sock", "tcp:9500")),
+        (["--listen", "tcp:9500", "--no-default-socket"], ("tcp:9500",)),
+        (["--listen", "tcp:9500", "--default-socket=false"], ("tcp:9500",)),
+        (["--listen", "tcp:9500", "--listen", "unix:/x"], ("tcp:9500", "unix:/x")),
+    ],
+)
+def test_default_socket_is_added_unless_a_unix_socket_is_named_or_it_is_refused(
+    home: Path, words: list[str], listen: tuple[str, ...]
+) -> None:
+    assert parsed("--state", "/s", *words).listen == listen
+
+
+def test_default_socket_can_be_refused_in_the_file(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text('listen = "tcp:9500"\ndefault-socket = false\n')
+    assert parsed("--config", str(file)).listen == ("tcp:9500",)
+
+
 def test_relative_state_directory_is_relative_to_the_current_directory(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +191,11 @@ def test_relative_state_directory_is_relative_to_the_current_directory(
 def test_file_has_the_same_settings_and_options_override_it(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text('state = "/f"\nslots = 7\nlisten = ["tcp:1", "tcp:2"]\n')
-    assert parsed("--config", str(file)) == Settings(state="/f", listen=("tcp:1", "tcp:2"), slots=7)
+    listen = ("unix:/f/taskq.sock", "tcp:1", "tcp:2")
+    assert parsed("--config", str(file)) == Settings(state="/f", listen=listen, slots=7)
     assert parsed("-c", str(file), "--slots", "2").slots == 2
     assert parsed("-c", str(file), "--state", "/o").state == "/o"
-    assert parsed("-c", str(file), "--listen", "tcp:3").listen == ("tcp:3",)
+    assert parsed("-c", str(file), "--listen", "tcp:3").listen == ("unix:/f/taskq.sock", "tcp:3")
     file.write_text('state = "/f"\n')
     assert parsed("-c", str(file)).listen == ("unix:/f/taskq.sock",)
 
@@ -188,6 +211,7 @@ def test_file_has_the_same_settings_and_options_override_it(home: Path) -> None:
         (["--state", ""], ["twistd taskq: state"]),
         (["--state", "a\0b"], ["twistd taskq: state"]),
         (["--listen", ""], ["twistd taskq: listen"]),
+        (["--no-default-socket"], ["there is nothing to listen on", "--listen"]),
         (["--listen", "nowhere"], ["twistd taskq: listen", "'nowhere'"]),
         (["--listen", "tcp:port"], ["twistd taskq: listen", "'tcp:port'"]),
         (["--queue", "slow"], ["twistd taskq: queue", "not 'slow'"]),

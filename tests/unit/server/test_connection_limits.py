@@ -33,8 +33,8 @@ def limited_harness(max_connections: int = 1000, **limits: Any) -> Harness:
     return harness
 
 
-def tcp_client(harness: Harness) -> Client:
-    return Client(harness, FakeSocket(socket.AF_INET))
+def tcp_client(harness: Harness, host: str = "192.0.2.1") -> Client:
+    return Client(harness, FakeSocket(socket.AF_INET, host=host))
 
 
 def unix_client(harness: Harness) -> Client:
@@ -79,6 +79,22 @@ def test_oldest_unidentified_connection_is_closed_if_there_are_too_many() -> Non
     second.send(b"AUTH sesame\n")
     tcp_client(harness)
     assert not third.transport.is_closed
+
+
+def test_oldest_unidentified_connection_of_an_address_is_closed_if_it_has_too_many() -> None:
+    harness = limited_harness(connections_before_auth_per_address=2)
+    other = tcp_client(harness, host="192.0.2.2")
+    first, second, third = (tcp_client(harness) for _ in range(3))
+    assert (
+        "ERROR AUTH_REQUIRED more than 2 connections of 192.0.2.1 are not authenticated; send AUTH first"
+        in received(first)
+    )
+    assert [client.transport.is_closed for client in (other, first, second, third)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_connections_of_one_user_are_limited_those_of_admins_are_not() -> None:
@@ -408,6 +424,7 @@ def test_connections_are_unlimited_without_limits() -> None:
     harness = limited_harness(
         connections_per_user=None,
         connections_before_auth=None,
+        connections_before_auth_per_address=None,
         auth_time=None,
         idle_time=None,
         block_memory=None,
@@ -449,6 +466,7 @@ class FleetingConnection:
     """A connection that is closed at once when it is rejected."""
 
     principal: Principal | None = ANN._replace(token="1")
+    host = "192.0.2.1"
 
     def __init__(self, connection_limits: ConnectionLimits) -> None:
         self._connection_limits = connection_limits
