@@ -138,8 +138,9 @@ Examples:
   taskq history 7                      list the events of a job, and who caused them
 
 \b
-DURATION is a number of seconds, or has a unit: 1.5 500ms 10m 2h 1d
-SIZE is a number of bytes, or has a unit: 4096 64k 1M 2G
+DURATION is a number of seconds, or has units: 1.5 500ms 10m 1h30m 2d 1w
+SIZE is a number of bytes, or has a unit of 1024: 4096 64k 1.5M 2GB
+TIME is local: 7:00 '9am tomorrow' 'now + 2 hours' 'fri 17:30' '2026-11-24 07:00'
 """,
 )
 @click.version_option(__version__, message="taskq %(version)s")

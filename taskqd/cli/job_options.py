@@ -25,11 +25,12 @@ from taskqd.cli.parameters import (
     size,
     text,
 )
+from taskqd.cli.typed_values import read_duration, read_size
 from taskqd.client import Changes, Ref
 from taskqd.client.encoder import MAX_LINE_BYTES
 from taskqd.errors import BadRequest
 from taskqd.model.time_zones import LOCAL, named
-from taskqd.protocol.values import parse_duration, parse_integer, parse_name, parse_octal, parse_size
+from taskqd.protocol.values import parse_integer, parse_name, parse_octal
 
 
 def _parse_variable(text: str) -> tuple[str, str]:
@@ -118,7 +119,7 @@ def changes(function: Any) -> Any:
     return all_of(*_CHANGES)(function)
 
 
-_WHEN = "Earliest start: 7:00, '2026-11-24 07:00', or with an offset from UTC."
+_WHEN = "Earliest start: 7:00, '9am tomorrow', 'now + 2 hours', '2026-11-24 07:00'."
 _ZONE: Decorator = click.option(
     "--tz",
     metavar="ZONE",
@@ -262,15 +263,15 @@ _CHANGES: tuple[Decorator, ...] = (
     number("--slots", "Number of slots to use.", 1, MAX_SLOTS),
     text("--need", _NEEDS, "RESOURCE:N,...", _or_none(_check_needs)),
     text("--label", "Any text, to find the job by; '' for none.", "TEXT"),
-    text("--delay", "Earliest start, counted from now.", "DURATION", _or_none(parse_duration)),
+    parsed("--delay", "Earliest start, counted from now.", "DURATION", _or_none(read_duration)),
     parsed("--at", _WHEN, "TIME", _or_none(_parse_local_time)),
     _ZONE,
-    text("--timeout", "Time limit of an attempt.", "DURATION", _or_none(parse_duration)),
-    text(
+    parsed("--timeout", "Time limit of an attempt.", "DURATION", _or_none(read_duration)),
+    parsed(
         "--idle-timeout",
         "Time limit without output.",
         "DURATION",
-        _or_none(parse_duration),
+        _or_none(read_duration),
     ),
     duration("--kill-after", "Time from SIGTERM to SIGKILL."),
     number("--retries", "Maximum number of retries."),
@@ -279,8 +280,8 @@ _CHANGES: tuple[Decorator, ...] = (
     text("--retry-on", _RETRY_ON, "HOW,..."),
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
     text("--nice", "Niceness, -20 to 19.", "N", _integer_or_none(-20, 19)),
-    text("--memory", _MEMORY, "SIZE", _or_none(parse_size)),
-    text("--cpu-time", _CPU_TIME, "DURATION", _or_none(parse_duration)),
+    parsed("--memory", _MEMORY, "SIZE", _or_none(read_size)),
+    parsed("--cpu-time", _CPU_TIME, "DURATION", _or_none(read_duration)),
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),
     size("--max-output", _MAX_OUTPUT),
 )

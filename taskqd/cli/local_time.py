@@ -7,23 +7,23 @@ from taskqd.errors import BadRequest
 from taskqd.model.time_zones import LOCAL, at_or_after
 from taskqd.protocol.values import parse_time
 
-_CLOCK = re.compile(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]")
+_CLOCK = re.compile(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?")
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
 )
 
 
 def next_time(text: str, now: datetime, zone: tzinfo = LOCAL) -> str:
-    """Convert a local time, a time of day, or an RFC 3339 time to RFC 3339 text.
+    """Convert a local time, a time of day, a time of at(1), or an RFC 3339 time to RFC 3339 text.
 
     ``now`` is the current local time in ``zone``, without a tzinfo. A time of day, ``7:00``, is its next
     occurrence. A time that a change of the clocks skips becomes the first one after it. Raises BadRequest for
     any other text.
     """
     if _CLOCK.fullmatch(text):
-        hour, minute = map(int, text.split(":"))
+        hour, minute, second = map(int, f"{text}:0".split(":")[:3])
         now_seconds = now.replace(tzinfo=zone).timestamp()
-        local = now.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        local = now.replace(hour=hour, minute=minute, second=second, microsecond=0, fold=0)
         days = (local, local + timedelta(days=1))
         candidates = [moment for day in days for moment in at_or_after(day, zone) if moment > now_seconds]
         return _format(candidates[0], zone)
@@ -36,9 +36,9 @@ def next_time(text: str, now: datetime, zone: tzinfo = LOCAL) -> str:
     try:
         parse_time(text)
     except BadRequest:
-        raise BadRequest(
-            f"expected a time such as 7:00, '2026-11-24 07:00' or 2026-11-24T07:00:00Z, not {text[:60]!r}"
-        ) from None
+        from taskqd.cli.at_time import parse_at  # noqa: PLC0415 - only needed for these forms
+
+        return _format(parse_at(text, now, zone), zone)
     return text
 
 

@@ -12,9 +12,10 @@ import click
 
 from taskqd.cli import statuses as job_statuses
 from taskqd.cli.context import Session
+from taskqd.cli.typed_values import read_duration, read_size
 from taskqd.client import Ref
 from taskqd.errors import BadRequest
-from taskqd.protocol.values import capitals, parse_duration, parse_integer, parse_name, parse_size, parse_time
+from taskqd.protocol.values import capitals, parse_duration, parse_integer, parse_name, parse_time
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Parser = Callable[[str], Any]
@@ -117,8 +118,8 @@ def _parse_percentage(text: str) -> int:
 
 def _set_reconnect_timeout(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        seconds = parsed_by(parse_duration)(context, parameter, value)
-        context.ensure_object(Session).reconnect_timeout = seconds
+        duration = parsed_by(read_duration)(context, parameter, value)
+        context.ensure_object(Session).reconnect_timeout = parse_duration(duration)
 
 
 def _completion(kind: str | None) -> Any:
@@ -172,12 +173,12 @@ def parsed(
 
 def duration(name: str, help_text: str) -> Callable[[Function], Function]:
     """Return an option whose value is a duration."""
-    return text(name, help_text, "DURATION", parse_duration)
+    return parsed(name, help_text, "DURATION", read_duration)
 
 
 def size(name: str, help_text: str) -> Callable[[Function], Function]:
     """Return an option whose value is a number of bytes."""
-    return text(name, help_text, "SIZE", parse_size)
+    return parsed(name, help_text, "SIZE", read_size)
 
 
 def number(

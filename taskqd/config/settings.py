@@ -67,12 +67,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The settings of a daemon, in the types that it uses.
 
     ``state`` is the state directory, ``listen`` has the endpoint strings. If none of them is a UNIX socket,
-    the daemon listens on its default one as well, unless ``default_socket`` is false. ``slots``,
-    ``queues`` and ``resources`` are the total capacity. A stop that ends running jobs gives them
-    ``stop_grace`` seconds. Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never
-    if that is None. The daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user name,
-    ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs as the
-    user who submitted it. Without ``speedups`` only Twisted's own sockets are used.
+    the daemon listens on its default one as well, unless ``default_socket`` is false. ``slots``, ``queues``
+    and ``resources`` are the total capacity. A stop that ends running jobs gives them ``stop_grace``
+    seconds. Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never if that is
+    None. The daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user
+    name, ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs
+    as the user who submitted it. Without ``speedups`` only Twisted's own sockets are used.
     """
 
     state: str

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from taskqd.auth.tokens import Entry
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
+from taskqd.cli.typed_values import read_duration
 from taskqd.config.paths import NO_HOME, default_state
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
@@ -75,11 +77,10 @@ def revoke(session: Session, state: str | None, which: str) -> int:
 
 def _parse_expiry(text: str, now: float) -> float:
     """Parse a duration from ``now`` or a time; return seconds since the epoch."""
-    for parse, start in ((parse_duration, now), (parse_time, 0.0)):
-        try:
-            return start + parse(text)
-        except BadRequest:
-            continue
+    with suppress(BadRequest):
+        return now + parse_duration(read_duration(text))
+    with suppress(BadRequest):
+        return parse_time(text)
     raise click.BadParameter(
         f"expected a duration such as 90d or a time such as 2026-11-24T07:00:00Z, not {text[:60]!r}",
         param_hint="--expires",
