@@ -68,6 +68,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "token": "tokens",
     },
     "Shell and manual": {
+        "help": "shell",
         "completions": "shell",
         "manual": "shell",
     },
@@ -75,6 +76,18 @@ SECTIONS: dict[str, dict[str, str]] = {
 """The commands by section of the help: name -> module of ``cli.commands`` that defines it."""
 
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
+
+
+def _hint(word: str) -> str:
+    """Return a hint after a word that is no command: another program's, or a typing mistake."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed after a mistake
+
+    from taskqd.cli.other_programs import EQUIVALENTS  # noqa: PLC0415
+
+    if word in EQUIVALENTS:
+        return f"; use `taskq {EQUIVALENTS[word]}`"
+    matches = get_close_matches(word, _MODULES, 1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 class Taskq(click.Group):
@@ -96,11 +109,7 @@ class Taskq(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from difflib import get_close_matches  # noqa: PLC0415 - only needed after a typing mistake
-
-            matches = get_close_matches(args[0], _MODULES, 1)
-            hint = f"; did you mean {matches[0]!r}?" if matches else ""
-            raise click.UsageError(f"no such command: {args[0]!r}{hint}", ctx) from None
+            raise click.UsageError(f"no such command: {args[0]!r}{_hint(args[0])}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = formatter.width - 6 - max(map(len, _MODULES))

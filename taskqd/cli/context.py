@@ -30,7 +30,7 @@ _HINTS = {
     "QUEUE_FULL": "`taskq hello` shows the limits",
     "NO_SUCH_JOB": "`taskq list` shows the jobs",
     "NOT_FINISHED": "`taskq output` prints the output so far",
-    "DRAINING": "the daemon accepts jobs again after a restart",
+    "DRAINING": "the daemon accepts jobs again after a restart, or after `taskq drain --off`",
     "KEY_CONFLICT": "`taskq list --key` shows the job with this key",
     "UNKNOWN_COMMAND": "the daemon has another version; `taskq hello` shows it",
     "STORE_FAILED": "nothing was changed; see the daemon's log for the error of its disk",

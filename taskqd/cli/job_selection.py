@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.display.text import confirm
+from taskqd.cli.display.text import confirm, describe_status
 from taskqd.client import Client, Facts, Filters, Ref, Refused, Status
 from taskqd.protocol.values import capitals
 
@@ -124,7 +124,7 @@ def apply_to_each(
         def apply_to_one(client: Client, job: Ref) -> None:
             result = apply(client, job)
             if isinstance(result, Status):
-                print_status(session, job, result, selection.is_several)
+                print_new_status(session, job, result, selection.is_several)
             else:
                 session.print_answer(str(result["id"]), result)
 
@@ -135,10 +135,14 @@ def apply_to_each(
     return max(codes, default=0)
 
 
-def print_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
-    """Print the status and progress of a job, preceded by its id if it is one of several."""
+def print_new_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
+    """Print the status of a job after an act, preceded by its id if it is one of several.
+
+    Of all acts only CANCEL leaves a job RUNNING, until its processes have ended.
+    """
     before = f"{job} " if is_several else ""
-    session.print_answer(f"{before}{status.status} {status.progress}", {"id": job, **status._asdict()})
+    text = describe_status({"status": status.status, "cancelling": status.status == "RUNNING"})
+    session.print_answer(before + text, {"id": job, **status._asdict()})
 
 
 def _can_ask() -> bool:

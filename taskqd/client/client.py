@@ -245,9 +245,12 @@ class Client(Streams):
         """Return the daemon's counters, gauges, uptime and limits."""
         return self._query(b"STATS", self._reader.read_stats)
 
-    def drain(self) -> None:
-        """Make the daemon refuse new jobs and start none until it is restarted; running jobs continue."""
-        self._request(b"DRAIN", self._reader.read_ok)
+    def drain(self, *, off: bool = False) -> None:
+        """Make the daemon refuse new jobs and start none, until it is restarted or ``drain(off=True)``.
+
+        Running jobs continue.
+        """
+        self._request(b"DRAIN" + b" --off" * off, self._reader.read_ok)
 
     def shutdown(self, *, end: bool = False, wait: bool = False) -> Shutdown:
         """Stop the daemon; return how many jobs were running and what becomes of them.

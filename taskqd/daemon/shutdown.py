@@ -33,7 +33,7 @@ async def _end_jobs(
     dispatcher: Dispatcher, executor: IExecutor, clock: IReactorTime, grace: float, requests: StopRequests
 ) -> None:
     """Let running jobs end for ``grace`` seconds, then end them; kill them at once if that is requested."""
-    drained = dispatcher.drain()
+    drained = dispatcher.drain(is_stopping=True)
     urgent = requests.when_urgent()
     urgent.addCallback(lambda _: drained.cancel())
     drained.addTimeout(grace, clock)

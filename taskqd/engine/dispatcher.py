@@ -19,7 +19,7 @@ from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.shortage import MAX_DELAY, MIN_DELAY, Shortage
-from taskqd.errors import StoreFailed
+from taskqd.errors import StoreFailed, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import CannotStart, Outcome
@@ -83,7 +83,9 @@ class Dispatcher:
         self._trial_starts: set[int] = set()  # jobs whose start is under way in a shortage
         self._uncounted: set[int] = set()  # jobs whose attempt ``on_started`` was not called for
         self._under_way = 0
+        self._is_stopping = False
         self._drain_waiters: list[Deferred[None]] = []
+        self._drain_end_observers: list[Callable[[], object]] = []
         self._journal_recovery: Deferred[None] | None = None
         self._wakeup: IDelayedCall | None = None
         self._wakeup_at: float | None = None
@@ -130,13 +132,27 @@ class Dispatcher:
                 self._executor.end(job.id, Reason.CANCELLED, job.cancelling)
             Deferred.fromCoroutine(self._follow(job, ended)).addErrback(self._log_internal_error, job.id)
 
-    def drain(self) -> "Deferred[None]":
-        """Start nothing more; fire when all running jobs have ended."""
-        self._stop_starting()
+    def drain(self, *, is_stopping: bool = False) -> "Deferred[None]":
+        """Start nothing more; fire when all running jobs have ended. ``is_stopping``: it has no way back."""
+        self._stop_starting(is_stopping=is_stopping)
         drained: Deferred[None] = Deferred(self._drain_waiters.remove)
         self._drain_waiters.append(drained)
         self._notify_if_drained()
         return drained
+
+    def end_drain(self) -> None:
+        """Start jobs again; raises WrongState if the daemon is stopping."""
+        if self._is_stopping:
+            raise WrongState("the daemon is stopping, which ends with its process; start it again")
+        if self.is_draining:
+            self.is_draining = False
+            self._start_due_jobs()
+            for observer in self._drain_end_observers:
+                observer()
+
+    def add_drain_end_observer(self, observer: Callable[[], object]) -> None:
+        """Call ``observer()`` when jobs start again after a drain."""
+        self._drain_end_observers.append(observer)
 
     def stop(self, requeue: bool) -> "Deferred[None]":
         """End all running jobs; fire when their ends are recorded, or cannot be.
@@ -144,7 +160,7 @@ class Dispatcher:
         With ``requeue`` the jobs are pending again, and their attempts do not count against the retries.
         """
         self._end_events.stop(requeue)
-        stopped = self.drain()
+        stopped = self.drain(is_stopping=True)
         for job_id in list(self._allocated):
             self._executor.end(job_id, Reason.INTERRUPTED, signal.SIGTERM)
         self._event_writer.give_up()
@@ -152,11 +168,12 @@ class Dispatcher:
 
     def leave(self) -> None:
         """Start nothing more, and record nothing that cannot be recorded at once; running jobs go on."""
-        self._stop_starting()
+        self._stop_starting(is_stopping=True)
         self._event_writer.give_up()
 
-    def _stop_starting(self) -> None:
+    def _stop_starting(self, *, is_stopping: bool) -> None:
         self.is_draining = True
+        self._is_stopping |= is_stopping
         if self._wakeup is not None and self._wakeup.active():
             self._wakeup.cancel()
 

@@ -45,6 +45,7 @@ class RecurringSubmitter:
         self._is_stopped = False
         engine.queue_commands.add_schedule_observer(self._submit_due)
         engine.clock_jumps.add_observer(self._submit_due)
+        engine.dispatcher.add_drain_end_observer(self._submit_due)
 
     def start(self) -> None:
         """Submit due jobs, now and until the daemon drains."""

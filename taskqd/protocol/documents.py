@@ -59,6 +59,7 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
         "command": job.command or None,
         "status": job.status.value,
         "reason": reason.value if reason else None,
+        **_cancelling(job),
         "progress": progress,
         "exit_code": job.exit_code,
         "signal": _signal(attempt) if job.status.is_final else None,
@@ -139,6 +140,13 @@ def _relations(job: Job) -> dict[str, Any]:
     if job.schedule is not None:
         relations["schedule"] = job.schedule
     return relations
+
+
+def _cancelling(job: Job) -> dict[str, str]:
+    """Return the signal by which a running job is being cancelled."""
+    if job.cancelling is None or job.status is not Status.RUNNING:
+        return {}
+    return {"cancelling": signal_name(job.cancelling)}
 
 
 def _array_spec(spec: Spec) -> dict[str, str]:

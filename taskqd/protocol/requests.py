@@ -185,6 +185,12 @@ class ShutdownRequest(EmptyRequest, frozen=True, kw_only=True):
     is_waiting: bool = False
 
 
+class DrainRequest(EmptyRequest, frozen=True, kw_only=True):
+    """DRAIN: accept and start no more jobs; with `is_off`, do so again."""
+
+    is_off: bool = False
+
+
 class AuthRequest(EmptyRequest, frozen=True, kw_only=True):
     """AUTH with a token, or with a name and a password."""
 
@@ -246,6 +252,11 @@ _SHUTDOWN_OPTIONS: Table = {
 def parse_shutdown(usage: str, text: str) -> ShutdownRequest:
     """Parse SHUTDOWN."""
     return ShutdownRequest(**parse_arguments(usage, text, 0, 0, _SHUTDOWN_OPTIONS)[1])
+
+
+def parse_drain(usage: str, text: str) -> DrainRequest:
+    """Parse DRAIN."""
+    return DrainRequest(**parse_arguments(usage, text, 0, 0, {"off": OptionType("is_off", parse_flag)})[1])
 
 
 def parse_auth(usage: str, text: str) -> AuthRequest:

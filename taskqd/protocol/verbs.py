@@ -183,9 +183,9 @@ _ALL = (
         Permission.KNOWN,
     ),
     Verb(
-        "DRAIN",
-        "Accept and start no more jobs, before a planned stop.",
-        requests.parse_empty,
+        "DRAIN [--off]",
+        "Accept and start no more jobs, before a planned stop; --off: accept and start them again.",
+        requests.parse_drain,
         Permission.ADMIN,
     ),
     Verb(

@@ -10,9 +10,11 @@ from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
 from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
-from taskqd.cli.job_selection import print_each, print_status
+from taskqd.cli.job_selection import print_each
 from taskqd.client import Client, Facts, Ref
 
+_STATUS_FACTS = ("id", "status", "progress", "reason", "exit_code", "signal")
+"""The fields of a job that ``status`` prints as JSON."""
 DEFAULT_LIMIT = 100
 """Number of jobs that ``list`` prints without --limit; a message says if there are more."""
 
@@ -27,13 +29,20 @@ Examples:
 @parameters.job_arguments
 @click.pass_obj
 def status(session: Session, jobs: Sequence[Ref]) -> int:
-    """Print the status of a job and its progress in percent.
+    """Print the status of a job, and how it ended or how far it has come.
 
-    With several jobs, each line begins with the id of the job.
+    The first word is the status: PENDING, RUNNING, COMPLETED, FAILED or CANCELLED. With several jobs, each
+    line begins with the id of the job.
     """
-    return print_each(
-        session, jobs, lambda client, job: print_status(session, job, client.status(job), len(jobs) > 1)
-    )
+
+    def print_one(client: Client, job: Ref) -> None:
+        facts = client.show(job)
+        before = f"{job} " if len(jobs) > 1 else ""
+        session.print_answer(
+            before + terminal.describe_status(facts), {name: facts.get(name) for name in _STATUS_FACTS}
+        )
+
+    return print_each(session, jobs, print_one)
 
 
 @taskq.command(

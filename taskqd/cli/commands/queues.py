@@ -9,6 +9,9 @@ from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.client import Client, Facts
 
+MAX_KNOWN = 20
+"""Number of queues that a message names."""
+
 
 @taskq.command(
     epilog="""\b
@@ -75,6 +78,7 @@ def set_queue(session: Session, queue: str, slots: str | int) -> int:
     Prints the name and the slots of the queue.
     """
     with session.connect() as client:
+        _report_unknown(session, client, queue)
         facts = client.set_queue(queue, slots)
     session.print_answer(f"{queue} {_slots(facts)}", facts)
     return 0
@@ -119,11 +123,23 @@ def resume(session: Session, queue: str | None, schedule: int | None) -> int:
     return _set_paused(session, queue, schedule, is_paused=False)
 
 
+def _report_unknown(session: Session, client: Client, queue: str) -> None:
+    """Say on stderr that a queue has no job, limit or pause yet: its name may be mistyped."""
+    known = [each["name"] for each in client.queues()]
+    if queue not in known:
+        names = ", ".join(known[:MAX_KNOWN]) + (", …" if len(known) > MAX_KNOWN else "")
+        session.print_message(f"there was no queue {queue} yet; the queues are: {names or 'none'}")
+
+
 def _set_paused(session: Session, queue: str | None, schedule: int | None, *, is_paused: bool) -> int:
     if queue is not None and schedule is not None:
         raise click.UsageError("expected either a QUEUE or a --schedule")
     with session.connect() as client:
+        if queue is not None:
+            _report_unknown(session, client, queue)
         (Client.pause if is_paused else Client.resume)(client, queue, schedule=schedule)
+        if not is_paused and queue is None and schedule is None and client.stats()["draining"]:
+            session.print_message("the daemon is draining, so no job starts; `taskq drain --off` ends that")
     target = "all" if queue is None else f"queue {queue}"
     if schedule is not None:
         target = f"schedule {schedule}"

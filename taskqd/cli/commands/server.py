@@ -49,20 +49,27 @@ def address(session: Session) -> int:
 
 @taskq.command(
     epilog="""\b
-Example:
+Examples:
   taskq drain --wait && systemctl stop taskqd
+  taskq drain --off      after all, go on
 """
 )
 @click.option("--wait", is_flag=True, help="Wait until no job is running.")
+@click.option("--off", is_flag=True, help="End the drain: accept and start jobs again.")
 @click.pass_obj
-def drain(session: Session, wait: bool) -> int:
+def drain(session: Session, wait: bool, off: bool) -> int:
     """Start no more jobs, to prepare a stop of the daemon.
 
-    Until it is restarted, the daemon refuses submissions (DRAINING) and pending jobs stay pending. Prints the
-    number of running jobs, which continue.
+    Until it is restarted, or `taskq drain --off`, the daemon refuses submissions (DRAINING) and pending jobs
+    stay pending. Prints the number of running jobs, which continue.
     """
+    if off and wait:
+        raise click.UsageError("expected either --wait or --off")
     with session.connect() as client:
-        client.drain()
+        client.drain(off=off)
+        if off:
+            session.print_answer("not draining: jobs start again", {"draining": False})
+            return 0
         running = client.stats()["busy"]
         reported = 0
         while wait and running:

@@ -1,4 +1,6 @@
-"""The commands completions and manual."""
+"""The commands help, completions and manual."""
+
+from typing import cast
 
 import click
 
@@ -28,6 +30,32 @@ def completions(session: Session, shell: str) -> int:
 
     text = script(taskq, shell)
     session.print_answer(text, {"shell": shell, "script": text})
+    return 0
+
+
+@taskq.command(
+    "help",
+    cls=Command,
+    epilog="""\b
+Examples:
+  taskq help
+  taskq help submit
+""",
+)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def show_help(context: click.Context, words: tuple[str, ...]) -> int:
+    """Print the help of a command, or the list of all commands."""
+    parent = cast("click.Context", context.parent)
+    command: click.Command = taskq
+    for word in words:
+        if not isinstance(command, click.Group):
+            raise click.UsageError(f"the command {parent.info_name} has no subcommands", context)
+        name, found, _ = command.resolve_command(parent, [word])
+        command = cast("click.Command", found)
+        parent = click.Context(command, info_name=name, parent=parent)
+    text = command.get_help(parent)
+    context.ensure_object(Session).print_answer(text, {"help": text})
     return 0
 
 

@@ -8,6 +8,7 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
+from taskqd.cli.display.text import describe_status
 from taskqd.client import Client, Facts, Ref, Refused
 
 
@@ -27,16 +28,16 @@ Examples:
 def wait(session: Session, jobs: Sequence[Ref], is_any: bool, timeout: str | None) -> int:
     """Wait for the end of a job, and exit with its exit code.
 
-    Prints its status and progress. With several jobs, a line is printed when each ends, which begins with its
-    id; the exit code is that of the first job given that did not succeed. If the daemon is restarted, taskq
-    reconnects.
+    Prints its status, and how it ended. With several jobs, a line is printed when each ends, which begins
+    with its id; the exit code is that of the first job given that did not succeed. If the daemon is
+    restarted, taskq reconnects.
     """
     with session.connect() as client:
         if len(jobs) > 1:
             return _wait_for_several(session, client, jobs, is_any, timeout)
-        status = client.wait(jobs[0], timeout)
+        client.wait(jobs[0], timeout)
         facts = client.show(jobs[0])
-    session.print_answer(f"{status.status} {status.progress}", facts)
+    session.print_answer(describe_status(facts), facts)
     return session.exit_code_of(facts)
 
 
@@ -51,7 +52,7 @@ def _wait_for_several(
                 facts = second_client.show(end.job)
                 name = _reference_in(jobs, facts)
                 ended[name] = facts
-                session.print_answer(f"{name} {end.status} {end.progress}", facts)
+                session.print_answer(f"{name} {describe_status(facts)}", facts)
                 sys.stdout.flush()
         except Refused as refusal:
             refused = session.print_refusal(refusal)

@@ -45,9 +45,53 @@ def fact_lines(facts: dict[str, Any], prefix: str = "") -> Iterable[str]:
             yield sanitize_line(f"{prefix}{name}: {json.dumps(value) if isinstance(value, bool) else value}")
 
 
+def describe_status(job: dict[str, Any]) -> str:
+    """Return the status of a job, and behind it what a reader wants to know next.
+
+    Examples: ``PENDING (held)``, ``RUNNING 40%``, ``RUNNING 3/10``, ``RUNNING (cancelling)``,
+    ``FAILED (exit 3)``, ``FAILED (timeout, signal TERM)``, ``FAILED (2 of 10 tasks failed)``.
+    """
+    status = str(job["status"])
+    if job.get("cancelling"):
+        return f"{status} (cancelling)"
+    if status == "RUNNING":
+        return " ".join(filter(None, (status, _progress(job))))
+    details = list(_end_details(job) if status in ("FAILED", "CANCELLED") else _wait_details(job))
+    return f"{status} ({', '.join(details)})" if details else status
+
+
+def _progress(job: dict[str, Any]) -> str:
+    if tasks := job.get("tasks"):
+        return f"{sum(tasks[name] for name in ('completed', 'failed', 'cancelled'))}/{tasks['count']}"
+    return f"{job['progress']}%" if job.get("progress") else ""
+
+
+def _wait_details(job: dict[str, Any]) -> Iterable[str]:
+    if job.get("reason") not in (None, "queued"):
+        yield str(job["reason"])
+
+
+def _end_details(job: dict[str, Any]) -> Iterable[str]:
+    if tasks := job.get("tasks"):
+        for name in ("failed", "cancelled"):
+            if tasks[name]:
+                yield f"{tasks[name]} of {tasks['count']} tasks {name}"
+        return
+    reason, code = job.get("reason"), job.get("exit_code")
+    if reason not in (None, "exit", "signal", "cancelled"):
+        yield str(reason)
+    if job.get("signal"):
+        yield f"signal {job['signal']}"
+    elif code is not None:
+        yield f"exit {code}" if code >= 0 else f"signal {-code}"
+
+
 def command_of(job: dict[str, Any]) -> str:
-    """Return the command of a job on one line."""
-    return sanitize_line(job.get("command") or f"(a script of {job.get('script')} bytes)")
+    """Return the command of a job on one line: the first of several, with ``…`` for the others."""
+    first, _, rest = (
+        (job.get("command") or f"(a script of {job.get('script')} bytes)").strip().partition("\n")
+    )
+    return sanitize_line(first.rstrip() + (" …" if rest.strip() else ""))
 
 
 def job_line(job: dict[str, Any]) -> str:

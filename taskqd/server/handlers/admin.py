@@ -15,7 +15,7 @@ from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
 from taskqd.protocol import option_values, replies, requests, submit
 from taskqd.protocol.arguments import Table
-from taskqd.protocol.requests import AuthRequest, EmptyRequest, HelpRequest, ShutdownRequest
+from taskqd.protocol.requests import AuthRequest, DrainRequest, EmptyRequest, HelpRequest, ShutdownRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.handlers.job_view import JobView
@@ -65,10 +65,15 @@ class AdminHandlers(HandlerGroup):
         self._started_at = clock.seconds()
 
     @handles("DRAIN")
-    def _drain(self, client: IClient, _: EmptyRequest) -> bytes:
-        who = client.principal
-        self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
-        self._engine.dispatcher.drain()
+    def _drain(self, client: IClient, request: DrainRequest) -> bytes:
+        who, dispatcher = client.principal, self._engine.dispatcher
+        if request.is_off:
+            dispatcher.end_drain()
+            act = "ended the drain of the daemon"
+        else:
+            dispatcher.drain()
+            act = "drained the daemon"
+        self._log.info("{who} ({origin}) {act}", who=who.name, origin=who.origin, act=act)
         return replies.OK
 
     @handles("SHUTDOWN")

@@ -144,27 +144,27 @@ SCHEDULES_SHOWN = (
 @pytest.mark.parametrize(
     "words,table,stdout",
     [
-        (("status", "7"), {"STATUS 7": b"STATUS RUNNING 40\r\n"}, b"RUNNING 40\n"),
+        (("status", "7"), {"SHOW 7": job(7, "RUNNING", progress=40)}, b"RUNNING 40%\n"),
         (
             ("status", "7", "8"),
-            {"STATUS 7": b"STATUS RUNNING 40\r\n", "STATUS 8": b"STATUS PENDING 0\r\n"},
-            b"7 RUNNING 40\n8 PENDING 0\n",
+            {"SHOW 7": job(7, "RUNNING"), "SHOW 8": job(8, "PENDING", reason="held")},
+            b"7 RUNNING\n8 PENDING (held)\n",
         ),
-        (("cancel", "7"), {"CANCEL 7": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED 0\n"),
+        (("cancel", "7"), {"CANCEL 7": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED\n"),
         (
             ("cancel", "--signal", "INT", "7"),
             {"CANCEL 7 --signal=INT": b"STATUS RUNNING 0\r\n"},
-            b"RUNNING 0\n",
+            b"RUNNING (cancelling)\n",
         ),
         (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n", "SHOW": job()}, b"7\n"),
         (("remove", "7", "8"), {"REMOVE 7": b"OK\r\n", "REMOVE 8": b"OK\r\n"}, b"7\n8\n"),
         (
             ("status", "7-8", "9.1"),
-            {"STATUS": b"STATUS PENDING 0\r\n"},
-            b"7 PENDING 0\n8 PENDING 0\n9.1 PENDING 0\n",
+            {"SHOW": job(status="PENDING")},
+            b"7 PENDING\n8 PENDING\n9.1 PENDING\n",
         ),
-        (("hold", "7"), {"HOLD 7": b"STATUS PENDING 0\r\n"}, b"PENDING 0\n"),
-        (("release", "7", "8"), {"RELEASE": b"STATUS PENDING 0\r\n"}, b"7 PENDING 0\n8 PENDING 0\n"),
+        (("hold", "7"), {"HOLD 7": b"STATUS PENDING 0\r\n"}, b"PENDING\n"),
+        (("release", "7", "8"), {"RELEASE": b"STATUS PENDING 0\r\n"}, b"7 PENDING\n8 PENDING\n"),
         (
             ("set", "7", "--timeout", "none", "--priority=-3", "--label", ""),
             {'SET 7 --priority=-3 --label="" --timeout=none': job()},
@@ -176,7 +176,7 @@ SCHEDULES_SHOWN = (
             b"7\n",
         ),
         (("set", "7", "--tz", "none", "--at", "none"), {"SET 7 --at=none --tz=none": job()}, b"7\n"),
-        (("cancel", "--cascade", "7"), {"CANCEL 7 --cascade": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED 0\n"),
+        (("cancel", "--cascade", "7"), {"CANCEL 7 --cascade": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED\n"),
         (("why", "7"), {"WHY 7": b"OK 3rd in line \x1b\r\n"}, b"3rd in line \\x1B\n"),
         (("why", "7", "8"), {"WHY": b"OK held\r\n"}, b"7 held\n8 held\n"),
         (
@@ -184,10 +184,18 @@ SCHEDULES_SHOWN = (
             {"QUEUES": QUEUES},
             b"default\t2\t-\t3\t4\t5\t6\t7\t-\nq\t0\t1\t3\t4\t5\t6\t7\tpaused\n",
         ),
-        (("set-queue", "q", "--slots", "2"), {"SET-QUEUE q --slots=2": b'QUEUE {"slots":2}\r\n'}, b"q 2\n"),
-        (("set-queue", "q", "--slots", "none"), {"SET-QUEUE": b'QUEUE {"slots":null}\r\n'}, b"q -\n"),
+        (
+            ("set-queue", "q", "--slots", "2"),
+            {"QUEUES": QUEUES, "SET-QUEUE q --slots=2": b'QUEUE {"slots":2}\r\n'},
+            b"q 2\n",
+        ),
+        (
+            ("set-queue", "q", "--slots", "none"),
+            {"QUEUES": QUEUES, "SET-QUEUE": b'QUEUE {"slots":null}\r\n'},
+            b"q -\n",
+        ),
         (("pause",), {"PAUSE": b"OK\r\n"}, b"all paused\n"),
-        (("pause", "q"), {"PAUSE q": b"OK\r\n"}, b"queue q paused\n"),
+        (("pause", "q"), {"QUEUES": QUEUES, "PAUSE q": b"OK\r\n"}, b"queue q paused\n"),
         (("resume", "--schedule", "3"), {"RESUME --schedule=3": b"OK\r\n"}, b"schedule 3 resumed\n"),
         (("schedules",), {"SCHEDULES": SCHEDULES}, SCHEDULES_SHOWN),
         (("unschedule", "3", "4"), {"UNSCHEDULE": b"OK\r\n"}, b"3\n4\n"),
@@ -238,7 +246,6 @@ def test_command_prints_the_reply(
 @pytest.mark.parametrize(
     "verb,reply",
     [
-        ("status", b"STATUS FAILED 0\r\n"),
         ("cancel", b"STATUS CANCELLED 0\r\n"),
         ("retry", SUBMITTED),
         ("remove", b"OK\r\n"),
@@ -261,20 +268,27 @@ def test_refusal_for_one_job_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(
-    "status,exit_code,reason,code,stderr",
+    "shown,exit_code,reason,code,stderr",
     [
         ("COMPLETED", 0, None, 0, ""),
-        ("FAILED", 3, "exit", 3, ""),
-        ("FAILED", -9, "signal", 137, ""),
-        ("CANCELLED", -15, "cancelled", 143, ""),
+        ("FAILED (exit 3)", 3, "exit", 3, ""),
+        ("FAILED (signal 9)", -9, "signal", 137, ""),
+        ("CANCELLED (signal 15)", -15, "cancelled", 143, ""),
         ("CANCELLED", None, "cancelled", 1, "taskq: job 7 is CANCELLED (cancelled), without an exit code\n"),
-        ("FAILED", None, "spawn", 1, "taskq: job 7 is FAILED (spawn), without an exit code\n"),
-        ("FAILED", 0, "timeout", 1, "taskq: job 7 is FAILED (timeout), although its exit code is 0\n"),
+        ("FAILED (spawn)", None, "spawn", 1, "taskq: job 7 is FAILED (spawn), without an exit code\n"),
+        (
+            "FAILED (timeout, exit 0)",
+            0,
+            "timeout",
+            1,
+            "taskq: job 7 is FAILED (timeout), although its exit code is 0\n",
+        ),
     ],
 )
 def test_exit_code_is_that_of_the_job(
-    serve: Serve, call: Call, status: str, exit_code: int | None, reason: str | None, code: int, stderr: str
+    serve: Serve, call: Call, shown: str, exit_code: int | None, reason: str | None, code: int, stderr: str
 ) -> None:
+    status = shown.split(maxsplit=1)[0]
     table = {
         "SUBMIT": SUBMITTED,
         "WAIT": f"STATUS {status} 0\r\n".encode(),
@@ -287,22 +301,45 @@ def test_exit_code_is_that_of_the_job(
     reason_line = "" if reason in (None, "exit") else f"taskq: job 7 is {status} ({reason})\n"
     assert call("run", "x") == (code, b"", stderr or reason_line)
     assert call("follow", "7") == (code, b"", stderr or reason_line)
-    assert call("wait", "7") == (code, f"{status} 0\n".encode(), stderr)
+    assert call("wait", "7") == (code, f"{shown}\n".encode(), stderr)
+    assert call("status", "7") == (0, f"{shown}\n".encode(), "")
 
 
 @pytest.mark.parametrize(
-    "tasks,status,code,stderr",
+    "tasks,shown,code,stderr",
     [
-        ({"completed": 3}, "COMPLETED", 0, ""),
-        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 tasks failed, 1 task cancelled)"),
+        ({"completed": 3, "failed": 0, "cancelled": 0}, "COMPLETED", 0, ""),
+        (
+            {"completed": 0, "failed": 2, "cancelled": 1},
+            "FAILED (2 of 3 tasks failed, 1 of 3 tasks cancelled)",
+            1,
+            "taskq: job 7 is FAILED (2 tasks failed, 1 task cancelled)\n",
+        ),
     ],
 )
 def test_exit_code_of_an_array_is_0_only_if_all_tasks_completed(
-    serve: Serve, call: Call, tasks: object, status: str, code: int, stderr: str
+    serve: Serve, call: Call, tasks: dict[str, int], shown: str, code: int, stderr: str
 ) -> None:
-    serve(replies({"WAIT": f"STATUS {status} 0\r\n".encode(), "SHOW": job(7, status, None, tasks=tasks)}))
-    shown = f"taskq: job 7 is {status}{stderr}\n" if stderr else ""
-    assert call("wait", "7") == (code, f"{status} 0\n".encode(), shown)
+    status = shown.split(maxsplit=1)[0]
+    document = job(7, status, None, tasks={"count": 3, **tasks})
+    serve(replies({"WAIT": f"STATUS {status} 0\r\n".encode(), "SHOW": document}))
+    assert call("wait", "7") == (code, f"{shown}\n".encode(), stderr)
+
+
+@pytest.mark.parametrize(
+    "facts, shown",
+    [
+        ({"progress": 40}, "RUNNING 40%"),
+        ({"progress": 0}, "RUNNING"),
+        ({"progress": 40, "cancelling": "TERM"}, "RUNNING (cancelling)"),
+        ({"tasks": {"count": 10, "completed": 2, "failed": 1, "cancelled": 0}}, "RUNNING 3/10"),
+    ],
+)
+def test_status_of_a_running_job_has_its_progress(
+    serve: Serve, call: Call, facts: dict[str, object], shown: str
+) -> None:
+    serve(replies({"SHOW": job(7, "RUNNING", None, **facts)}))
+    assert call("status", "7") == (0, f"{shown}\n".encode(), "")
 
 
 @pytest.mark.parametrize(
@@ -412,7 +449,13 @@ ANSWERS["SCHEDULES"] = b"SCHEDULE " + json.dumps(SCHEDULE).encode() + b"\r\nEND 
     [
         (("submit", "x"), [{"id": 7}]),
         (("submit", "--from-file", "jobs"), [{"line": 1, "id": 7}, {"line": 3, "id": 7}]),
-        (("status", "7"), [{"id": 7, "status": "RUNNING", "progress": 40}]),
+        (
+            ("status", "7"),
+            [
+                {"id": 7, "status": "COMPLETED", "progress": None, "reason": None}
+                | {"exit_code": 0, "signal": None}
+            ],
+        ),
         (("why", "7"), [{"id": 7, "why": "3rd in line"}]),
         (("cancel", "7"), [{"id": 7, "status": "CANCELLED", "progress": 0}]),
         (("hold", "7"), [{"id": 7, "status": "PENDING", "progress": 0}]),

@@ -75,7 +75,7 @@ def test_filter_prints_number_of_changed_and_refused_jobs(serve: Serve, call: Ca
     serve(JobScript(job(7), job(13), job(14)))
     assert call("cancel", "--queue", "q") == (
         1,
-        b"7 CANCELLED 0\n14 CANCELLED 0\n",
+        b"7 CANCELLED\n14 CANCELLED\n",
         "taskq: job 13: already ended (WRONG_STATE)\ntaskq: 2 jobs cancelled, 1 refused\n",
     )
 

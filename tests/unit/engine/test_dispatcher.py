@@ -10,10 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from taskqd.errors import (
-    Draining,
-    StartRefused,
-)
+from taskqd.errors import Draining, StartRefused, WrongState
 from taskqd.execution.messages import Start
 from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
@@ -557,6 +554,46 @@ def test_drain_refuses_submissions_starts_nothing_and_lets_running_jobs_end() ->
     harness.settle()
     result_of(retried)
     assert running(harness) == []
+
+
+def test_end_of_a_drain_starts_jobs_again_and_calls_observers() -> None:
+    harness = opened(1)
+    dispatcher = harness.engine.dispatcher
+    ends: list[str] = []
+    dispatcher.add_drain_end_observer(lambda: ends.append("ended"))
+    dispatcher.end_drain()
+    assert ends == []
+    dispatcher.drain()
+    dispatcher.end_drain()
+    harness.submit()
+    assert running(harness) == [1]
+    assert ends == ["ended"]
+    assert not dispatcher.is_draining
+
+
+def test_job_that_waited_during_a_drain_starts_at_its_end() -> None:
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
+    harness.engine.dispatcher.drain()
+    harness.finish(1)
+    assert running(harness) == []
+    harness.engine.dispatcher.end_drain()
+    harness.settle()
+    assert running(harness) == [2]
+
+
+@pytest.mark.parametrize("stop", ["drain", "stop", "leave"])
+def test_drain_of_a_stop_does_not_end(stop: str) -> None:
+    dispatcher = opened(1).engine.dispatcher
+    {
+        "drain": lambda: dispatcher.drain(is_stopping=True),
+        "stop": lambda: dispatcher.stop(requeue=False),
+        "leave": dispatcher.leave,
+    }[stop]()
+    with pytest.raises(WrongState, match="the daemon is stopping"):
+        dispatcher.end_drain()
+    assert dispatcher.is_draining
 
 
 def test_drain_waits_for_a_start_that_is_not_durable_yet() -> None:

@@ -12,6 +12,7 @@ from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
     AuthRequest,
     CancelRequest,
+    DrainRequest,
     EmptyRequest,
     FollowRequest,
     JobRequest,
@@ -30,7 +31,7 @@ from taskqd.protocol.submit import SET_OPTIONS
 from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
-ALONE = ["DRAIN", "STATS", "HELLO", "PING", "QUIT", "QUEUES", "SCHEDULES"]
+ALONE = ["STATS", "HELLO", "PING", "QUIT", "QUEUES", "SCHEDULES"]
 
 MOST = 999_999_999_999_999_999
 NO_WAIT = {"delay": None, "at": None}
@@ -50,6 +51,8 @@ READ = [
     (f"STATUS {MOST}", JobRequest(job=MOST)),
     *((verb.lower(), EmptyRequest()) for verb in ALONE),
     ("PING  --  ", EmptyRequest()),
+    ("DRAIN", DrainRequest()),
+    ("drain --off", DrainRequest(is_off=True)),
     ("SHUTDOWN", ShutdownRequest()),
     ("shutdown --wait --end", ShutdownRequest(ends_jobs=True, is_waiting=True)),
     ("AUTH s3cret/+=", AuthRequest(token="s3cret/+=")),

@@ -18,13 +18,13 @@ def test_wait_for_several_prints_ends_and_exits_as_the_first_given_that_failed(
     ends = b"STATUS FAILED 0 11\r\nSTATUS COMPLETED 100 8\r\nSTATUS FAILED 0 7\r\nEND 3\r\n"
     daemon = serve(replies({**SEVERAL, "WAIT 8 7 10.1 --timeout=1h": ends}))
     outcome = call("wait", "8", "7", "10.1", "--timeout", "1h")
-    assert outcome == (3, b"10.1 FAILED 0\n8 COMPLETED 100\n7 FAILED 0\n", "")
+    assert outcome == (3, b"10.1 FAILED (signal 9)\n8 COMPLETED\n7 FAILED (exit 3)\n", "")
     assert daemon.lines[0] == "WAIT 8 7 10.1 --timeout=1h"
 
 
 def test_wait_any_exits_as_the_first_job_that_ended(serve: Serve, call: Call) -> None:
     serve(replies({**SEVERAL, "WAIT 7 8 --any": b"STATUS COMPLETED 100 8\r\nEND 1\r\n"}))
-    assert call("wait", "--any", "7-8") == (0, b"8 COMPLETED 100\n", "")
+    assert call("wait", "--any", "7-8") == (0, b"8 COMPLETED\n", "")
 
 
 def test_wait_for_several_exits_with_75_after_timeout(serve: Serve, call: Call) -> None:

@@ -160,6 +160,11 @@ def test_drain_refuses_and_starts_no_jobs(caplog: pytest.LogCaptureFixture) -> N
     harness.finish(1)
     assert harness.statuses() == [Status.COMPLETED, Status.PENDING]
     assert answer(harness, "DRAIN") == "OK\r\n"
+    caplog.clear()
+    assert result_of(ask(harness, "DRAIN --off", client)) == b"OK\r\n"
+    assert caplog.messages == ["ann (pid 7) ended the drain of the daemon"]
+    harness.settle()
+    assert harness.statuses() == [Status.COMPLETED, Status.RUNNING]
 
 
 ROOT = Principal("root", Role.ADMIN, "pid 7")
