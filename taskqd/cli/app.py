@@ -24,7 +24,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Inspect": {
         "status": "query",
         "show": "query",
-        "list": "query",
+        "list": "list",
         "why": "query",
         "wait": "wait",
         "history": "query",

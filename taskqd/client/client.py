@@ -182,13 +182,15 @@ class Client(Streams):
         options += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
         return self._query(b"LIST" + options + b" --reverse" * reverse, self._reader.read_jobs)
 
-    def list_all(self, start: int | None = None, **filters: "Unpack[Filters]") -> Iterator[Facts]:
+    def list_all(
+        self, start: int | None = None, *, reverse: bool = False, **filters: "Unpack[Filters]"
+    ) -> Iterator[Facts]:
         """Yield all jobs that match the filters, ordered by id, beginning with ``start``."""
-        while page := self.list(start=start, limit=PAGE_SIZE, **filters):
+        while page := self.list(start=start, limit=PAGE_SIZE, reverse=reverse, **filters):
             yield from page
-            if len(page) < PAGE_SIZE:
+            start = page[-1]["id"] + (-1 if reverse else 1)
+            if len(page) < PAGE_SIZE or not start:
                 return
-            start = page[-1]["id"] + 1
 
     # Queues and schedules.
 

@@ -11,7 +11,15 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from taskqd.cli.display.text import bar, command_of, local_time, relative_time, sanitize_line
+from taskqd.cli.display.text import (
+    bar,
+    command_of,
+    format_run_time,
+    local_time,
+    relative_time,
+    sanitize_line,
+    seconds_run,
+)
 
 Facts = dict[str, Any]
 
@@ -93,9 +101,10 @@ def make_job_table(jobs: Sequence[Facts], now: float, width: int) -> Table:
         Column("status", lambda job: status_of(job, now)),
         Column("exit", _field("exit_code"), 1, is_number=True),
         Column("when", lambda job: _plain(status_time(job, now)), 2, is_number=True),
-        Column("queue", _cut_field(width, "queue", "default"), 3),
-        Column("label", _cut_field(width, "label"), 4),
-        Column("owner", _cut_field(width, "owner", owners.pop() if len(owners) == 1 else None), 5),
+        Column("ran", lambda job: _plain(run_time(job, now)), 3, is_number=True),
+        Column("queue", _cut_field(width, "queue", "default"), 4),
+        Column("label", _cut_field(width, "label"), 5),
+        Column("owner", _cut_field(width, "owner", owners.pop() if len(owners) == 1 else None), 6),
         Column("command", lambda job: _plain(command_of(job))),
     )
     return fit_table(columns, jobs, width)
@@ -141,6 +150,12 @@ def status_time(job: Facts, now: float) -> str:
     name = {"PENDING": "submitted_at", "RUNNING": "started_at"}.get(job["status"], "completed_at")
     at = job.get(name) or job.get("submitted_at")
     return relative_time(at, now) if at else ""
+
+
+def run_time(job: Facts, now: float) -> str:
+    """Return how long the latest attempt of a job has run, nothing if the job has not started."""
+    duration = seconds_run(job, now)
+    return "" if duration is None else format_run_time(duration)
 
 
 def make_queue_table(queues: Sequence[Facts], width: int) -> Table:

@@ -5,6 +5,7 @@ Tables are in ``tables``, which needs rich.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 from taskqd.model.durations import format_duration
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_PROTOCOL_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 _ASCII = str.maketrans("█░", "#-")
 
 DEFAULT_SIZE = (80, 24)
@@ -86,6 +88,39 @@ def _end_details(job: dict[str, Any]) -> Iterable[str]:
         yield f"exit {code}" if code >= 0 else f"signal {-code}"
 
 
+def seconds_run(job: dict[str, Any], now: float) -> float | None:
+    """Return for how many seconds the latest attempt of a job has run; None if the job has not started."""
+    if not job.get("started_at") or job["status"] == "PENDING":
+        return None
+    end = epoch_seconds(job["completed_at"]) if job.get("completed_at") else now
+    return max(0.0, end - epoch_seconds(job["started_at"]))
+
+
+def format_run_time(seconds: float) -> str:
+    """Return a run time with two or three digits of precision: ``11 ms``, ``2.4 s``, ``5 min 20 s``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return format_duration(int(seconds), max_units=2)
+
+
+def headline(job: dict[str, Any], now: float) -> str:
+    """Return what has become of a job: ``job 7 FAILED (exit 3) 5 min ago, after 2.4 s``."""
+    text = f"job {job['id']} {describe_status(job)}"
+    if job.get("completed_at"):
+        text += f" {relative_time(job['completed_at'], now)}"
+    duration = seconds_run(job, now)
+    if duration is not None:
+        text += f", {'for' if job['status'] == 'RUNNING' else 'after'} {format_run_time(duration)}"
+    return text
+
+
+def with_local_times(text: str, now: float) -> str:
+    """Return text with the times of the protocol in it as local times."""
+    return _PROTOCOL_TIME.sub(lambda match: local_time(match[0], now), text)
+
+
 def command_of(job: dict[str, Any]) -> str:
     """Return the command of a job on one line: the first of several, with ``…`` for the others."""
     first, _, rest = (
@@ -107,7 +142,7 @@ def job_line(job: dict[str, Any]) -> str:
     return "\t".join(map(str, cells))
 
 
-def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
+def event_cells(event: dict[str, Any]) -> tuple[str, ...]:
     """Return the time, type, cause and exit code of an event."""
     kind = event["type"]
     details: list[str] = []

@@ -497,7 +497,7 @@ def test_json_of_one_result_or_a_stream_is_one_document_per_line(
 @pytest.mark.parametrize(
     "words,documents",
     [
-        (("list",), [JOB]),
+        (("list", "--all"), [JOB]),
         (("queues",), [QUEUE]),
         (("schedules",), [SCHEDULE]),
         (("history", "7"), [{"seq": 1, "at": AT, "type": "retried", "id": 7, "by": "ana"}]),
@@ -522,8 +522,8 @@ def test_json_of_several_results_is_a_list_and_jsonl_one_document_per_line(
 
 def test_json_list_is_empty_without_results(serve: Serve, call: Call) -> None:
     serve(replies({"LIST": b"END 0\r\n"}))
-    assert call("list", "--json") == (0, b"[]\n", "")
-    assert call("list", "--jsonl") == (0, b"", "")
+    assert call("list", "--all", "--json") == (0, b"[]\n", "")
+    assert call("list", "--all", "--jsonl") == (0, b"", "")
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
@@ -532,7 +532,7 @@ def test_refusal_is_a_json_document(serve: Serve, call: Call, form: str) -> None
     outcome = call("show", form, "9")
     assert outcome.code == 1
     assert outcome.documents == [{"id": 9, "error": ERROR}]
-    assert call("list", form).documents == [{"error": ERROR}]
+    assert call("list", "--all", form).documents == [{"error": ERROR}]
 
 
 def test_refusal_is_an_item_of_the_json_list(serve: Serve, call: Call) -> None:

@@ -198,7 +198,6 @@ def test_list_on_a_terminal_fits_its_width_and_is_sanitized(tmp_path: Path) -> N
     assert "40%" in lines[1]
     assert r"make\t-j4 [red] \x1B]0;" in lines[1]
     assert lines[2].rstrip().endswith("x…")
-    assert lines[-1] == "There may be more: use --from 10"
 
 
 def test_history_on_a_terminal_is_aligned(tmp_path: Path) -> None:
@@ -208,10 +207,11 @@ def test_history_on_a_terminal_is_aligned(tmp_path: Path) -> None:
     )
     with (
         FakeDaemon(replies({"HISTORY": events.encode()}), tmp_path) as daemon,
-        Process(daemon.address, "history", "7", on_terminal=("stdout",)) as process,
+        Process(daemon.address, "history", "7", on_terminal=("stdout",), TZ="Europe/Berlin") as process,
     ):
         lines = process.end().terminal.decode().splitlines()
-    assert lines == [f"{AT}  submitted  by ana     -", f"{AT}  ended      COMPLETED  0"]
+    local = "2026-11-24 08:00:00"
+    assert lines == [f"{local}  submitted  by ana     -", f"{local}  ended      COMPLETED  0"]
 
 
 @pytest.mark.parametrize(
@@ -417,8 +417,8 @@ def test_commands_work_with_closed_streams(tmp_path: Path, closed: tuple[str, ..
         "SUBMIT": b"JOB_ID 7\r\n",
         "FOLLOW": data("stdout", 0, b"out") + data("stderr", 0, b"err") + b"STATUS COMPLETED 100\r\n",
         "SHOW": job(),
+        "SHOW 8": b"ERROR NO_SUCH_JOB there is no job 8\r\n",
         "LIST": b"END 0\r\n",
-        "STATUS": b"ERROR NO_SUCH_JOB there is no job 8\r\n",
     }
     code = "from taskqd.cli import main; main()"
     with FakeDaemon(replies(table), tmp_path) as daemon:

@@ -28,7 +28,9 @@ def test_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, co
     environment = {} if colours else {"NO_COLOR": "1"}
     with (
         FakeDaemon(replies({"LIST": found + b"END 1\r\n"}), tmp_path) as daemon,
-        Process(daemon.address, "list", on_terminal=("stdout",), has_stdin=True, **environment) as process,
+        Process(
+            daemon.address, "list", "--all", on_terminal=("stdout",), has_stdin=True, **environment
+        ) as process,
     ):
         shown = process.end().terminal
     assert (b"\x1b[31mFAILED" in shown) is colours
@@ -47,7 +49,9 @@ def test_table_fits_a_dumb_terminal(tmp_path: Path) -> None:
     found = job(7, "PENDING", None, submitted_at=EARLIER, queue="default", command="x" * 300)
     with (
         FakeDaemon(replies({"LIST": found + b"END 1\r\n"}), tmp_path) as daemon,
-        Process(daemon.address, "list", on_terminal=("stdout",), TERM="dumb", COLUMNS="50") as process,
+        Process(
+            daemon.address, "list", "--all", on_terminal=("stdout",), TERM="dumb", COLUMNS="50"
+        ) as process,
     ):
         lines = process.end().terminal.decode().splitlines()
     assert [len(line.rstrip()) for line in lines if "x" in line] == [50]

@@ -43,10 +43,11 @@ def test_job_table_fits_the_width_with_one_line_per_job(width: int) -> None:
 @pytest.mark.parametrize(
     "width,titles",
     [
-        (120, "id status exit when queue label owner command"),
-        (95, "id status exit when queue label command"),
-        (84, "id status exit when queue command"),
-        (80, "id status exit when command"),
+        (120, "id status exit when ran queue label owner command"),
+        (101, "id status exit when ran queue label command"),
+        (94, "id status exit when ran queue command"),
+        (85, "id status exit when ran command"),
+        (78, "id status exit when command"),
         (68, "id status exit command"),
         (56, "id status command"),
         (20, "id status command"),

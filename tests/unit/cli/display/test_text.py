@@ -100,3 +100,27 @@ def test_colours_are_used_on_terminals_that_support_them(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert text.has_colours(Stream("utf-8", is_terminal)) is expected
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [(0.011, "11 ms"), (2.44, "2.4 s"), (59.9, "59 s"), (320.5, "5 min 20 s"), (90061, "1 d 1 h")],
+)
+def test_run_time_has_two_or_three_digits(seconds: float, shown: str) -> None:
+    assert text.format_run_time(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    "facts, shown",
+    [
+        ({"status": "PENDING", "reason": "held", "started_at": EARLIER}, "job 7 PENDING (held)"),
+        ({"status": "RUNNING", "progress": 40, "started_at": EARLIER}, "job 7 RUNNING 40%, for 3 min"),
+        (
+            {"status": "FAILED", "exit_code": 3, "started_at": EARLIER, "completed_at": AT},
+            "job 7 FAILED (exit 3) now, after 3 min",
+        ),
+        ({"status": "CANCELLED", "completed_at": EARLIER}, "job 7 CANCELLED 3 min ago"),
+    ],
+)
+def test_headline_says_how_a_job_ended_when_and_after_how_long(facts: dict[str, object], shown: str) -> None:
+    assert text.headline({"id": 7, **facts}, NOW) == shown
