@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskqd.cli.display.text import sanitize_line
+from taskqd.cli.display.text import command_of, sanitize_line
 from taskqd.cli.interrupts import INTERRUPTED, raising_keyboard_interrupt
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
 from taskqd.client.address import AccessDenied
@@ -87,6 +87,17 @@ class Session:
     def connect_once(self) -> Client:
         """Connect to the daemon, for a caller that reconnects by itself."""
         return self.connect(can_reconnect=False)
+
+    def find_latest_job(self) -> Ref:
+        """Return the id of the user's latest job, and name it on stderr; exit if there is none."""
+        with self.connect() as client:
+            user = client.hello()["you"]["name"]
+            jobs = client.list(owner=user, limit=1, reverse=True)
+        if not jobs:
+            raise click.UsageError(f"you ({user}) have no jobs; expected a job ID")
+        latest: int = jobs[0]["id"]
+        self.print_message(f"job {latest}: {command_of(jobs[0])}")
+        return latest
 
     def _find_address(self) -> str:
         self.address = self.address or find_address()

@@ -5,8 +5,8 @@ anything is sent; valid ones are sent as typed.
 """
 
 from collections.abc import Callable
-from functools import reduce
-from typing import Any, TypeVar
+from functools import reduce, wraps
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -202,22 +202,37 @@ def moment(name: str, help_text: str) -> Callable[[Function], Function]:
 
 
 def job_argument(function: Function) -> Function:
-    """Add the argument ID to a command."""
+    """Add the argument [ID] to a command; without it, the command is about the user's latest job."""
     return click.argument(
-        "job", metavar="ID", callback=parsed_by(_parse_job), shell_complete=_completion("jobs")
-    )(function)
+        "job",
+        metavar="[ID]",
+        required=False,
+        callback=parsed_by(_parse_job),
+        shell_complete=_completion("jobs"),
+    )(_with_latest("job", lambda latest: latest, function))
 
 
 def job_arguments(function: Function) -> Function:
-    """Add the argument ID... to a command; ranges are expanded."""
+    """Add the argument [ID]... to a command; ranges are expanded, and without one it is the latest job."""
     return click.argument(
         "jobs",
-        metavar="ID...",
+        metavar="[ID]...",
         nargs=-1,
-        required=True,
         callback=_parsed_together_by(parse_jobs),
         shell_complete=_completion("jobs"),
-    )(function)
+    )(_with_latest("jobs", lambda latest: (latest,), function))
+
+
+def _with_latest(name: str, convert: Callable[[Ref], Any], function: Function) -> Function:
+    """Return the function of a command that gets the user's latest job if no job is given."""
+
+    @wraps(function)
+    def call(*args: Any, **values: Any) -> Any:
+        if not values[name]:
+            values[name] = convert(click.get_current_context().ensure_object(Session).find_latest_job())
+        return function(*args, **values)
+
+    return cast("Function", call)
 
 
 def job_selection(queue: str, label: str) -> Callable[[Function], Function]:

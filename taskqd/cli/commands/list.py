@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -83,9 +83,11 @@ def list_jobs(session: Session, /, is_all: bool, is_failed: bool, since: float |
     has_table = terminal.is_terminal() and not session.is_json
     with session.connect() as client:
         if is_all or since is not None or any(filters.values()):
-            jobs = _matching(session, client, since, **filters)
+            jobs: Iterator[Facts] = _matching(session, client, since, **filters)
         else:
             jobs = _overview(session, client, OVERVIEW_COUNT if has_table else None)
+        first = list(islice(jobs, 1))  # a refusal comes before the beginning of a JSON list
+        jobs = chain(first, jobs)
         if has_table:
             _print_tables(session, jobs)
         else:

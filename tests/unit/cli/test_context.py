@@ -540,3 +540,32 @@ def test_refusal_is_an_item_of_the_json_list(serve: Serve, call: Call) -> None:
     outcome = call("show", "--json", "7", "9")
     assert json.loads(outcome.stdout) == [JOB, {"id": 9, "error": ERROR}]
     assert (outcome.code, outcome.stderr) == (1, "taskq: job 9: removed (GONE)\n")
+
+
+LATEST = {
+    "HELLO": b'TASKQ 1 {"you":{"name":"ana","role":"submit"}}\r\n',
+    "LIST --owner=ana --limit=1 --reverse": job(12, "RUNNING", None, command="make\nx") + b"END 1\r\n",
+}
+
+
+@pytest.mark.parametrize("verb", ["status", "show", "why", "history", "wait", "result", "output", "follow"])
+def test_command_without_an_id_is_about_the_latest_job(serve: Serve, call: Call, verb: str) -> None:
+    table = {
+        "SHOW 12": job(12),
+        "WHY 12": b"OK done\r\n",
+        "HISTORY 12": event(1, "retried", by="ana") + b"END 1\r\n",
+        "WAIT 12": b"STATUS COMPLETED 100\r\n",
+        "RESULT 12": b'RESULT "" "" 0\r\n',
+        "OUTPUT 12 stdout": data("stdout", 0, b""),
+        "FOLLOW 12": b"STATUS COMPLETED 100\r\n",
+    }
+    serve(replies({**LATEST, **table}))
+    outcome = call(verb)
+    assert (outcome.code, outcome.stderr) == (0, "taskq: job 12: make …\n")
+
+
+def test_command_without_an_id_is_a_usage_error_if_there_are_no_jobs(serve: Serve, call: Call) -> None:
+    serve(replies({**LATEST, "LIST --owner=ana --limit=1 --reverse": b"END 0\r\n"}))
+    outcome = call("status")
+    assert outcome.code == 2
+    assert "you (ana) have no jobs; expected a job ID" in outcome.stderr
