@@ -5,6 +5,8 @@ importing is most of the cost of a short command. Command modules import ``taskq
 commands to it.
 """
 
+import os
+import shlex
 import sys
 from importlib import import_module
 from typing import Any, NoReturn, cast
@@ -13,6 +15,7 @@ import click
 
 from taskqd import __version__
 from taskqd.cli.base import Command, DaemonCommand, global_options
+from taskqd.cli.client_settings import check_options, read_client_settings, settings_path
 from taskqd.cli.context import REFUSED, Session, drop_unwritable_output
 from taskqd.cli.interrupts import INTERRUPTED
 
@@ -103,13 +106,28 @@ class Taskq(click.Group):
             import_module(f"taskqd.cli.commands.{_MODULES[cmd_name]}")
         return super().get_command(ctx, cmd_name)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the context of a call, with the defaults of the user's settings."""
+        settings = read_client_settings(settings_path(os.environ))
+        extra.setdefault("default_map", settings.default_map())
+        session = Session(settings)
+        return super().make_context(info_name, args, parent, obj=session, **extra)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        settings = ctx.ensure_object(Session).settings
+        if args[0] in settings.aliases and args[0] not in _MODULES:
+            args = shlex.split(settings.aliases[args[0]]) + args[1:]
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError:
             raise click.UsageError(f"no such command: {args[0]!r}{_hint(args[0])}", ctx) from None
+        if command is not None and name in ("submit", "run"):
+            check_options(settings, command)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = formatter.width - 6 - max(map(len, _MODULES))
@@ -177,6 +195,7 @@ def main() -> NoReturn:
 
 def _show_usage_error(error: click.UsageError) -> None:
     message = error.format_message()
-    if "\n" not in message and error.ctx:
-        message = f"taskq: {message.rstrip('.')} (see {error.ctx.command_path} --help)"
+    if "\n" not in message:
+        help_hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        message = f"taskq: {message.rstrip('.')}{help_hint}"
     click.echo(message, err=True)

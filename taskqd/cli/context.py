@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from taskqd.cli.client_settings import NO_SETTINGS, ClientSettings
 from taskqd.cli.display.text import command_of, sanitize_line
 from taskqd.cli.interrupts import INTERRUPTED, raising_keyboard_interrupt
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
@@ -47,13 +48,14 @@ _HINTS_OF_COMMANDS: dict[tuple[str, str | None], str | None] = {
 class Session:
     """The settings of one invocation, and its output.
 
-    Without an ``address`` the daemon of the user is searched. With ``is_json`` answers are JSON documents,
-    one per line; with ``uses_lists`` the answers about several things form one JSON list. ``reset_colours``
-    is called before a message, which may follow coloured output of a job. ``reconnect_timeout`` is in
-    seconds.
+    ``settings`` are the user's. Without an ``address``, theirs is used, or the daemon of the user is
+    searched. With ``is_json`` answers are JSON documents, one per line; with ``uses_lists`` the answers
+    about several things form one JSON list. ``reset_colours`` is called before a message, which may follow
+    coloured output of a job. ``reconnect_timeout`` is in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: ClientSettings = NO_SETTINGS) -> None:
+        self.settings = settings
         self.address: str | None = None
         self.is_json = False
         self.uses_lists = False
@@ -100,7 +102,7 @@ class Session:
         return latest
 
     def _find_address(self) -> str:
-        self.address = self.address or find_address()
+        self.address = self.address or self.settings.address or find_address()
         return self.address
 
     def run(self, command: Callable[[], Any]) -> Any:

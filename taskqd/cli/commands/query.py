@@ -26,10 +26,10 @@ Examples:
 @parameters.job_arguments
 @click.pass_obj
 def status(session: Session, jobs: Sequence[Ref]) -> int:
-    """Print the status of a job, and how it ended or how far it has come.
+    """Print the status of a job.
 
-    The first word is the status: PENDING, RUNNING, COMPLETED, FAILED or CANCELLED. With several jobs, each
-    line begins with the id of the job.
+    The first word is the status: PENDING, RUNNING, COMPLETED, FAILED or CANCELLED. Behind it is how the job
+    ended, or how far it has come. With several jobs, each line begins with the id of the job.
     """
 
     def print_one(client: Client, job: Ref) -> None:
