@@ -8,6 +8,9 @@ from taskqd.cli.context import Session
 from taskqd.cli.parameters import parsed_by
 from taskqd.client import parse_address
 
+MIN_SECTIONED = 20
+"""Number of options from which the help has sections."""
+
 
 class Command(click.Command):
     """A command with --json and --jsonl; it reports errors as one line and an exit code."""
@@ -19,6 +22,23 @@ class Command(click.Command):
     def common_options(self) -> list[click.Parameter]:
         """Return the options of all commands of this class."""
         return _format_options()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options; those of a job are in sections if there are many."""
+        records = [(each.name, each.get_help_record(ctx)) for each in self.get_params(ctx)]
+        shown = [(name, record) for name, record in records if record is not None]
+        if len(shown) < MIN_SECTIONED:
+            super().format_options(ctx, formatter)
+            return
+        from taskqd.cli.job_options import sections  # noqa: PLC0415 - only needed for the help
+
+        titles = sections()
+        by_title: dict[str, list[tuple[str, str]]] = {}
+        for name, record in shown:
+            by_title.setdefault(titles.get(str(name), "Options"), []).append(record)
+        for title in sorted(by_title, key=lambda title: title == "Options"):
+            with formatter.section(title):
+                formatter.write_dl(by_title[title])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; return its exit code."""

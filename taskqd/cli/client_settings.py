@@ -6,7 +6,9 @@ them.
 """
 
 import os
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
@@ -49,13 +51,18 @@ def read_client_settings(path: str) -> ClientSettings:
         return NO_SETTINGS
     except OSError as why:
         raise click.UsageError(f"{path} cannot be read: {why.strerror}") from None
-    import msgspec  # noqa: PLC0415 - only needed if there is a file
-
     try:
-        document = msgspec.toml.decode(content)
-    except (msgspec.DecodeError, ValueError, RecursionError) as why:
+        document = _parse_toml(content.decode("utf-8"))
+    except (ValueError, RecursionError) as why:
         raise click.UsageError(f"{path} is not TOML: {why}") from None
     return _check(document, path)
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML; the parser is imported only if there is a file."""
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    document: dict[str, Any] = import_module(name).loads(text)
+    return document
 
 
 def check_options(settings: ClientSettings, command: click.Command) -> None:

@@ -135,23 +135,26 @@ _RETRY_ON = "Retry only if the job ends like this: exit:75,signal:KILL,timeout."
 _NO_RETRY_ON = "Do not retry if the job ends like this: exit:2,spawn."
 
 _SCHEDULING: tuple[Decorator, ...] = (
-    text("--queue", "Queue of the job.  [default: default]", "NAME", parse_name, completes="queues"),
+    text(
+        "--queue", "Queue of the job.  [default: default]", "NAME", parse_name, completes="queues", short="-q"
+    ),
     number(
         "--priority",
         "Priority; higher ones start first, in all queues.  [default: 0]",
         -MAX_PRIORITY,
         MAX_PRIORITY,
+        short="-p",
     ),
-    number("--slots", "Number of slots to use.  [default: 1]", 1, MAX_SLOTS),
+    number("--slots", "Number of slots to use.  [default: 1]", 1, MAX_SLOTS, short="-s"),
     text("--need", _NEEDS, "RESOURCE:N,...", _check_needs),
-    text("--label", "Any text, to find the job by.", "TEXT"),
+    text("--label", "Any text, to find the job by.", "TEXT", short="-l"),
     text("--array", "One task per number from A to B (TASKQ_INDEX), at most N in parallel.", "A-B[%N]"),
     click.option(
         "--notify-fail", is_flag=True, help="Run the daemon's on_end command only if the job fails."
     ),
 )
 _START: tuple[Decorator, ...] = (
-    duration("--delay", "Earliest start, counted from now."),
+    duration("--delay", "Earliest start, counted from now.", short="-d"),
     parsed("--at", _WHEN, "TIME", _parse_local_time),
     _ZONE,
     click.option("--hold", is_flag=True, help="Do not start before `taskq release`."),
@@ -163,6 +166,7 @@ _DEPENDENCIES: tuple[Decorator, ...] = (
         "ID,...",
         _parse_job_list,
         completes="jobs",
+        short="-a",
     ),
     parsed(
         "--after-any",
@@ -180,12 +184,12 @@ _DEPENDENCIES: tuple[Decorator, ...] = (
     ),
 )
 _TIMEOUTS: tuple[Decorator, ...] = (
-    duration("--timeout", "Time limit of an attempt: SIGTERM, later SIGKILL.  [default: none]"),
+    duration("--timeout", "Time limit of an attempt: SIGTERM, later SIGKILL.  [default: none]", short="-t"),
     duration("--idle-timeout", "Time limit without output.  [default: none]"),
     duration("--kill-after", "Time from SIGTERM to SIGKILL.  [default: 5s]"),
 )
 _RETRIES: tuple[Decorator, ...] = (
-    number("--retries", "Maximum number of retries.  [default: 0]"),
+    number("--retries", "Maximum number of retries.  [default: 0]", short="-r"),
     duration("--retry-delay", "Delay before the first retry; doubles each time.  [default: 1s]"),
     duration("--retry-delay-max", "Maximum delay before a retry.  [default: 1h]"),
     text("--retry-on", _RETRY_ON, "HOW,..."),
@@ -199,8 +203,9 @@ _LIMITS: tuple[Decorator, ...] = (
     size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
 )
 _ENVIRONMENT: tuple[Decorator, ...] = (
-    text("--cwd", "Working directory.  [default: yours; over TCP, the daemon's]", "DIR"),
+    text("--cwd", "Working directory.  [default: yours; over TCP, the daemon's]", "DIR", short="-C"),
     click.option(
+        "-e",
         "--env",
         metavar="NAME=VALUE",
         multiple=True,
@@ -258,15 +263,15 @@ def _integer_or_none(minimum: int, maximum: int = MAX_NUMBER) -> Parser:
 
 
 _CHANGES: tuple[Decorator, ...] = (
-    text("--queue", "Queue of the job.", "NAME", parse_name, completes="queues"),
-    number("--priority", "Priority; higher ones start first.", -MAX_PRIORITY, MAX_PRIORITY),
-    number("--slots", "Number of slots to use.", 1, MAX_SLOTS),
+    text("--queue", "Queue of the job.", "NAME", parse_name, completes="queues", short="-q"),
+    number("--priority", "Priority; higher ones start first.", -MAX_PRIORITY, MAX_PRIORITY, short="-p"),
+    number("--slots", "Number of slots to use.", 1, MAX_SLOTS, short="-s"),
     text("--need", _NEEDS, "RESOURCE:N,...", _or_none(_check_needs)),
-    text("--label", "Any text, to find the job by; '' for none.", "TEXT"),
-    parsed("--delay", "Earliest start, counted from now.", "DURATION", _or_none(read_duration)),
+    text("--label", "Any text, to find the job by; '' for none.", "TEXT", short="-l"),
+    parsed("--delay", "Earliest start, counted from now.", "DURATION", _or_none(read_duration), short="-d"),
     parsed("--at", _WHEN, "TIME", _or_none(_parse_local_time)),
     _ZONE,
-    parsed("--timeout", "Time limit of an attempt.", "DURATION", _or_none(read_duration)),
+    parsed("--timeout", "Time limit of an attempt.", "DURATION", _or_none(read_duration), short="-t"),
     parsed(
         "--idle-timeout",
         "Time limit without output.",
@@ -274,7 +279,7 @@ _CHANGES: tuple[Decorator, ...] = (
         _or_none(read_duration),
     ),
     duration("--kill-after", "Time from SIGTERM to SIGKILL."),
-    number("--retries", "Maximum number of retries."),
+    number("--retries", "Maximum number of retries.", short="-r"),
     duration("--retry-delay", "Delay before the first retry."),
     duration("--retry-delay-max", "Maximum delay before a retry."),
     text("--retry-on", _RETRY_ON, "HOW,..."),
@@ -285,6 +290,23 @@ _CHANGES: tuple[Decorator, ...] = (
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),
     size("--max-output", _MAX_OUTPUT),
 )
+
+
+def _names(*groups: tuple[Decorator, ...]) -> frozenset[str]:
+    """Return the parameter names of the options in groups."""
+    command = all_of(*(option for group in groups for option in group))(lambda: None)
+    return frozenset(parameter.name for parameter in command.__click_params__)
+
+
+def sections() -> dict[str, str]:
+    """Return the section of the help for each option, by its parameter name."""
+    groups = {
+        "Order": (_SCHEDULING,),
+        "Time and dependencies": (_START, _DEPENDENCIES),
+        "Timeouts and retries": (_TIMEOUTS, _RETRIES),
+        "Environment and limits": (_ENVIRONMENT, _SECRETS, _BLOCKS),
+    }
+    return {name: title for title, options in groups.items() for name in _names(*options)}
 
 
 CHANGEABLE = tuple(Changes.__annotations__)

@@ -138,16 +138,31 @@ def _completion(kind: str | None) -> Any:
     return complete
 
 
+def _forms(name: str, short: str | None) -> tuple[str, ...]:
+    return (name,) if short is None else (short, name)
+
+
 def text(
-    name: str, help_text: str, metavar: str, parse: Parser = str, *, completes: str | None = None
+    name: str,
+    help_text: str,
+    metavar: str,
+    parse: Parser = str,
+    *,
+    short: str | None = None,
+    completes: str | None = None,
 ) -> Callable[[Function], Function]:
     """Return an option whose value is validated with ``parse`` and passed on as typed.
 
-    ``completes`` names the function of ``cli.completions`` that completes it: jobs, queues or schedules.
+    ``short`` is its short form. ``completes`` names the function of ``cli.completions`` that completes it:
+    jobs, queues or schedules.
     """
     complete = _completion(completes)
     return click.option(
-        name, metavar=metavar, callback=_validated(parse), shell_complete=complete, help=help_text
+        *_forms(name, short),
+        metavar=metavar,
+        callback=_validated(parse),
+        shell_complete=complete,
+        help=help_text,
     )
 
 
@@ -158,11 +173,12 @@ def parsed(
     parse: Parser,
     *,
     is_required: bool = False,
+    short: str | None = None,
     completes: str | None = None,
 ) -> Callable[[Function], Function]:
     """Return an option whose value is the result of ``parse``."""
     return click.option(
-        name,
+        *_forms(name, short),
         metavar=metavar,
         callback=parsed_by(parse),
         required=is_required,
@@ -171,9 +187,9 @@ def parsed(
     )
 
 
-def duration(name: str, help_text: str) -> Callable[[Function], Function]:
+def duration(name: str, help_text: str, short: str | None = None) -> Callable[[Function], Function]:
     """Return an option whose value is a duration."""
-    return parsed(name, help_text, "DURATION", read_duration)
+    return parsed(name, help_text, "DURATION", read_duration, short=short)
 
 
 def size(name: str, help_text: str) -> Callable[[Function], Function]:
@@ -182,12 +198,21 @@ def size(name: str, help_text: str) -> Callable[[Function], Function]:
 
 
 def number(
-    name: str, help_text: str, minimum: int = 0, maximum: int = MAX_NUMBER, *, completes: str | None = None
+    name: str,
+    help_text: str,
+    minimum: int = 0,
+    maximum: int = MAX_NUMBER,
+    *,
+    short: str | None = None,
+    completes: str | None = None,
 ) -> Callable[[Function], Function]:
     """Return an option whose value is a whole number."""
-    complete = _completion(completes)
     return click.option(
-        name, metavar="N", callback=_integer(minimum, maximum), shell_complete=complete, help=help_text
+        *_forms(name, short),
+        metavar="N",
+        callback=_integer(minimum, maximum),
+        shell_complete=_completion(completes),
+        help=help_text,
     )
 
 
@@ -239,13 +264,18 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
     """Return the argument [ID]... and the filters; ``queue`` and ``label`` are names of options."""
     return all_of(
         click.option(
-            queue,
+            *_forms(queue, "-q" if queue == "--queue" else None),
             "of_queue",
             metavar="NAME",
             shell_complete=_completion("queues"),
             help="Jobs of this queue.",
         ),
-        click.option(label, "of_label", metavar="TEXT", help="Jobs with this label."),
+        click.option(
+            *_forms(label, "-l" if label == "--label" else None),
+            "of_label",
+            metavar="TEXT",
+            help="Jobs with this label.",
+        ),
         click.option("--owner", "of_owner", metavar="NAME", help="Jobs of this user."),
         click.option(
             "--status",

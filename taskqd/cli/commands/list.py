@@ -56,14 +56,14 @@ Examples:
     "TIME",
     _parse_since,
 )
-@parameters.text("--queue", "Only jobs of this queue.", "NAME", completes="queues")
+@parameters.text("--queue", "Only jobs of this queue.", "NAME", short="-q", completes="queues")
 @click.option("--owner", metavar="NAME", help="Only jobs of this user.")
-@click.option("--label", metavar="TEXT", help="Only jobs with this label.")
+@click.option("-l", "--label", metavar="TEXT", help="Only jobs with this label.")
 @click.option("--key", metavar="NAME", help="Only the job with this key.")
 @parameters.number("--array", "Only the tasks of the array with this id.", 1, completes="jobs")
 @click.option("--tasks", is_flag=True, help="Include the tasks of arrays.")
 @parameters.number("--from", "Start with this id.", 1, completes="jobs")
-@parameters.number("--limit", "Maximum number of jobs.  [default: no limit]", 1)
+@parameters.number("--limit", "Maximum number of jobs.  [default: no limit]", 1, short="-n")
 @click.option("--reverse", is_flag=True, help="Descending order of ids.")
 @click.pass_obj
 def list_jobs(session: Session, /, is_all: bool, is_failed: bool, since: float | None, **filters: Any) -> int:
