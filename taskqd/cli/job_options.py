@@ -156,6 +156,12 @@ _SCHEDULING: tuple[Decorator, ...] = (
 _START: tuple[Decorator, ...] = (
     duration("--delay", "Earliest start, counted from now.", short="-d"),
     parsed("--at", _WHEN, "TIME", _parse_local_time),
+    click.option(
+        "--at-past",
+        type=click.Choice(["refuse", "run"]),
+        default="refuse",
+        help="If the time of --at is past: refuse it, or run the job at once.  [default: refuse]",
+    ),
     _ZONE,
     click.option("--hold", is_flag=True, help="Do not start before `taskq release`."),
 )

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from io import BufferedReader
 from typing import Any, cast
@@ -10,6 +11,11 @@ import click
 
 from taskqd.client import Options, Recurring
 from taskqd.client.encoder import MAX_BLOCK_BYTES, shell_command
+from taskqd.model.durations import format_duration
+from taskqd.protocol.values import parse_time
+
+MAX_LATENESS = 60.0
+"""Seconds by which the time of --at may be past: it may have been typed, or computed, just before."""
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
@@ -17,7 +23,7 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     if bool(words) == bool(given["script"]):
         raise click.UsageError("expected either a COMMAND or a --script")
     reject_shared_stdin(given["script"], given["stdin"])
-    reject_two_start_times(given)
+    check_start_time(given)
     reject_duplicate_variables(given)
     return None if not words else shell_line(words)
 
@@ -27,10 +33,21 @@ def shell_line(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else shell_command(words)
 
 
-def reject_two_start_times(given: dict[str, Any]) -> None:
-    """Reject two options for the earliest start."""
+def check_start_time(given: dict[str, Any]) -> None:
+    """Reject two options for the earliest start, and a time that is past; remove --at-past from ``given``.
+
+    A submission with a key may be repeated later, when its time is past.
+    """
     if given["delay"] is not None and given["at"] is not None:
         raise click.UsageError("expected either --delay or --at")
+    may_be_past = given.pop("at_past") == "run" or given["key"] is not None
+    if given["at"] is not None and not may_be_past:
+        late = time.time() - parse_time(given["at"])
+        if late > MAX_LATENESS:
+            raise click.UsageError(
+                f"--at is {format_duration(int(late), max_units=2)} ago, so the job would start at once; "
+                "give another time, or --at-past=run"
+            )
 
 
 def reject_duplicate_variables(given: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
     if words or given["script"] or given["key"]:
         raise click.UsageError("--from-file cannot be combined with a COMMAND, --script or --key")
     submit_request.reject_shared_stdin(from_file, given["stdin"])
-    submit_request.reject_two_start_times(given)
+    submit_request.check_start_time(given)
     submit_request.reject_duplicate_variables(given)
     with session.connect() as client:
         return submit_lines(session, client, from_file, submit_request.options(client.is_local, given))

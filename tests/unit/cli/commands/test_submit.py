@@ -2,10 +2,12 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from taskqd.protocol.values import timestamp
 from tests.fakes.daemon import FakeDaemon, Request, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.unit.cli.samples import PLAIN, SUBMITTED
@@ -86,10 +88,10 @@ def test_submit_passes_one_word_to_the_shell(serve: Serve, call: Call) -> None:
         (("--retry-on", "exit:75,timeout", "--no-retry-on", "exit:2"), CONDITIONS),
         (("--after", "3,4-6", "--after-any=7.1", "--after-fail=8"), AFTER),
         (("--delay", "10m", "--array", "1-10%2"), "--delay=10m --array=1-10%2"),
-        (("--at", "2026-11-24T07:00:00Z"), "--at=2026-11-24T07:00:00Z"),
+        (("--at", "2126-11-24T07:00:00Z"), "--at=2126-11-24T07:00:00Z"),
         (
-            ("--at", "2026-03-29 02:30", "--tz", "Europe/Berlin"),
-            "--at=2026-03-29T03:00:00+02:00 --tz=Europe/Berlin",
+            ("--at", "2027-03-28 02:30", "--tz", "Europe/Berlin"),
+            "--at=2027-03-28T03:00:00+02:00 --tz=Europe/Berlin",
         ),
         (("--memory", "1G", "--cpu-time", "1h", "--nofile=64"), "--memory=1G --cpu-time=1h --nofile=64"),
         (("--nice", "-5", "--max-output", "64k"), "--nice=-5 --max-output=64k"),
@@ -264,3 +266,31 @@ def test_from_file_does_not_submit_unfinished_last_line(
         "taskq: line 2 was not submitted: it ends with \\ and no line follows\n",
     )
     assert len(daemon.lines) == 1
+
+
+PAST = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("words", [("submit", "x"), ("run", "x"), ("submit", "--from-file", "/dev/null")])
+def test_start_time_that_is_past_is_refused(call: Call, words: tuple[str, ...]) -> None:
+    outcome = call(words[0], "--at", PAST, *words[1:])
+    assert outcome.code == 2
+    assert re.match(r"taskq: --at is [0-9]+ d.* ago, so the job would start at once;", outcome.stderr)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--at", PAST, "--at-past=run"),
+        ("--at", PAST, "--key", "nightly-1"),
+        ("--at", "30 seconds ago"),
+    ],
+    ids=["allowed", "key", "just now"],
+)
+def test_start_time_that_is_past_is_sent_if_that_is_meant(
+    serve: Serve, call: Call, words: tuple[str, ...]
+) -> None:
+    at = timestamp(time.time() - 30) if words[1] == "30 seconds ago" else words[1]
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    assert call("submit", "--at", str(at), *words[2:], "x") == (0, b"7\n", "")
+    assert f" --at={at} " in submitted(daemon)
