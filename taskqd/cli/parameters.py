@@ -24,6 +24,8 @@ Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 OPTIONS_FIRST = {"allow_interspersed_args": False}
 """click settings: options end at the first word of the command, so that -la in `ls -la` belongs to it."""
+FILTERS = ("of_queue", "of_label", "is_all")
+"""The parameters that select jobs without ids."""
 MAX_JOBS = 100_000
 """Maximum number of jobs that ranges on a command line may name: each needs a request."""
 MAX_SLOTS = 10_000
@@ -253,7 +255,7 @@ def _with_latest(name: str, convert: Callable[[Ref], Any], function: Function) -
 
     @wraps(function)
     def call(*args: Any, **values: Any) -> Any:
-        if not values[name]:
+        if not values[name] and not any(values.get(given) for given in FILTERS):
             values[name] = convert(click.get_current_context().ensure_object(Session).find_latest_job())
         return function(*args, **values)
 
