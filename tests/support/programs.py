@@ -24,6 +24,8 @@ PACKAGES = {
     "systemd-analyze": "systemd",
     "ps": "procps",
     "faketime": "faketime",
+    "make": "make",
+    "script": "bsdutils",
 }
 
 
