@@ -1,8 +1,10 @@
 """Maps keys to changes of the state, actions for the daemon, or quitting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from taskqd.cli.top.state import Action, Mode, OutputView, State, Verb, ref
+from taskqd.cli.statuses import FINISHED, LIVE, PENDING
+from taskqd.cli.top.state import DETAILS, VIEWS, Action, Mode, OutputView, Sort, State, Verb, ref
+from taskqd.client import Ref
 
 QUIT = "quit"
 """Result of ``press`` for the key that quits."""
@@ -21,7 +23,14 @@ _SEQUENCES = {
     b"\x1b[F": "end",
     b"\x1bOF": "end",
 }
-_CONTROLS = {b"\t": "tab", b"\r": "enter", b"\n": "enter", b"\x1b": "escape"}
+_CONTROLS = {
+    b"\t": "tab",
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x1b": "escape",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+}
 _MOVES = {
     "up": -1,
     "k": -1,
@@ -56,10 +65,24 @@ def press(state: State, key: str) -> Result:
         question, state.question = state.question, None
         return question if key in ("y", "Y") else None
     state.message = ""
+    if state.is_typing:
+        _press_in_filter(state, key)
+        return None
     if state.mode is Mode.HELP:
         state.mode = Mode.JOBS
         return None
     return _press_in_output(state, key) if state.mode is Mode.OUTPUT else _press_in_jobs(state, key)
+
+
+def _press_in_filter(state: State, key: str) -> None:
+    if key in ("enter", "escape"):
+        state.is_typing = False
+        state.filter = "" if key == "escape" else state.filter
+    elif key == "backspace":
+        state.filter = state.filter[:-1]
+    elif len(key) == 1 and key.isprintable():
+        state.filter += key
+    state.arrange()
 
 
 def _press_in_output(state: State, key: str) -> Result:
@@ -68,7 +91,7 @@ def _press_in_output(state: State, key: str) -> Result:
         state.mode = Mode.JOBS
         state.output_view = None
     elif key == "tab":
-        state.output_view = OutputView(view.job, "stderr" if view.stream == "stdout" else "stdout")
+        state.output_view = OutputView(view.job, VIEWS[(VIEWS.index(view.stream) + 1) % len(VIEWS)])
         state.scroll = 0
     elif key in _MOVES:
         state.scroll = max(0, state.scroll - _MOVES[key])
@@ -80,41 +103,68 @@ def _press_in_jobs(state: State, key: str) -> Result:
         return QUIT
     if key in _MOVES:
         state.move(_MOVES[key])
-    elif key == "?":
-        state.mode = Mode.HELP
-    elif key == "P":
-        return Action(Verb.RESUME if state.is_paused(None) else Verb.PAUSE)
+    elif key in _LIST_KEYS:
+        _LIST_KEYS[key](state)
     elif key in _JOB_KEYS:
-        if state.job is None:
-            state.message = "no job is selected"
-        else:
+        if state.job is not None:
             return _JOB_KEYS[key](state)
+        state.message = "no job is selected"
     return None
 
 
+def _show_help(state: State) -> None:
+    state.mode = Mode.HELP
+
+
+def _pause_everything(state: State) -> None:
+    state.question = Action(Verb.RESUME if state.is_paused(None) else Verb.PAUSE)
+
+
+def _type_filter(state: State) -> None:
+    state.is_typing = True
+
+
+def _show_everything(state: State) -> None:
+    state.filter = ""
+    state.marked.clear()
+    state.arrange()
+
+
+def _sort_otherwise(state: State) -> None:
+    orders = list(Sort)
+    state.sort = orders[(orders.index(state.sort) + 1) % len(orders)]
+    state.message = f"sorted {state.sort.value}"
+    state.arrange()
+
+
+def _refs(state: State, statuses: Sequence[str]) -> tuple[Ref, ...]:
+    """Return the jobs to act on that have one of the statuses."""
+    return tuple(ref(job) for job in state.targets if job["status"] in statuses)
+
+
 def _cancel(state: State) -> Result:
-    job = state.job or {}
-    if job["status"] in ("PENDING", "RUNNING"):
-        state.question = Action(Verb.CANCEL, ref(job))
+    if jobs := _refs(state, LIVE):
+        state.question = Action(Verb.CANCEL, jobs)
     else:
-        state.message = f"job {ref(job)} has already ended"
+        state.message = "only pending and running jobs can be cancelled"
     return None
 
 
 def _hold(state: State) -> Result:
-    job = state.job or {}
-    if job["status"] != "PENDING":
+    jobs = _refs(state, PENDING)
+    if not jobs:
         state.message = "only pending jobs can be held"
         return None
-    return Action(Verb.RELEASE if job.get("held") else Verb.HOLD, ref(job))
+    are_held = all(job.get("held") for job in state.targets if job["status"] in PENDING)
+    return Action(Verb.RELEASE if are_held else Verb.HOLD, jobs)
 
 
 def _retry(state: State) -> Result:
-    job = state.job or {}
-    if job["status"] in ("PENDING", "RUNNING"):
+    jobs = _refs(state, FINISHED)
+    if not jobs:
         state.message = "only finished jobs can be retried"
         return None
-    return Action(Verb.RETRY, ref(job))
+    return Action(Verb.RETRY, jobs)
 
 
 def _pause(state: State) -> Result:
@@ -127,17 +177,34 @@ def _show_output(state: State) -> Result:
     if job.get("tasks"):
         state.message = f"array {job['id']} has no output; select one of its tasks"
         return None
-    state.mode = Mode.OUTPUT
-    state.output_view = OutputView(ref(job))
-    state.scroll = 0
+    _open_view(state, "stdout")
     return None
 
 
+def _show_details(state: State) -> Result:
+    _open_view(state, DETAILS)
+    return None
+
+
+def _open_view(state: State, view: str) -> None:
+    state.mode = Mode.OUTPUT
+    state.output_view = OutputView(ref(state.job or {}), view)
+    state.scroll = 0
+
+
+_LIST_KEYS: dict[str, Callable[[State], None]] = {
+    "?": _show_help,
+    "P": _pause_everything,
+    "/": _type_filter,
+    "escape": _show_everything,
+    "s": _sort_otherwise,
+    " ": State.toggle_mark,
+}
 _JOB_KEYS: dict[str, Callable[[State], Result]] = {
     "c": _cancel,
     "h": _hold,
     "r": _retry,
     "p": _pause,
     "o": _show_output,
-    "enter": _show_output,
+    "enter": _show_details,
 }

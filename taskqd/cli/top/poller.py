@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
+from taskqd.cli.display.text import fact_lines, headline, with_local_times
 from taskqd.cli.statuses import FINISHED
 from taskqd.cli.top.job_tracker import JobTracker
-from taskqd.cli.top.state import Action, OutputView, Snapshot, Verb
+from taskqd.cli.top.state import DETAILS, Action, OutputView, Snapshot, Verb
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable
 
 POLL_INTERVAL = 1.0
@@ -22,6 +23,8 @@ MAX_RUNNING = 100
 MAX_PENDING = 50
 MAX_ENDED = 50
 """Maximum number of jobs in each section."""
+DETAIL_LINES = 20
+"""Number of last lines of each stream in the details of a job."""
 TAIL_SIZE = 64 * 1024
 """Part of an output that is requested, from its end (bytes)."""
 
@@ -51,7 +54,7 @@ def query(client: Client, view: OutputView | None, tracker: JobTracker) -> Snaps
         running=tracker.running[:MAX_RUNNING],
         pending=_pending(client, tracker),
         ended=tracker.ended,
-        output=None if view is None else _read_tail(client, view),
+        output=None if view is None else read_view(client, view),
     )
 
 
@@ -64,6 +67,24 @@ def _pending(client: Client, tracker: JobTracker) -> Sequence[Facts]:
     return pending
 
 
+def read_view(client: Client, view: OutputView) -> bytes:
+    """Return what a view shows, as the output of a job is shown."""
+    if view.stream != DETAILS:
+        return _read_tail(client, view)
+    try:
+        facts, why = client.show(view.job), client.why(view.job)
+    except Refused as refusal:
+        return f"({refusal.text})".encode()
+    now = time.time()
+    lines = [headline(facts, now), why, "", *fact_lines({**facts, "runs": None})]
+    text = with_local_times("\n".join(lines), now).encode()
+    if facts.get("tasks"):
+        return text
+    streams = (_read_tail(client, OutputView(view.job, stream)) for stream in ("stdout", "stderr"))
+    ends = (b"\n".join(tail.rstrip(b"\n").split(b"\n")[-DETAIL_LINES:]) for tail in streams)
+    return text + b"".join(b"\n\n%b:\n%b" % part for part in zip((b"stdout", b"stderr"), ends, strict=True))
+
+
 def _read_tail(client: Client, view: OutputView) -> bytes:
     try:
         return client.output(view.job, view.stream, tail=TAIL_SIZE).data
@@ -74,7 +95,7 @@ def _read_tail(client: Client, view: OutputView) -> bytes:
 def perform(client: Client, action: Action) -> str:
     """Send an action to the daemon; return a message about its result."""
     try:
-        if action.job is None:
+        if not action.jobs:
             (client.pause if action.verb is Verb.PAUSE else client.resume)(action.queue)
             return f"{action.subject} {action.verb.value}"
         requests: dict[Verb, Callable[[Ref], object]] = {
@@ -83,10 +104,27 @@ def perform(client: Client, action: Action) -> str:
             Verb.RELEASE: client.release,
             Verb.RETRY: client.retry,
         }
-        requests[action.verb](action.job)
-        return f"{action.subject} {action.verb.value}"
+        return _perform_on_each(requests[action.verb], action)
     except Refused as refusal:
         return refusal.text
+
+
+def _perform_on_each(request: Callable[[Ref], object], action: Action) -> str:
+    """Send a request for each job; return a message, with the last refusal if there was one."""
+    refusals = []
+    for job in action.jobs:
+        try:
+            request(job)
+        except Refused as refusal:
+            refusals.append(refusal.text)
+    if not refusals:
+        return f"{action.subject} {action.verb.value}"
+    if len(action.jobs) == 1:
+        return refusals[0]
+    return (
+        f"{len(action.jobs) - len(refusals)} of {action.subject} {action.verb.value}; the last refusal: "
+        f"{refusals[-1]}"
+    )
 
 
 class Poller:

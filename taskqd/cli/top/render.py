@@ -1,6 +1,6 @@
 """Renders the state as the lines of a screen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rich.cells import set_cell_size
@@ -8,27 +8,40 @@ from rich.console import Group
 from rich.text import Text
 
 from taskqd.cli.display.tables import COLOURS, progress_of, wait_reason
-from taskqd.cli.display.text import age, bar, command_of, format_age, relative_time, sanitize_line
+from taskqd.cli.display.text import (
+    age,
+    bar,
+    command_of,
+    format_age,
+    format_run_time,
+    relative_time,
+    sanitize_line,
+    seconds_run,
+)
 from taskqd.cli.top.state import Mode, OutputView, Snapshot, State, ref
 from taskqd.client import Facts
 
-KEYS = "q quit  ? help  ↑↓ select  o output  c cancel  h hold  r retry  p P pause"
-SHORT_KEYS = "q quit  ? help  o output  c cancel  p pause"
+KEYS = "q quit  ? help  ↑↓ Enter details  / filter  c cancel  h hold  r retry  p pause"
+SHORT_KEYS = "q quit  ? help  Enter details  c cancel"
 HELP = """
   ↑ ↓  k j     select a job; PgUp PgDn Home End
-  o  Enter     show its output; Tab: other stream;
+  Enter  o     its details, its output; Tab: next view;
                ↑ ↓ scroll, q back
+  Space        mark it; the keys below act on all
+               that are marked; Esc: unmark
   c            cancel it (with confirmation)
   h            hold it; again: release it
   r            retry it when it has ended
   p            pause its queue; again: resume it
   P            pause everything; again: resume
+  /            show only jobs with a text; Esc: all
+  s            sort by queue, owner, label, run time
   q            quit; Ctrl-Z suspends
 
   Any key closes this help.
 """
-NARROW = 60
-"""Width below which details are left out (columns)."""
+NARROW, WIDE = 60, 100
+"""Widths below which details are left out, and from which labels are shown (columns)."""
 
 Row = Callable[[Facts, int, float], Text]
 
@@ -76,13 +89,22 @@ def _head(state: State, width: int) -> Text:
 
 def _foot(state: State, width: int) -> Text:
     if state.question is not None:
-        return Text(f"Cancel {state.question.subject}? [y/n]", style="bold yellow")
+        return Text(f"{state.question.question} [y/n]", style="bold yellow")
+    if state.is_typing:
+        return Text(f"filter: {sanitize_line(state.filter)}▏", style="bold")
     if state.error:
         return Text(sanitize_line(state.error), style="bold red")
     if state.message:
         return Text(sanitize_line(state.message), style="bold")
+    return _keys(state, width)
+
+
+def _keys(state: State, width: int) -> Text:
+    """Return what the keys do in the visible view."""
     if state.mode is Mode.OUTPUT:
-        return Text("q back  Tab other stream  ↑↓ scroll  End follow", style="dim")
+        return Text("q back  Tab next view  ↑↓ scroll  End follow", style="dim")
+    if state.filter:
+        return Text(f"only jobs with {sanitize_line(state.filter)!r}; Esc shows all", style="bold")
     return Text(KEYS if width >= len(KEYS) else SHORT_KEYS, style="dim")
 
 
@@ -115,30 +137,30 @@ def _wrap(output: bytes, width: int) -> list[str]:
 def _jobs(state: State, snapshot: Snapshot, width: int, height: int, now: float) -> list[Text]:
     lines = _queues(snapshot.queues, width, max(1, min(len(snapshot.queues), height // 4)))
     sections = [
-        ("running", snapshot.running, _running),
-        ("pending", snapshot.pending, _pending),
-        ("ended", snapshot.ended, _ended),
+        (title, jobs, row)
+        for (title, row), jobs in zip(
+            (("running", _running), ("pending", _pending), ("ended", _ended)), state.sections, strict=True
+        )
     ]
     heights = _distribute_rows(
         [len(jobs) for _, jobs, _ in sections],
         max(0, height - len(lines)),
-        _section_of(state.index, snapshot),
+        _section_of(state),
     )
     first = 0
     for (title, jobs, row), rows in zip(sections, heights, strict=True):
         if rows > 1:
-            lines.append(
-                _title(title, max(len(jobs), _count(snapshot, title)), min(len(jobs), rows - 1), width)
-            )
-            lines += _window(jobs, row, rows - 1, state.index - first, width, now)
+            count = len(jobs) if state.filter else max(len(jobs), _count(snapshot, title))
+            lines.append(_title(title, count, min(len(jobs), rows - 1), width))
+            lines += _window(jobs, row, rows - 1, state.index - first, state.marked, width, now)
         first += len(jobs)
     return lines
 
 
-def _section_of(index: int, snapshot: Snapshot) -> int:
+def _section_of(state: State) -> int:
     """Return the index of the section with the selection."""
-    ends = (len(snapshot.running), len(snapshot.running) + len(snapshot.pending))
-    return sum(index >= end for end in ends)
+    running, pending, _ = map(len, state.sections)
+    return sum(state.index >= end for end in (running, running + pending))
 
 
 def _distribute_rows(wanted: Sequence[int], height: int, selected: int) -> list[int]:
@@ -173,7 +195,15 @@ def _title(title: str, count: int, shown: int, width: int) -> Text:
     return Text(set_cell_size(f"{title}{more}", width), style="bold reverse")
 
 
-def _window(jobs: Sequence[Facts], row: Row, rows: int, selected: int, width: int, now: float) -> list[Text]:
+def _window(
+    jobs: Sequence[Facts],
+    row: Row,
+    rows: int,
+    selected: int,
+    marked: Collection[int],
+    width: int,
+    now: float,
+) -> list[Text]:
     """Return ``rows`` rows of a section, including the selected one if it is in this section."""
     first = min(max(0, selected - rows + 1), max(0, len(jobs) - rows)) if selected >= 0 else 0
     first = first if selected < len(jobs) else 0
@@ -182,10 +212,10 @@ def _window(jobs: Sequence[Facts], row: Row, rows: int, selected: int, width: in
         line = row(job, width, now)
         if number == selected:
             line.truncate(width - 1, overflow="ellipsis")
-            line = Text("▶", style="bold").append_text(line)
+            line = Text("◆" if job["id"] in marked else "▶", style="bold").append_text(line)
             line.stylize("bold")
         else:
-            line = Text(" ").append_text(line)
+            line = Text("*" if job["id"] in marked else " ").append_text(line)
         lines.append(line)
     return lines
 
@@ -226,6 +256,8 @@ def _job_prefix(job: Facts, width: int) -> Text:
     if width >= NARROW:
         line.append(set_cell_size(_cut(sanitize_line(job["queue"]), 10), 11))
         line.append(set_cell_size(_cut(sanitize_line(job.get("owner") or ""), 8), 9))
+    if width >= WIDE:
+        line.append(set_cell_size(_cut(sanitize_line(job.get("label") or ""), 12), 13))
     return line
 
 
@@ -248,6 +280,9 @@ def _pending(job: Facts, width: int, now: float) -> Text:
 def _ended(job: Facts, width: int, now: float) -> Text:
     line = _job_prefix(job, width)
     line.append(f"{_since(job, now):>10} ")
+    duration = seconds_run(job, now)
+    if width >= NARROW:
+        line.append(f"{'' if duration is None else format_run_time(duration):>12} ")
     code: Any = job["exit_code"]
     shown = {"COMPLETED": "ok"}.get(job["status"]) if code in (0, None) else f"exit {code}"
     shown = shown or job.get("reason") or job["status"].lower()

@@ -41,10 +41,9 @@ def test_movement_keys_select_jobs_and_stop_at_the_ends(key: str, selected: int)
     [
         (1, "p", Action(Verb.PAUSE, queue="default")),
         (2, "p", Action(Verb.RESUME, queue="q")),
-        (1, "P", Action(Verb.PAUSE)),
-        (3, "h", Action(Verb.RELEASE, 3)),
-        (4, "h", Action(Verb.HOLD, 4)),
-        (5, "r", Action(Verb.RETRY, 5)),
+        (3, "h", Action(Verb.RELEASE, (3,))),
+        (4, "h", Action(Verb.HOLD, (4,))),
+        (5, "r", Action(Verb.RETRY, (5,))),
         (1, "q", QUIT),
         (1, "x", None),
     ],
@@ -56,7 +55,19 @@ def test_key_returns_action(number: int, key: str, action: Action | str | None) 
 
 
 def test_capital_p_resumes_everything_when_paused() -> None:
-    assert press(at(1, SNAPSHOT._replace(stats={**STATS, "paused": True})), "P") == Action(Verb.RESUME)
+    state = at(1, SNAPSHOT._replace(stats={**STATS, "paused": True}))
+    assert press(state, "P") is None
+    assert press(state, "y") == Action(Verb.RESUME)
+
+
+def test_capital_p_asks_before_it_pauses_everything() -> None:
+    state = at(1)
+    assert press(state, "P") is None
+    assert state.question is not None
+    assert state.question.question == "Pause everything?"
+    assert press(state, "n") is None
+    press(state, "P")
+    assert press(state, "y") == Action(Verb.PAUSE)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +75,7 @@ def test_capital_p_resumes_everything_when_paused() -> None:
     [
         (1, "h", "only pending jobs can be held"),
         (1, "r", "only finished jobs can be retried"),
-        (5, "c", "job 5 has already ended"),
+        (5, "c", "only pending and running jobs can be cancelled"),
     ],
 )
 def test_key_that_does_not_apply_to_the_job_shows_a_message(number: int, key: str, message: str) -> None:
@@ -81,12 +92,12 @@ def test_key_without_a_job_shows_a_message(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer,action", [("y", Action(Verb.CANCEL, "30.5")), ("n", None), ("q", None), ("enter", None)]
+    "answer,action", [("y", Action(Verb.CANCEL, ("30.5",))), ("n", None), ("q", None), ("enter", None)]
 )
 def test_cancel_key_asks_for_confirmation(answer: str, action: Action | None) -> None:
     state = at(2)
     assert press(state, "c") is None
-    assert state.question == Action(Verb.CANCEL, "30.5")
+    assert state.question == Action(Verb.CANCEL, ("30.5",))
     assert press(state, answer) == action
     assert state.question is None
 
@@ -98,6 +109,8 @@ def test_o_shows_the_output_and_q_returns() -> None:
     press(state, "tab")
     assert state.output_view == OutputView("30.5", "stderr")
     press(state, "tab")
+    assert state.output_view == OutputView("30.5", "details")
+    press(state, "tab")
     assert state.output_view == OutputView("30.5")
     press(state, "up")
     press(state, "page up")
@@ -106,6 +119,61 @@ def test_o_shows_the_output_and_q_returns() -> None:
     assert state.scroll == 0
     assert press(state, "q") is None
     assert [*seen, (state.mode, state.output_view)] == [(Mode.OUTPUT, OutputView("30.5")), (Mode.JOBS, None)]
+
+
+def test_enter_shows_the_details() -> None:
+    state = at(2)
+    press(state, "enter")
+    assert (state.mode, state.output_view) == (Mode.OUTPUT, OutputView("30.5", "details"))
+
+
+def test_space_marks_jobs_and_keys_act_on_all_of_them() -> None:
+    state = at(1)
+    press(state, " ")
+    press(state, " ")
+    assert (state.marked, state.selected) == ({1, 2}, 3)
+    press(state, "c")
+    assert press(state, "y") == Action(Verb.CANCEL, (1, "30.5"))
+    press(state, "escape")
+    assert state.marked == set()
+    press(state, "c")
+    assert press(state, "y") == Action(Verb.CANCEL, (3,))
+
+
+def test_mark_of_a_job_is_removed_by_the_same_key() -> None:
+    state = at(1)
+    press(state, " ")
+    press(state, "up")
+    press(state, " ")
+    assert state.marked == set()
+
+
+def test_slash_filters_by_text_until_escape() -> None:
+    state = at(1)
+    for key in ("/", "J", "o", "b", "x", "backspace", "-", "2", "enter"):
+        assert press(state, key) is None
+    assert [job["id"] for job in state.jobs] == [2]
+    assert press(state, "q") == QUIT
+    press(state, "escape")
+    assert len(state.jobs) == 6
+
+
+def test_escape_while_typing_ends_the_filter() -> None:
+    state = at(1)
+    for key in ("/", "z", "escape"):
+        press(state, key)
+    assert (state.is_typing, state.filter, len(state.jobs)) == (False, "", 6)
+
+
+def test_s_sorts_each_section_by_queue_then_by_other_fields() -> None:
+    running = [a_job(1, "RUNNING", queue="b"), a_job(2, "RUNNING", queue="a")]
+    state = at(1, SNAPSHOT._replace(running=running))
+    press(state, "s")
+    assert [job["id"] for job in state.sections[0]] == [2, 1]
+    assert (state.message, state.selected) == ("sorted by queue", 1)
+    for _ in range(4):
+        press(state, "s")
+    assert (state.message, [job["id"] for job in state.sections[0]]) == ("sorted by time", [1, 2])
 
 
 def test_output_of_an_array_is_not_shown() -> None:

@@ -10,7 +10,7 @@ from taskqd.cli.top.job_tracker import JobTracker
 from taskqd.cli.top.poller import Poller, Update
 from taskqd.cli.top.state import Action, OutputView, Snapshot, Verb
 from taskqd.client import Client, Unreachable
-from tests.fakes.daemon import refused
+from tests.fakes.daemon import data, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.support.command_line import TIMEOUT
 from tests.unit.cli.top.samples import ENDED, RUNNING, SNAPSHOT, answer, event, watch_reply
@@ -82,10 +82,10 @@ def test_poller_loads_jobs_again_after_lagged(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "action,line,message",
     [
-        (Action(Verb.CANCEL, "30.5"), "CANCEL 30.5", "job 30.5 cancelled"),
-        (Action(Verb.HOLD, 4), "HOLD 4", "job 4 held"),
-        (Action(Verb.RELEASE, 3), "RELEASE 3", "job 3 released"),
-        (Action(Verb.RETRY, 5), "RETRY 5", "job 5 pending again"),
+        (Action(Verb.CANCEL, ("30.5",)), "CANCEL 30.5", "job 30.5 cancelled"),
+        (Action(Verb.HOLD, (4,)), "HOLD 4", "job 4 held"),
+        (Action(Verb.RELEASE, (3,)), "RELEASE 3", "job 3 released"),
+        (Action(Verb.RETRY, (5,)), "RETRY 5", "job 5 pending again"),
         (Action(Verb.PAUSE, queue="q"), "PAUSE q", "queue q paused"),
         (Action(Verb.RESUME), "RESUME", "everything resumed"),
     ],
@@ -102,7 +102,32 @@ def test_perform_sends_request_and_returns_message(
 def test_perform_returns_text_of_refusal(serve: Serve) -> None:
     daemon = serve(lambda _: refused("WRONG_STATE", "job 4 is RUNNING"))
     with Client(daemon.address) as client:
-        assert poller.perform(client, Action(Verb.HOLD, 4)) == "job 4 is RUNNING"
+        assert poller.perform(client, Action(Verb.HOLD, (4,))) == "job 4 is RUNNING"
+
+
+def test_perform_on_several_jobs_tells_how_many_were_refused(serve: Serve) -> None:
+    daemon = serve(
+        lambda request: refused("GONE", "it is gone") if request.line == "HOLD 5" else answer(request)
+    )
+    with Client(daemon.address) as client:
+        message = poller.perform(client, Action(Verb.HOLD, (3, 4, 5)))
+        assert message == "2 of 3 jobs held; the last refusal: it is gone"
+        assert poller.perform(client, Action(Verb.HOLD, (3, 4))) == "2 jobs held"
+
+
+def test_details_have_what_happened_why_and_the_end_of_the_output(serve: Serve) -> None:
+    table = {
+        "SHOW 1": job(1, "FAILED", 3, reason="exit"),
+        "WHY 1": b"OK it exited with 3\r\n",
+        "OUTPUT 1 stdout --tail=65536": data("stdout", 0, b"".join(b"line %d\n" % n for n in range(30))),
+        "OUTPUT 1 stderr --tail=65536": data("stderr", 0, b"oh no\n"),
+    }
+    daemon = serve(replies(table))
+    with Client(daemon.address) as client:
+        lines = poller.read_view(client, OutputView(1, "details")).decode().split("\n")
+    assert lines[:3] == ["job 1 FAILED (exit 3)", "it exited with 3", ""]
+    assert lines[-3:] == ["", "stderr:", "oh no"]
+    assert lines[lines.index("stdout:") + 1] == "line 10"
 
 
 def test_poller_reconnects_after_a_restart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +138,7 @@ def test_poller_reconnects_after_a_restart(serve: Serve, monkeypatch: pytest.Mon
     assert thread.start() == daemon.address
     assert isinstance(updates.get(timeout=TIMEOUT), Unreachable)
     assert isinstance(updates.get(timeout=TIMEOUT), Snapshot)
-    thread.perform(Action(Verb.HOLD, 4))
+    thread.perform(Action(Verb.HOLD, (4,)))
     while (update := updates.get(timeout=TIMEOUT)) != "job 4 held":
         assert isinstance(update, Snapshot)
     thread.show_output(OutputView(1))

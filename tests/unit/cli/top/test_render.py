@@ -43,7 +43,7 @@ SCREENS = {
         jobs=RUNNING,
     ),
     "waiting": State(mode=Mode.OUTPUT, output_view=OutputView(1)),
-    "question": State(question=Action(Verb.CANCEL, 7)),
+    "question": State(question=Action(Verb.CANCEL, (7,))),
 }
 
 
@@ -108,10 +108,10 @@ def test_draw_shows_paused_and_draining() -> None:
         (State(), render.KEYS),
         (State(message="job 7 held"), "job 7 held"),
         (State(message="x", error="unreachable\x1b"), r"unreachable\x1B"),
-        (State(error="x", question=Action(Verb.CANCEL, 7)), "Cancel job 7? [y/n]"),
+        (State(error="x", question=Action(Verb.CANCEL, (7,))), "Cancel job 7? [y/n]"),
         (
             State(mode=Mode.OUTPUT, output_view=OutputView(1)),
-            "q back  Tab other stream  ↑↓ scroll  End follow",
+            "q back  Tab next view  ↑↓ scroll  End follow",
         ),
     ],
 )

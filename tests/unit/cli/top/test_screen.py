@@ -92,7 +92,8 @@ def test_top_obeys_keys_and_restores_the_terminal(daemon: FakeDaemon) -> None:
         view.type_and_wait(b"y", b"job 30.5 cancelled")
         view.type_and_wait(b"?", b"Any key closes")
         view.type_and_wait(b" ", b"job-6")
-        view.type_and_wait(b"P", b"everything paused")
+        view.type_and_wait(b"P", b"Pause everything? [y/n]")
+        view.type_and_wait(b"y", b"everything paused")
         view.type(b"q")
         end = view.end()
         assert end.code == 0
