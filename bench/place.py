@@ -33,8 +33,12 @@ class Missing(Failed):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return our environment without variables of taskqd, task-spooler and nq, and with ``more``."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "TS_", "NQ"))}
+    """Return our environment without variables of taskqd, task-spooler and nq, and with ``more``.
+
+    Compiled modules are kept, as in an installation.
+    """
+    dropped = ("TASKQ_", "TS_", "NQ", "PYTHONDONTWRITEBYTECODE")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**ours, **more}
 
 
