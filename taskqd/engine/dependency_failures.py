@@ -3,7 +3,7 @@
 They are recorded in batches, so that thousands do not block the reactor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -13,7 +13,7 @@ from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks, gather_results
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Skipped
-from taskqd.model.job import Status
+from taskqd.model.job import Job, Status
 from taskqd.state.dependencies import next_batch
 
 
@@ -40,27 +40,46 @@ class DependencyFailures:
     async def _skip_all(self) -> None:
         try:
             while self._unsatisfiable:
-                batch = next_batch(self._unsatisfiable, self._queue_state.jobs)
-                skips = [
-                    Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id]))
-                    for job_id in batch
-                ]
-                for result in await gather_results(skips):
-                    if isinstance(result, Failure):
-                        result.raiseException()
+                await self._skip_batch(next_batch(self._unsatisfiable, self._queue_state.jobs))
         finally:
             self._is_busy = False
+
+    async def _skip_batch(self, job_ids: Sequence[int]) -> None:
+        """Skip jobs by one batch of records, and those that are locked one by one."""
+        locked = [job for job in map(self._queue_state.get, job_ids) if self._locks.try_acquire(job)]
+        skips = [self._make_skip(job, self._unsatisfiable[job.id]) for job in locked]
+        done = {job.id for job in locked}
+        others = [
+            Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id]))
+            for job_id in job_ids
+            if job_id not in done
+        ]
+        try:
+            if skips:
+                await self._event_writer.record_all_until_durable([event for event, _ in skips])
+        finally:
+            for job in locked:
+                self._locks.release(job)
+        if skips:
+            self._on_ended(*(part for _, pending in skips for part in pending))
+        for result in await gather_results(others):
+            if isinstance(result, Failure):
+                result.raiseException()
 
     async def _skip(self, job_id: int, dependency: int) -> None:
         job = self._queue_state.get(job_id)
         async with self._locks.of(job):
             if self._unsatisfiable.get(job_id) != dependency:
                 return  # it was cancelled while this waited for the lock
-            parts = self._queue_state.tasks(job) or [job]
-            pending = [part for part in parts if part.status is Status.PENDING]
-            event = Skipped(id=job_id, at=self._clock.now(), dependency=dependency)
+            event, pending = self._make_skip(job, dependency)
             await self._event_writer.record_until_durable(event)
         self._on_ended(*pending)
+
+    def _make_skip(self, job: Job, dependency: int) -> tuple[Skipped, list[Job]]:
+        """Return the event that fails a job, and the job or the tasks that it ends."""
+        parts = self._queue_state.tasks(job) or [job]
+        pending = [part for part in parts if part.status is Status.PENDING]
+        return Skipped(id=job.id, at=self._clock.now(), dependency=dependency), pending
 
     def _on_failure(self, failure: Failure) -> None:
         """Log a bug; if the daemon stops before the journal works again, the next start skips the jobs."""

@@ -150,16 +150,16 @@ class Engine:
         return sum(map(len, self._waiters.values()))
 
     def _on_ended(self, *ended: Job) -> None:
-        """Announce jobs that have ended: a single one, or some tasks of one array.
-
-        The array itself is announced once, when it has ended with them.
-        """
+        """Announce jobs that have ended; an array is announced once, when it has ended with some of them."""
+        arrays: dict[int, Job] = {}
         for job in ended:
             self.counters[_COUNTERS[job.status]] += 1
             self._notify_ended(job)
-        array = self.queue_state.array_of(ended[0])
-        if array.tasks is not None and array.status.is_final:
-            self._notify_ended(array)
+            if job.array is not None:
+                arrays[job.array] = self.queue_state.array_of(job)
+        for array in arrays.values():
+            if array.status.is_final:
+                self._notify_ended(array)
         self._act_on_changes()
 
     def _notify_ended(self, job: Job) -> None:

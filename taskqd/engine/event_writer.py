@@ -1,7 +1,7 @@
 """Makes an event durable in the journal, then applies it to the state. The state has no other writer."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,6 +12,10 @@ from taskqd.model.events import Clocked, Ended, JobEvent, QueueEvent, RecordPosi
 from taskqd.model.job import Job
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal
+
+Result = TypeVar("Result")
+Record: TypeAlias = Callable[[Sequence[JobEvent]], Deferred[Result]]
+"""Records events; fires when they are durable and applied."""
 
 
 class EventWriter:
@@ -62,17 +66,30 @@ class EventWriter:
 
         The event's times must have been read from the clock just now.
         """
-        return self.record(event).addErrback(self._record_later, event, self.clock.ahead)
+        return self.record(event).addErrback(
+            self._record_later, (event,), self.clock.ahead, lambda events: self.record_until_durable(*events)
+        )
 
-    def _record_later(self, failure: Failure, event: JobEvent, ahead: float) -> "Deferred[Job]":
+    def record_all_until_durable(self, events: Sequence[JobEvent]) -> "Deferred[None]":
+        """Record events as ``record_all`` does, again and again as ``record_until_durable`` does."""
+        return self.record_all(events).addErrback(
+            self._record_later, events, self.clock.ahead, self.record_all_until_durable
+        )
+
+    def _record_later(
+        self, failure: Failure, events: Sequence[JobEvent], ahead: float, record: "Record[Result]"
+    ) -> "Deferred[Result]":
         why = failure.value
         if self._has_given_up or not isinstance(why, StoreFailed):
             failure.raiseException()
-        return Deferred.fromCoroutine(self._record_again(event, ahead, why))
+        return Deferred.fromCoroutine(self._record_again(events, ahead, why, record))
 
-    async def _record_again(self, event: JobEvent, ahead: float, why: StoreFailed) -> Job:
+    async def _record_again(
+        self, events: Sequence[JobEvent], ahead: float, why: StoreFailed, record: "Record[Result]"
+    ) -> Result:
         await self._wait_for_journal(why)
-        return await self.record_until_durable(_shifted(event, self.clock.ahead - ahead))
+        jump = self.clock.ahead - ahead
+        return await record([_shifted(event, jump) for event in events])
 
     def give_up(self) -> None:
         """Fail all events that wait for the journal, and from now on those that it cannot write at once."""

@@ -1,38 +1,48 @@
-"""The commands for one job: cancel, retry, remove, hold, release, change.
+"""The commands for jobs, one or many: cancel, retry, remove, hold, release, change.
 
-Each acquires the job's lock, checks the job's status, records one event, and returns when that is durable and
-applied. All raise NoSuchJob, Gone, WrongState and StoreFailed.
+Each acquires the lock of a job, checks the job's status (acts.py), records one event, and returns when that
+is durable and applied. The commands for one job raise NoSuchJob, Gone, WrongState and StoreFailed.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.engine.admission import check_capacity
+from taskqd.engine.acts import Act, Acts, Change, check_can_be_cancelled
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks, gather_results
-from taskqd.errors import Gone, WrongState
+from taskqd.errors import Gone, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.model.actor import Actor
-from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
-from taskqd.model.job import Job, Reason, Status
-from taskqd.model.spec import Spec
-from taskqd.state.dependencies import next_batch
+from taskqd.model.events import Cancelled, Removed, Retried
+from taskqd.model.job import Job, Reason
+from taskqd.state.dependencies import MAX_JOBS_PER_BATCH, next_batch
 from taskqd.storage.interfaces import ISpool
 
 MAX_VISITS_PER_TURN = 1000
 """Jobs that one request visits per turn of the reactor: each takes one to five microseconds."""
 
 
+class Changed(NamedTuple):
+    """A job on which an act was carried out, and whether that changed it."""
+
+    job: Job
+    is_changed: bool
+
+
+class Outcome(NamedTuple):
+    """How many jobs an act on many has changed, and the errors by job of those to which it did not apply."""
+
+    changed: int
+    refusals: dict[int, TaskqError]
+
+
 class JobCommands:
-    """Changes single jobs.
+    """Changes jobs.
 
     ``on_ended`` is called with jobs that have ended without running, ``on_change`` when more jobs may be able
     to start. ``counters`` counts the retried and removed jobs.
@@ -50,6 +60,7 @@ class JobCommands:
         on_change: Callable[[], None],
         on_ended: Callable[..., None],
     ) -> None:
+        self.acts = Acts(event_writer.queue_state, event_writer.clock)
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
         self._locks = locks
@@ -60,7 +71,133 @@ class JobCommands:
         self._on_change = on_change
         self._on_ended = on_ended
 
-    # Jobs that have not ended: cancel.
+    # One job.
+
+    async def hold(self, job_id: int, by: Actor) -> Job:
+        """Keep a pending job from starting, and return it."""
+        return (await self._carry_out(job_id, self.acts.hold(by))).job
+
+    async def release(self, job_id: int, by: Actor) -> Job:
+        """Let a job start that is held or delayed, and return it; any other pending job is left alone."""
+        return (await self._carry_out(job_id, self.acts.release(by))).job
+
+    async def change(self, job_id: int, by: Actor, values: dict[str, Any], *, command: str = "set") -> Job:
+        """Change fields of a pending job's spec, and return the job.
+
+        A ``delay`` counts from now. Raises BadRequest if the job could then never start. ``command`` is what
+        the user calls, for an error.
+        """
+        return (await self._carry_out(job_id, self.acts.change(by, values, command))).job
+
+    async def retry(self, job_id: int, by: Actor) -> Job:
+        """Make a job that has ended PENDING again, and return it."""
+        return (await self._carry_out(job_id, self.acts.retry(by))).job
+
+    async def remove(self, job_id: int, by: Actor) -> None:
+        """Remove a job that has ended, and its files."""
+        await self._remove(job_id, self.acts.remove(by))
+
+    async def _remove(self, job_id: int, act: Act) -> Changed:
+        for killing in self._kill_leftovers(self._queue_state.get(job_id), act):
+            await killing
+        return await self._carry_out(job_id, act)
+
+    def _kill_leftovers(self, job: Job, act: Act) -> list[Deferred[None]]:
+        """Kill the processes left in a job's sessions, as nothing identifies them once it is removed.
+
+        Do nothing if the job cannot be removed now.
+        """
+        try:
+            act(job)
+        except WrongState:
+            return []
+        parts = self._queue_state.tasks(job) or [job]
+        return list(filter(None, [self._executor.kill_leftovers(part.id) for part in parts]))
+
+    async def _carry_out(self, job_id: int, act: Act) -> Changed:
+        """Carry out an act on a job, and return the job when that is recorded."""
+        job = self._queue_state.get(job_id)
+        self._event_writer.check_writable()
+        async with self._locks.of(job):
+            job = self._queue_state.get(job_id)  # it may have been removed while this waited for the lock
+            change = act(job)
+            if change is None:
+                return Changed(job, is_changed=False)
+            await self._event_writer.record(change.event)
+        self._on_recorded([change])
+        return Changed(job, is_changed=True)
+
+    def _on_recorded(self, changes: Iterable[Change]) -> None:
+        """Do what follows from changes that are recorded and applied."""
+        ended: list[Job] = []
+        may_start = False
+        for change in changes:
+            kind = type(change.event)
+            for part in change.to_end:
+                self._executor.end(part.id, Reason.CANCELLED, change.signal)
+            for part in change.removed:
+                self.purge(part.id, part.attempts)
+            ended += change.ended
+            if kind is Removed:
+                self._counters["removed"] += 1
+            elif kind is Retried:
+                self._counters["retried"] += 1
+            may_start |= kind is not Removed and kind is not Cancelled
+        if ended:
+            self._on_ended(*ended)
+        if may_start:
+            self._on_change()
+
+    def purge(self, job_id: int, attempts: int = 0) -> None:
+        """Remove the files of a job that is no longer known; what remains is removed at the next start."""
+        self._spool.remove_job(job_id, attempts).addErrback(self._on_purge_failed, job_id)
+
+    def _on_purge_failed(self, failure: Failure, job_id: int) -> None:
+        failure.trap(OSError)
+        self._log.warn("files of job {id} are left for the next start: {why}", id=job_id, why=failure.value)
+
+    # Many jobs.
+
+    async def carry_out_all(self, job_ids: Sequence[int], act: Act, *, is_removal: bool = False) -> Outcome:
+        """Carry out an act on some jobs, by one batch of records, and return when it is durable.
+
+        Raises StoreFailed: some of the jobs are changed then, and others not. Jobs that are locked, and those
+        to remove that have left processes, are changed one by one beside the others, so that nothing is
+        awaited while locks are held.
+        """
+        self._event_writer.check_writable()
+        known = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
+        if is_removal:
+            killing = {job.id for job in known if self._kill_leftovers(job, act)}
+            known = [job for job in known if job.id not in killing]
+        locked = {job.id: job for job in known if self._locks.try_acquire(job)}
+        try:
+            changes, refusals = _try_act(act, locked.values())
+            carry_out = self._remove if is_removal else self._carry_out
+            # From now on they wait for their locks, before what may follow from the batch.
+            others = {
+                job_id: Deferred.fromCoroutine(carry_out(job_id, act))
+                for job_id in (job_ids if len(locked) < len(job_ids) else ())
+                if job_id not in locked
+            }
+            gathered = Deferred.fromCoroutine(gather_results(others.values()))
+            if changes:
+                await self._event_writer.record_all([change.event for change in changes])
+        finally:
+            for job in locked.values():
+                self._locks.release(job)
+        self._on_recorded(changes)
+        changed = len(changes)
+        for job_id, result in zip(others, await gathered, strict=True):
+            if not isinstance(result, Failure):
+                changed += result.is_changed
+            elif isinstance(result.value, TaskqError) and not isinstance(result.value, StoreFailed):
+                refusals[job_id] = result.value
+            else:
+                result.raiseException()
+        return Outcome(changed, refusals)
+
+    # A job and those that depend on it.
 
     async def cancel(self, job_id: int, by: Actor, signal: int, dependents: Sequence[int] = ()) -> Job:
         """Cancel a job and return it when that is recorded; a job that is being cancelled is left alone.
@@ -68,42 +205,22 @@ class JobCommands:
         A running job is sent ``signal``. Its ``dependents`` are cancelled first, a batch per turn of the
         reactor; after an error some of them are cancelled and others not.
         """
+        act = self.acts.cancel(by, signal)
+        if not dependents:
+            return (await self._carry_out(job_id, act)).job
         job = self._queue_state.get(job_id)
-        if dependents:
-            _check_can_be_cancelled(job)
+        check_can_be_cancelled(job)
         job_ids = [*dependents, job_id]
         done = 0
         while done < len(job_ids):
             if done:
                 await deferLater(self._clock, 0)
-            batch = next_batch(islice(job_ids, done, None), self._queue_state.jobs)
+            batch = next_batch(job_ids[done : done + MAX_JOBS_PER_BATCH], self._queue_state.jobs)
             done += len(batch)
-            cancels = [Deferred.fromCoroutine(self._cancel(each, by, signal)) for each in batch]
-            results = await gather_results(cancels)
-            for each, result in zip(batch, results, strict=True):
+            for each, why in (await self.carry_out_all(batch, act)).refusals.items():
                 # A dependent may have ended or been removed meanwhile.
-                if isinstance(result, Failure) and (each == job_id or not result.check(WrongState, Gone)):
-                    result.raiseException()
-        return job
-
-    async def _cancel(self, job_id: int, by: Actor, signal: int) -> Job:
-        job = self._queue_state.get(job_id)
-        self._event_writer.check_writable()
-        async with self._locks.of(job):
-            job = self._queue_state.get(job_id)  # it may have been removed while this waited for the lock
-            parts = self._queue_state.tasks(job) or [job]
-            pending = [part for part in parts if part.status is Status.PENDING]
-            running = [part for part in parts if part.status is Status.RUNNING and part.cancelling is None]
-            _check_can_be_cancelled(job)
-            if not pending and not running:
-                return job
-            await self._event_writer.record(
-                Cancelled(id=job_id, at=self._clock.now(), by=by.name, origin=by.origin, signal=signal)
-            )
-        for part in running:
-            self._executor.end(part.id, Reason.CANCELLED, signal)
-        if pending:
-            self._on_ended(*pending)
+                if each == job_id or not isinstance(why, WrongState | Gone):
+                    raise why
         return job
 
     async def dependents_of(self, job_id: int, check: Callable[[Job], object] = lambda _: None) -> list[Job]:
@@ -119,15 +236,6 @@ class JobCommands:
             if count % MAX_VISITS_PER_TURN == 0:
                 await deferLater(self._clock, 0)
         return sorted(found, key=lambda job: job.id, reverse=True)
-
-    # Jobs that have ended: retry, remove.
-
-    async def retry(self, job_id: int, by: Actor) -> Job:
-        """Make a job that has ended PENDING again, and return it."""
-        job = await self._record_for_ended(job_id, partial(Retried, id=job_id, by=by.name, origin=by.origin))
-        self._counters["retried"] += 1
-        self._on_change()
-        return job
 
     async def skipped_because_of(
         self, job_id: int, check: Callable[[Job], object] = lambda _: None
@@ -151,150 +259,17 @@ class JobCommands:
                     await deferLater(self._clock, 0)
         return [found[each] for each in sorted(found)]
 
-    async def remove(self, job_id: int, by: Actor) -> None:
-        """Remove a job that has ended, and its files."""
-        job = self._queue_state.get(job_id)
-        if job.array is not None:
-            raise WrongState(
-                f"job {job_id} cannot be removed: it is a task of array {job.array}; "
-                f"`taskq remove {job.array}` removes all tasks"
-            )
-        tasks = self._queue_state.tasks(job)
-        removed = partial(Removed, id=job_id, by=by.name, origin=by.origin)
-        if job.status.is_final and self._queue_state.reason_to_keep(job_id) is None:
-            await self._kill_leftovers(tasks or [job])
-        await self._record_for_ended(job_id, removed, self._check_can_be_removed)
-        self._counters["removed"] += 1
-        for part in (job, *(task for task in tasks if task.attempts)):
-            self.purge(part.id, part.attempts)
 
-    async def _kill_leftovers(self, parts: Sequence[Job]) -> None:
-        """Kill the processes left in the jobs' sessions; nothing identifies them once these are removed."""
-        for part in parts:
-            killing = self._executor.kill_leftovers(part.id)
-            if killing is not None:
-                await killing
-
-    def _check_can_be_removed(self, job: Job) -> None:
-        reason = self._queue_state.reason_to_keep(job.id)
-        if reason is not None:
-            raise WrongState(f"job {job.id} cannot be removed: {reason}")
-
-    async def _record_for_ended(
-        self, job_id: int, make: Callable[..., JobEvent], check: Callable[[Job], None] = lambda _: None
-    ) -> Job:
-        """Record ``make(at=now)`` for a job that must have ended; ``now`` is read when the lock is held."""
-        job = self._queue_state.get(job_id)
-        self._event_writer.check_writable()
-        async with self._locks.of(job):
-            job = self._queue_state.get(job_id)  # as in _cancel
-            if not job.status.is_final:
-                raise WrongState(
-                    f"job {job_id} has not ended: it is {job.status.value}; `taskq cancel {job_id}` ends it"
-                )
-            check(job)
-            await self._event_writer.record(make(at=self._clock.now()))
-        return job
-
-    def purge(self, job_id: int, attempts: int = 0) -> None:
-        """Remove the files of a job that is no longer known; what remains is removed at the next start."""
-        self._spool.remove_job(job_id, attempts).addErrback(self._on_purge_failed, job_id)
-
-    def _on_purge_failed(self, failure: Failure, job_id: int) -> None:
-        failure.trap(OSError)
-        self._log.warn("files of job {id} are left for the next start: {why}", id=job_id, why=failure.value)
-
-    # Jobs that have not started: hold, release, change.
-
-    async def hold(self, job_id: int, by: Actor) -> Job:
-        """Keep a pending job from starting, and return it."""
-        return await self._record_for_pending(
-            "hold", Held(id=job_id, at=0.0, by=by.name, origin=by.origin), lambda job: not job.is_held
-        )
-
-    async def release(self, job_id: int, by: Actor) -> Job:
-        """Let a job start that is held or delayed, and return it; any other pending job is left alone."""
-        return await self._record_for_pending(
-            "release",
-            Released(id=job_id, at=0.0, by=by.name, origin=by.origin),
-            lambda job: job.is_held or job.not_before is not None,
-        )
-
-    async def _record_for_pending(
-        self, command: str, event: JobEvent, has_effect: Callable[[Job], bool]
-    ) -> Job:
-        """Record an event of a pending job, unless it has no effect on the job or on any pending task.
-
-        ``command`` is what the user calls, for an error.
-        """
-        job = self._queue_state.get(event.id)
-        self._event_writer.check_writable()
-        async with self._locks.of(job):
-            job = self._get_pending(event.id, command)
-            pending = [task for task in self._queue_state.tasks(job) if task.status is Status.PENDING]
-            if not any(map(has_effect, [job, *pending])):
-                return job
-            await self._event_writer.record(replace(event, at=self._clock.now()))
-        self._on_change()
-        return job
-
-    async def change(self, job_id: int, by: Actor, values: dict[str, Any], *, command: str = "set") -> Job:
-        """Change fields of a pending job's spec, and return the job.
-
-        A ``delay`` counts from now. Raises BadRequest if the job could then never start. ``command`` is what
-        the user calls, for an error.
-        """
-        job = self._queue_state.get(job_id)
-        self._event_writer.check_writable()
-        async with self._locks.of(job):
-            job = self._get_pending(job_id, command)
-            if job.array is not None:
-                raise WrongState(
-                    f"job {job_id} cannot be changed: it is a task of array {job.array}; "
-                    f"`taskq {command} {job.array}` changes all tasks"
-                )
-            now = self._clock.now()
-            spec = _changed_spec(job.spec, values, now)
-            check_capacity(self._queue_state, spec)
-            await self._event_writer.record(
-                Changed(
-                    id=job_id,
-                    at=now,
-                    by=by.name,
-                    origin=by.origin,
-                    command=job.command,
-                    spec=spec,
-                    is_delay=values.get("delay") is not None,
-                )
-            )
-        self._on_change()
-        return job
-
-    def _get_pending(self, job_id: int, command: str) -> Job:
-        """Return a job that has not started, or an array with a task that has not started."""
-        job = self._queue_state.get(job_id)
-        is_pending = job.status is Status.PENDING or (
-            job.tasks is not None and bool(job.tasks.counts.get(Status.PENDING))
-        )
-        if not is_pending:
-            raise WrongState(
-                f"job {job_id} is {job.status.value}; "
-                f"`taskq {command}` is only for jobs that have not started"
-            )
-        return job
-
-
-def _changed_spec(spec: Spec, values: dict[str, Any], now: float) -> Spec:
-    """Return a spec with fields changed; a delay becomes a time, and replaces the previous time."""
-    if values.get("delay") is not None:
-        values = {**values, "at": now + values["delay"]}
-    if "delay" in values or "at" in values:
-        values = {"at": None, **values, "delay": None}
-    return replace(spec, **values)
-
-
-def _check_can_be_cancelled(job: Job) -> None:
-    if job.status.is_final and job.status is not Status.CANCELLED:
-        raise WrongState(
-            f"job {job.id} has already ended: it is {job.status.value}; `taskq retry {job.id}` runs it again"
-        )
+def _try_act(act: Act, jobs: Iterable[Job]) -> tuple[list[Change], dict[int, TaskqError]]:
+    """Return the changes of jobs by an act, and the errors by job of those to which it does not apply."""
+    changes: list[Change] = []
+    refusals: dict[int, TaskqError] = {}
+    for job in jobs:
+        try:
+            change = act(job)
+        except TaskqError as why:
+            refusals[job.id] = why
+        else:
+            if change is not None:
+                changes.append(change)
+    return changes, refusals

@@ -34,6 +34,19 @@ class KeyedLock(Generic[Key]):
         """Whether the lock of a key is held."""
         return key in self._waiters
 
+    def is_any_locked(self, keys: range) -> bool:
+        """Whether any of the locks of a range of keys is held."""
+        if len(self._waiters) < len(keys):
+            return any(key in keys for key in self._waiters)
+        return any(key in self._waiters for key in keys)
+
+    def try_acquire(self, key: Key) -> bool:
+        """Acquire the lock of a key unless it is held; return whether the caller must release it."""
+        if key in self._waiters:
+            return False
+        self._waiters[key] = deque()
+        return True
+
     async def acquire(self, key: Key) -> None:
         """Wait for the lock of a key. The caller must release it."""
         if key not in self._waiters:
@@ -85,6 +98,18 @@ class JobLocks:
     def of(self, job: Job) -> "JobLock":
         """Return the lock of a job, for ``async with``."""
         return JobLock(self._locks, job)
+
+    def try_acquire(self, job: Job) -> bool:
+        """Acquire the lock of a job if that needs no wait; return whether the caller must ``release`` it."""
+        if job.array is not None and self._locks.is_locked(job.array):
+            return False
+        if job.tasks is not None and self._locks.is_any_locked(job.tasks.ids):
+            return False
+        return self._locks.try_acquire(job.id)
+
+    def release(self, job: Job) -> None:
+        """Release the lock of a job that ``try_acquire`` has acquired."""
+        self._locks.release(job.id)
 
 
 class JobLock:
