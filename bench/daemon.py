@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,9 +22,9 @@ POLL_INTERVAL = 0.005
 
 
 class Daemon:
-    """A daemon that keeps its state in ``home``, also after a stop."""
+    """A daemon that keeps its state in ``home``, also after a stop; ``more`` are further options of it."""
 
-    def __init__(self, home: Path, programs: Programs, slots: int = 4) -> None:
+    def __init__(self, home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> None:
         self.home = home
         self.socket = home / "socket"
         self._programs = programs
@@ -36,7 +36,7 @@ class Daemon:
             f"--state={home / 'state'}",
         ]
         self._command += [f"--listen=unix:{self.socket}", f"--slots={slots}", "--stop-grace=0"]
-        self._command += ["--on-stop=interrupt"]
+        self._command += ["--on-stop=interrupt", *more]
 
     def start(self) -> float:
         """Start the daemon, and return the seconds until its first reply."""
@@ -126,9 +126,9 @@ class Daemon:
 
 
 @contextmanager
-def running(home: Path, programs: Programs, slots: int = 4) -> Iterator[Daemon]:
-    """Run a daemon in ``home`` during the context."""
-    daemon = Daemon(home, programs, slots)
+def running(home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> Iterator[Daemon]:
+    """Run a daemon in ``home`` during the context, with ``more`` options."""
+    daemon = Daemon(home, programs, slots, more)
     daemon.start()
     try:
         yield daemon

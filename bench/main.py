@@ -26,6 +26,7 @@ from bench import (
     slopes,
     start,
     submissions,
+    transports,
 )
 from bench.bench import Bench, Measurement
 from bench.load import Programs
@@ -35,6 +36,7 @@ from bench.results import Kept, Measured, Row, Store
 
 MEASUREMENTS = [
     Measurement("submissions", "submissions per second, beside beanstalkd", submissions.measure),
+    Measurement("transports", "submissions on TCP and TLS, beside the UNIX socket", transports.measure),
     Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
     Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),
     Measurement("crowded", "the same with a million other jobs pending", crowded.measure),

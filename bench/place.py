@@ -121,6 +121,12 @@ def memory(pid: int, field: str = "VmRSS") -> int:
     raise Failed(f"/proc/{pid}/status has no {field}")
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of all threads that a process has now, in seconds."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
 def children(pid: int) -> list[int]:
     """Return the running children of a process."""
     found = []

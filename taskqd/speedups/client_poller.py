@@ -1,4 +1,4 @@
-"""Polls all UNIX clients with a separate epoll(7), which is one descriptor for the reactor.
+"""Polls all clients with a separate epoll(7), which is one descriptor for the reactor.
 
 The reactor sets up a logging context for each event of each descriptor, which costs more than reading a line.
 It also does not tell when all events of a poll are handled. Here all clients that are ready are served in one
