@@ -16,7 +16,7 @@ from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RUNNER_KILLED, settled_outcome
-from taskqd.model.events import Event
+from taskqd.model.events import Replayed
 from taskqd.model.job import Job, Status
 from taskqd.model.transitions import attempt_of
 from taskqd.state.capacity import CapacityTotals
@@ -59,7 +59,7 @@ class Recovery:
         return queue_state
 
     def _apply_events(self, queue_state: QueueState) -> None:
-        event: Event | None = None
+        event: Replayed | None = None
         for event, position in self._journal.replay():
             try:
                 queue_state.apply(event, position)

@@ -17,12 +17,13 @@ from taskqd.model import transitions
 from taskqd.model.events import (
     Changed,
     Clocked,
+    Compacted,
     Ended,
-    Event,
     JobEvent,
     QueueEvent,
     RecordPosition,
     Removed,
+    Replayed,
     Retried,
     Skipped,
     Submitted,
@@ -262,34 +263,34 @@ class QueueState:
         return min((time for time in times if time is not None), default=None)
 
     def relocate(self, job_id: int, attempt: int, upto: int, position: RecordPosition) -> None:
-        """Set the new position of an attempt's Ended, if the old one is in a segment up to ``upto``."""
+        """Set the new position of an attempt's Ended, if the old one is in a segment up to ``upto``.
+
+        ``attempt`` is 0 for all attempts of which that is true.
+        """
         job = self.jobs.get(job_id)
         for known in () if job is None or job.attempt is None else (job.attempt, *job.past):
-            if known.number == attempt and known.record is not None and known.record[0] <= upto:
+            if attempt in (0, known.number) and known.record is not None and known.record[0] <= upto:
                 known.record = position
 
     # Applying events.
 
-    def apply(self, event: Event, position: RecordPosition | None = None) -> Job | None:
-        """Apply a durable event, and return its job, if it is about a job.
+    def apply(self, event: Replayed, position: RecordPosition | None = None) -> Job | None:
+        """Apply a durable event, or all of a Compacted, and return its job, if it is about a job.
 
         ``position`` is where the journal has it. Raises InvalidTransition, having changed nothing, if the
         event is not possible.
         """
         if type(event) is Submitted:
             return self._submitted(event)
+        if isinstance(event, Compacted):
+            return self._apply_compacted(event, position)
         if isinstance(event, QueueEvent | Clocked):
             self._apply_queue_event(event)
             return None
         job = self.jobs.get(event.id)
         if job is None:
             raise InvalidTransition(f"{event.name} is not possible for job {event.id}, which is unknown")
-        if type(event) is Changed:
-            event = replace(event, spec=with_parts_of(job.spec, event.spec))
-        if job.tasks is not None:
-            self._apply_to_array(job, event)
-        else:
-            self._move(job, event)
+        self._apply_to_job(job, event)
         if type(event) is Ended and not event.is_void:
             transitions.attempt_of(job).record = position
         elif type(event) is Skipped:
@@ -299,6 +300,19 @@ class QueueState:
         elif isinstance(event, Retried | Removed):
             self.skips.discard(job.id)
         return job
+
+    def _apply_compacted(self, record: Compacted, position: RecordPosition | None) -> Job:
+        for event in record.events:
+            self.apply(event, position)
+        return self.jobs[record.id]
+
+    def _apply_to_job(self, job: Job, event: JobEvent) -> None:
+        if type(event) is Changed:
+            event = replace(event, spec=with_parts_of(job.spec, event.spec))
+        if job.tasks is not None:
+            self._apply_to_array(job, event)
+        else:
+            self._move(job, event)
 
     def _apply_queue_event(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from taskqd.model.events import Event, JobEvent
+from taskqd.model.events import Compacted, Event, JobEvent
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, InThread
 from taskqd.storage.journal.codec import decode
@@ -16,6 +16,9 @@ SEARCH_READ_BYTES = 1024**2
 """Bytes that a search reads at a time, or one line if that is longer."""
 MAX_SEARCH_BYTES = 64 * SEARCH_READ_BYTES
 """Bytes that a search reads before it returns to its caller, who may have disconnected meanwhile."""
+
+_COMPACTED = b' {"type":"compacted",'
+"""Part of a line that has all events of a job."""
 
 
 @implementer(IEventReader)
@@ -80,7 +83,7 @@ class JobEventFinder:
             for start, end in _find_lines(chunk, self._patterns):
                 line = chunk[start:end]
                 position = end + 1
-                if sequence_of(line) >= self.next_sequence:
+                if sequence_of(line) >= self.next_sequence or _COMPACTED in line:
                     self._decode(line, last, events)
                     size += len(line)
                     if size >= BATCH_BYTES:
@@ -127,9 +130,15 @@ class JobEventFinder:
 
     def _decode(self, line: bytes, last: int, events: list[tuple[int, Event]]) -> None:
         sequence, record = decode(line)
-        if sequence <= last and isinstance(record, JobEvent) and record.id in self._ids:
-            events.append((sequence, record))
-            self.next_sequence = sequence + 1
+        found: Sequence[tuple[int, JobEvent]] = ()
+        if isinstance(record, Compacted):
+            found = record.numbered(sequence)
+        elif isinstance(record, JobEvent):
+            found = [(sequence, record)]
+        for number, event in found:
+            if self.next_sequence <= number <= last and event.id in self._ids:
+                events.append((number, event))
+                self.next_sequence = number + 1
 
 
 def _find_lines(content: bytes, patterns: Sequence[bytes]) -> Iterator[tuple[int, int]]:

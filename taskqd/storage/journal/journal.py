@@ -21,7 +21,16 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from taskqd.errors import StartRefused, StoreFailed
-from taskqd.model.events import FORMAT, Event, Opened, Record, RecordPosition, Snapshot, Submitted
+from taskqd.model.events import (
+    FORMAT,
+    Event,
+    Opened,
+    Record,
+    RecordPosition,
+    Replayed,
+    Snapshot,
+    Submitted,
+)
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IClock, ICommitReactor, IJournal, InThread, OnDurable
 from taskqd.storage.journal.entry_builder import EntryBuilder
@@ -114,7 +123,7 @@ class Journal:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {error}") from None
         self._segment_writer.identity = self._identity
 
-    def replay(self) -> Iterator[tuple[Event, RecordPosition]]:
+    def replay(self) -> Iterator[tuple[Replayed, RecordPosition]]:
         """Yield all events, oldest first, then clean up the files; must be read to its end.
 
         Raises JournalDamaged if the journal cannot be trusted, StartRefused if it cannot be read or cleaned

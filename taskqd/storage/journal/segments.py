@@ -12,7 +12,7 @@ from operator import add
 from typing import NamedTuple, TypeVar, cast
 
 from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.model.events import Event, Opened, Record, RecordPosition
+from taskqd.model.events import Opened, Record, RecordPosition, Replayed
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, RecordBatch, Replay, first_sequence
@@ -88,11 +88,11 @@ class Segments:
         known = [name for name in names if _JOURNAL_FILE.fullmatch(name)]
         return Layout(snapshot, segments, [name for name in known if name not in valid])
 
-    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Event, RecordPosition]]:
+    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Replayed, RecordPosition]]:
         """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends."""
         for number, batch in self.batches(layout, replay):
             if not isinstance(batch.records[0], Opened):  # it is the only record of its batch
-                events = cast("Sequence[Event]", batch.records)
+                events = cast("Sequence[Replayed]", batch.records)
                 yield from zip(events, positions(number, batch), strict=True)
 
     def batches(self, layout: Layout, replay: Replay) -> Iterator[tuple[int, RecordBatch]]:

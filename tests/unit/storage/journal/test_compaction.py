@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.python.failure import Failure
 
-from taskqd.model.events import Ended
+from taskqd.model.events import Compacted, Ended, RecordPosition
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import compaction
@@ -146,7 +146,14 @@ def ends(bench: Bench) -> dict[int, tuple[Any, Any]]:
     """Return the position of each job's last end, and the record that is read there."""
     jobs = bench.queue_state.jobs.values()
     positions = {job.id: job.attempt.record for job in jobs if job.attempt and job.attempt.record}
-    return {job: (position, bench.journal.segments.read(position)) for job, position in positions.items()}
+    return {job: (position, end(bench, job, position)) for job, position in positions.items()}
+
+
+def end(bench: Bench, job_id: int, position: RecordPosition) -> object:
+    """Return the end of a job's latest attempt, which is read from a position."""
+    record, attempt = bench.journal.segments.read(position), bench.queue_state.jobs[job_id].attempt
+    assert attempt is not None
+    return record.end_of(attempt.number) if isinstance(record, Compacted) else record
 
 
 def test_positions_stay_readable_while_they_move_into_the_snapshot(

@@ -20,6 +20,7 @@ from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
 from taskqd.model.events import (
     FORMAT,
     Cancelled,
+    Compacted,
     Ended,
     Event,
     JobEvent,
@@ -87,7 +88,7 @@ class Bench:
         """Open a journal as the service does, and return the events that it replays."""
         self.journal = self._build(boot)
         self.journal.lock()
-        events = [event for event, _ in self.journal.replay()]
+        events = [event for event, _ in self.journal.replay() if not isinstance(event, Compacted)]
         ids = [event.id for event in events if isinstance(event, Submitted)]
         self.journal.start_writing(max(ids, default=0))
         return events
