@@ -21,9 +21,12 @@ class Status(str, Enum):
 
     is_final: bool
     """Whether the job has ended; only a retry leads back."""
+    code: int
+    """A number from 1, in the order of the statuses; it is not stored."""
 
     def __init__(self, word: str) -> None:
         self.is_final = word not in ("PENDING", "RUNNING")
+        self.code = len(type(self).__members__) + 1
 
 
 class Reason(str, Enum):

@@ -30,12 +30,14 @@ from taskqd.model.events import (
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.model.job import Job, Reason, Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.delay_queue import DelayQueue
 from taskqd.state.dependencies import Dependencies, Skips
+from taskqd.state.job_index import JobIndex
 from taskqd.state.queues import Queues
 from taskqd.state.ready_queue import ReadyQueue
 from taskqd.state.retention_index import RetentionIndex
@@ -44,6 +46,7 @@ from taskqd.state.schedules import Schedules
 UNLIMITED = CapacityTotals(slots=2**31)
 """More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
 
+_RUNNING_JOBS = JobFilter(statuses=frozenset({Status.RUNNING}))
 _PENDING = Status.PENDING
 """A global of the module, which is several times faster to read than a member of an Enum."""
 
@@ -56,8 +59,8 @@ class QueueState:
     """The jobs by id, the queues and the schedules, and the indexes over them.
 
     Arguments called ``now`` are times on the monotonic clock; the time of day is ``ahead`` seconds ahead of
-    it (see events.Clocked). Until it is open, as during a replay, no job is added to the ready queue or the
-    delay queue; ``open`` then adds all at once, which is faster.
+    it (see events.Clocked). Until it is open, as during a replay, no job is added to the ready queue, the delay
+    queue or the ``index`` for lists; ``open`` then adds all at once, which is faster.
     """
 
     def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
@@ -71,6 +74,7 @@ class QueueState:
         self.ready_queue = ReadyQueue(self.capacity, self.queues.has_pause)
         self.dependencies = Dependencies()
         self.skips = Skips()
+        self.index = JobIndex()
         self.retention_index = RetentionIndex(
             self.jobs, lambda job_id: self.reason_to_keep(job_id) is not None
         )
@@ -94,9 +98,14 @@ class QueueState:
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     def open(self) -> None:
-        """Add all jobs that may start to the ready queue or the delay queue, and from now on new ones too."""
+        """Add all jobs to the index, and those that may start to the ready queue or the delay queue.
+
+        From now on new jobs are added too.
+        """
         if not self._is_open:
             self._is_open = True
+            for job in self.jobs.values():
+                self.index.add(job)
             delayed: list[Job] = []
             self.ready_queue.add_all(self._ready_jobs(delayed))
             self._delays.add_all(delayed)
@@ -167,8 +176,10 @@ class QueueState:
                         yield self.jobs[dependent]
 
     def running(self) -> list[Job]:
-        """Return the jobs that are RUNNING; of an array, its tasks."""
-        return [job for job in self.jobs.values() if job.status is Status.RUNNING and job.tasks is None]
+        """Return the jobs that are RUNNING, by id; of an array, its tasks."""
+        ids = self.index.find(_RUNNING_JOBS, 1, self.last_id)
+        jobs = [self.jobs[job_id] for job_id in ids if job_id is not None]
+        return [job for job in jobs if job.tasks is None]
 
     def reason(self, job: Job, now: float) -> Reason | None:
         """Return why a job has its status; for a pending job, the reason that would last longest."""
@@ -375,6 +386,8 @@ class QueueState:
         if spec.after or spec.after_any or spec.after_fail:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         if self._is_open:
+            for each in (job, *self.tasks(job)):
+                self.index.add(each)
             self._enqueue_all(job)
         return job
 
@@ -409,6 +422,8 @@ class QueueState:
         elif type(event) is Retried and job.array is None:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
+        if self._is_open and (before is not after or type(event) is Changed):
+            self.index.update(job)
         if after is _PENDING:
             self._enqueue(job)
         self._status_changed(job, before)
@@ -438,6 +453,8 @@ class QueueState:
         if type(event) is Ended:
             array.output_bytes += event.stdout.size + event.stderr.size
         arrays.task_moved(array, task, before, event.at, self.jobs)
+        if self._is_open and array.status is not previous:
+            self.index.update(array)
         if array.status.is_final is not previous.is_final:
             self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
         self._status_changed(array, previous)
@@ -485,6 +502,8 @@ class QueueState:
         else:
             size = footprint_of(array)
             arrays.apply_event(array, event, self.ahead)
+            if self._is_open and isinstance(event, Changed):
+                self.index.update(array)
             if not array.status.is_final:
                 self._count_bytes(array, footprint_of(array) - size)
 
@@ -493,6 +512,8 @@ class QueueState:
             self.counts[job.status] -= 1
             self.queues.job_moved(job.spec.queue, job.status, None)
         self.retention_index.discard(job)
+        if self._is_open:
+            self.index.remove(job.id)
         del self.jobs[job.id]
         if job.spec.key is not None:
             left = tuple(job_id for job_id in self._keys.pop(job.spec.key, ()) if job_id != job.id)
