@@ -1,11 +1,12 @@
 """Authorizes requests before their handlers see them: by role, owner, queue of the token, and limits.
 
-LIST, WATCH and SCHEDULES are not refused; they leave out what a client may not see (`visible_jobs`).
+LIST, WATCH and SCHEDULES are not refused; they leave out what a client may not see (`narrow`).
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from taskqd.auth.principal import Principal
@@ -15,6 +16,7 @@ from taskqd.config.settings import ON_END_QUEUE
 from taskqd.errors import Forbidden, TaskqError
 from taskqd.model import roles
 from taskqd.model.job import Job
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
@@ -167,12 +169,14 @@ class Authorizer:
 
     # Visibility.
 
-    def visible_jobs(self, principal: Principal) -> Callable[[Job], bool]:
-        """Return a predicate that is true for the jobs that a client may see."""
+    def narrow(self, principal: Principal, wanted: JobFilter) -> JobFilter | None:
+        """Return a filter without the jobs that a client may not see, None if it may see none of them."""
         owner, queue = self.visible_owner(principal), principal.queue
-        return lambda job: (
-            (owner is None or job.owner == owner) and (queue is None or job.spec.queue == queue)
-        )
+        if owner is not None and wanted.owner not in (None, owner):
+            return None
+        if queue is not None and wanted.queue not in (None, queue):
+            return None
+        return replace(wanted, owner=owner or wanted.owner, queue=queue or wanted.queue)
 
     def visible_owner(self, principal: Principal) -> str | None:
         """Return the only owner whose jobs a client may see, None if it may see those of all owners."""

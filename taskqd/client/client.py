@@ -18,6 +18,8 @@ from taskqd.client.streams import Streams, encode_submission, remaining_time
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+DEFAULT_LIMIT = 100
+"""Jobs in a list if the request has no limit."""
 PAGE_SIZE = 1000
 """Number of jobs per request of ``list_all``."""
 
@@ -25,14 +27,16 @@ PAGE_SIZE = 1000
 class Filters(TypedDict, total=False):
     """Filters for a list of jobs; a job must match all that are given.
 
-    ``status`` may name several statuses: ``"PENDING,RUNNING"``. An array is listed as one job; ``tasks``
-    lists its tasks too, and ``array`` only the tasks of one array.
+    ``status`` may name several statuses: ``"PENDING,RUNNING"``. ``match`` is text that the command or the
+    label contains, in any case. An array is listed as one job; ``tasks`` lists its tasks too, and ``array``
+    only the tasks of one array.
     """
 
     status: str | None
     queue: str | None
     owner: str | None
     label: str | None
+    match: str | None
     key: str | None
     array: int | None
     tasks: bool
@@ -179,8 +183,15 @@ class Client(Streams):
         given = dict(filters)
         has_tasks = bool(given.pop("tasks", False))
         options = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
-        options += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
-        return self._query(b"LIST" + options + b" --reverse" * reverse, self._reader.read_jobs)
+        flags = b" --tasks" * has_tasks + b" --reverse" * reverse
+        found: list[Facts] = []
+        while True:  # a request with ``match`` searches a limited number of jobs
+            page = option("from", start) + option("limit", limit)
+            jobs, start = self._query(b"LIST" + options + page + flags, self._reader.read_jobs)
+            found += jobs
+            if start is None:
+                return found
+            limit = (DEFAULT_LIMIT if limit is None else limit) - len(jobs)
 
     def list_all(self, start: int | None = None, **filters: "Unpack[Filters]") -> Iterator[Facts]:
         """Yield all jobs that match the filters, ordered by id, beginning with ``start``."""

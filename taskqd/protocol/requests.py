@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import (
     Option,
@@ -69,16 +70,12 @@ class JobRequest(EmptyRequest, frozen=True, kw_only=True):
 
 
 class ListRequest(EmptyRequest, frozen=True, kw_only=True):
-    """LIST. A filter that is None matches every job.
+    """LIST the jobs that `wanted` admits.
 
     `array` restricts the list to the tasks of that array; otherwise tasks are listed only if `has_tasks`.
     """
 
-    statuses: frozenset[Status] | None = None
-    queue: str | None = None
-    owner: str | None = None
-    label: str | None = None
-    key: str | None = None
+    wanted: JobFilter = JobFilter()
     array: int | None = None
     has_tasks: bool = False
     first: int | None = None
@@ -271,11 +268,23 @@ def _parse_statuses(text: str) -> frozenset[Status]:
     return frozenset(map(Status, names))
 
 
-_LIST_OPTIONS: Table = {
+def _parse_match(text: str) -> str:
+    if not text:
+        raise BadRequest("expected some text that the command or the label contains")
+    return text.casefold()
+
+
+FILTER_OPTIONS: Table = {
     "status": OptionType("statuses", _parse_statuses),
     "queue": OptionType("queue", parse_name),
     "owner": OptionType("owner", str),
     "label": OptionType("label", str),
+    "match": OptionType("match", _parse_match),
+}
+"""The options that select jobs; their values are fields of JobFilter (`pop_filter`)."""
+
+_LIST_OPTIONS: Table = {
+    **FILTER_OPTIONS,
     "key": OptionType("key", parse_name),
     "array": OptionType("array", parse_job_id),
     "tasks": OptionType("has_tasks", parse_flag),
@@ -287,7 +296,13 @@ _LIST_OPTIONS: Table = {
 
 def parse_list(usage: str, text: str) -> ListRequest:
     """Parse LIST."""
-    return ListRequest(**parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)[1])
+    _, values = parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)
+    return ListRequest(wanted=pop_filter(values), **values)
+
+
+def pop_filter(values: dict[str, Any]) -> JobFilter:
+    """Remove the values of the options that select jobs, and return them as a filter."""
+    return JobFilter(**{name: values.pop(name) for name in JobFilter.__struct_fields__ if name in values})
 
 
 _OUTPUT_OPTIONS: Table = {

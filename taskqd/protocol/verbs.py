@@ -62,8 +62,8 @@ _ALL = (
     ),
     Verb("SHOW <id>", "Show everything about a job, as JSON.", requests.parse_job, Permission.VIEW),
     Verb(
-        "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--key=K] [--array=<id>] [--tasks] "
-        "[--from=<id>] [--limit=N] [--reverse]",
+        "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--match=TEXT] [--key=K] [--array=<id>] "
+        "[--tasks] [--from=<id>] [--limit=N] [--reverse]",
         "List jobs by id, 100 by default; for the next page, pass --from the id after the last.",
         requests.parse_list,
         Permission.KNOWN,

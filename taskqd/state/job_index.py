@@ -5,8 +5,8 @@ status of each job, and whether it is a task; 0 means that there is no job. An o
 represented by 16 bits of its hash, in two columns. The value that most jobs have is represented by 0, and
 columns that would have only zeros are omitted. So a job takes 1 byte, and 2 for each unusual value.
 
-A search compares whole columns, which takes 1 to 4 ms for a million jobs, and then 0.1 µs for each job that it
-finds. Different values may have the same hash, so the caller checks the jobs that it gets.
+A search compares whole columns, which takes 1 to 4 ms for a million jobs, and then 0.1 µs for each job that
+it finds. Different values may have the same hash, so the caller checks the jobs that it gets.
 """
 
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class _Chunk:
         (column, table), *others = columns
         found = column.translate(table)
         if not others:
-            return found
+            return bytes(found)
         common = int.from_bytes(found, "little")
         for column, table in others:
             common &= int.from_bytes(column.translate(table), "little")
@@ -170,8 +170,9 @@ class JobIndex:
         """Return the number of the first chunk from ``number`` on, None if there is none."""
         if number in self._chunks:
             return number
-        bounds = (None, number) if is_reverse else (number, None)
-        return next(self._chunks.irange(*bounds, reverse=is_reverse), None)
+        if is_reverse:
+            return next(self._chunks.irange(maximum=number, reverse=True), None)
+        return next(self._chunks.irange(minimum=number), None)
 
     def _conditions(self, wanted: JobFilter, has_tasks: bool) -> list[_Condition]:
         """Return the conditions of a filter; those that exclude most jobs at least cost come first."""

@@ -17,9 +17,9 @@ def find_jobs(
 ) -> Iterator[Job | None]:
     """Yield the jobs that a filter admits, whatever their text, by id, ascending or descending.
 
-    They begin with the id ``first``. Tasks of arrays are omitted without ``has_tasks``; with an ``array`` only
-    its tasks are yielded. None is yielded for a job that was considered in vain, and after many that were not.
-    Jobs may change meanwhile; each is tested when it is reached.
+    They begin with the id ``first``. Tasks of arrays are omitted without ``has_tasks``; with an ``array``
+    only its tasks are yielded. None means that time has passed without a job. Jobs may change meanwhile; each
+    is tested when it is reached.
     """
     low, high = 1, queue_state.last_id
     if array is not None and array.tasks is not None:
@@ -39,7 +39,7 @@ def find_jobs(
 def _ids_with_key(
     queue_state: QueueState, key: str, ids: range, is_reverse: bool, has_tasks: bool
 ) -> Iterator[int]:
-    """Yield those of ``ids`` that were submitted with a key; of an array, the ids of its tasks follow its own."""
+    """Yield those of ``ids`` that were submitted with a key; the tasks of an array have its key."""
     jobs = queue_state.with_key(key)
     for job in reversed(jobs) if is_reverse else jobs:
         count = job.tasks.count if has_tasks and job.tasks is not None else 0

@@ -59,8 +59,8 @@ class QueueState:
     """The jobs by id, the queues and the schedules, and the indexes over them.
 
     Arguments called ``now`` are times on the monotonic clock; the time of day is ``ahead`` seconds ahead of
-    it (see events.Clocked). Until it is open, as during a replay, no job is added to the ready queue, the delay
-    queue or the ``index`` for lists; ``open`` then adds all at once, which is faster.
+    it (see events.Clocked). Until it is open, as during a replay, no job is added to the ready queue, the
+    delay queue or the ``index``; ``open`` then adds all at once, which is faster.
     """
 
     def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
@@ -422,8 +422,7 @@ class QueueState:
         elif type(event) is Retried and job.array is None:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
-        if self._is_open and (before is not after or type(event) is Changed):
-            self.index.update(job)
+        self._reindex(job, before, event)
         if after is _PENDING:
             self._enqueue(job)
         self._status_changed(job, before)
@@ -444,6 +443,11 @@ class QueueState:
             self.queues.job_moved(job.spec.queue, None, after)
             self.queues.job_moved(queue, before, None)
 
+    def _reindex(self, job: Job, before: Status, event: JobEvent) -> None:
+        """Update the index if an event has changed the status of a job, its queue or its label."""
+        if self._is_open and (job.status is not before or type(event) is Changed):
+            self.index.update(job)
+
     def _task_moved(self, array: Job, task: Job, before: Status, event: JobEvent, more_runs: int) -> None:
         """Update the array of a task that has moved; its bytes count as pending until the array has ended."""
         previous = array.status
@@ -453,8 +457,7 @@ class QueueState:
         if type(event) is Ended:
             array.output_bytes += event.stdout.size + event.stderr.size
         arrays.task_moved(array, task, before, event.at, self.jobs)
-        if self._is_open and array.status is not previous:
-            self.index.update(array)
+        self._reindex(array, previous, event)
         if array.status.is_final is not previous.is_final:
             self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
         self._status_changed(array, previous)
@@ -502,8 +505,7 @@ class QueueState:
         else:
             size = footprint_of(array)
             arrays.apply_event(array, event, self.ahead)
-            if self._is_open and isinstance(event, Changed):
-                self.index.update(array)
+            self._reindex(array, array.status, event)
             if not array.status.is_final:
                 self._count_bytes(array, footprint_of(array) - size)
 

@@ -53,6 +53,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
         *(b"l", b'"a b"', b'"\\x1b[31m"', b'"\\xC3\\xA9"', b'"\\xC2\\x9B31m"', b'""'),
         b'"' + b"l" * 1000 + b'"',
     ),
+    "match": (b"true", b"TRUE", b'"a b"', b'"\\xC3\\x9F"', b'""', b'"' + b"m" * 1000 + b'"'),
     "umask": (b"022", b"0", b"777", b"0777", b"888", b"1777"),
     "nice": (b"0", b"19", b"-20", b"20", b"-21"),
     "nofile": (b"3", b"1024", b"1048576", b"1048577", b"2"),
@@ -122,7 +123,8 @@ class Grammar:
 
     def _make_verbs(self) -> dict[str, Callable[[], bytes]]:
         """Return a function for the rest of the line of each verb."""
-        listing = ("status", "queue", "owner", "label", "key", "array", "tasks", "from", "limit", "reverse")
+        filters = ("status", "queue", "owner", "label", "match")
+        listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse")
         part = ("attempt", "offset", "limit", "tail")
         slots = (b"--slots=1", b"--slots=none", b"--slots=default", b"--slots=0", b"--slots=10001")
         streams = (b"stdout", b"stderr", b"STDOUT", b"stdin")

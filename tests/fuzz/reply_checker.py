@@ -50,6 +50,7 @@ _STATUS = "(PENDING|RUNNING|COMPLETED|FAILED|CANCELLED) (100|[0-9]{1,2})"
 _is_number = _matches("0|[1-9][0-9]*")
 _is_status = _matches(_STATUS)
 _is_one_of_several = _matches(_STATUS + r" [1-9][0-9]*(\.[0-9]+)?")
+_is_partial_count = _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?")
 _is_empty = _matches("")
 
 
@@ -82,7 +83,7 @@ REPLIES: dict[bytes, Reply] = {
         codes=(*_OF_A_CHANGE, "NOT_FINISHED", "TOO_LARGE"),
     ),
     b"SHOW": Reply(("JOB", _is_object), codes=_OF_A_JOB),
-    b"LIST": Reply(_COUNT, ("JOB", _is_object), codes=_OF_A_CHANGE),
+    b"LIST": Reply(("END", _is_partial_count), ("JOB", _is_object), codes=_OF_A_CHANGE),
     b"OUTPUT": Reply(("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),

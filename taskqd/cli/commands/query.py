@@ -120,6 +120,7 @@ def history(session: Session, job: Ref) -> int:
 Examples:
   taskq list --status FAILED --reverse --limit 20
   taskq list --queue nightly --json | jq '.[].command'
+  taskq list --match rsync --reverse
   taskq list --array 12 --status FAILED
 """,
 )
@@ -127,6 +128,7 @@ Examples:
 @parameters.text("--queue", "Only jobs of this queue.", "NAME", completes="queues")
 @click.option("--owner", metavar="NAME", help="Only jobs of this user.")
 @click.option("--label", metavar="TEXT", help="Only jobs with this label.")
+@click.option("--match", metavar="TEXT", help="Only jobs whose command or label has this text, in any case.")
 @click.option("--key", metavar="NAME", help="Only the job with this key.")
 @parameters.number("--array", "Only the tasks of the array with this id.", 1, completes="jobs")
 @click.option("--tasks", is_flag=True, help="Include the tasks of arrays.")

@@ -145,6 +145,18 @@ def test_stream_reads_pieces_to_the_end(serve: Serve) -> None:
     ]
 
 
+def test_list_goes_on_if_the_daemon_has_searched_its_maximum(serve: Serve) -> None:
+    client, requests = serve(
+        b'JOB {"id":3}\r\nEND 1 5\r\n', b"END 0 9 more\r\n", b'JOB {"id":9}\r\nEND 1\r\n'
+    )
+    assert [job["id"] for job in client.list(match="a b", tasks=True)] == [3, 9]
+    assert [request.line for request in requests] == [
+        'LIST --match="a b" --tasks',
+        'LIST --match="a b" --from=5 --limit=99 --tasks',
+        'LIST --match="a b" --from=9 --limit=99 --tasks',
+    ]
+
+
 def test_list_all_requests_page_by_page(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAGE_SIZE", 2)
     page = b'JOB {"id":3}\r\nJOB {"id":5}\r\nEND 2\r\n'

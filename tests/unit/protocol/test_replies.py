@@ -41,6 +41,7 @@ LINES = [
     (replies.END, b"END\r\n"),
     (replies.end(0), b"END 0\r\n"),
     (replies.end(12), b"END 12\r\n"),
+    (replies.end(0, 7), b"END 0 7\r\n"),
     (replies.job_id(1), b"JOB_ID 1\r\n"),
     (replies.job_id(10**18), b"JOB_ID 1000000000000000000\r\n"),
     (replies.job_ids([1, errors.QueueFull("no"), 2]), b"JOB_ID 1\r\nERROR QUEUE_FULL no\r\nJOB_ID 2\r\n"),

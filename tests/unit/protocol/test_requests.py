@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from taskqd.model.job import Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import requests
 from taskqd.protocol.parser import parse_line
@@ -78,18 +79,24 @@ READ = [
     (
         "LIST --status=failed,CANCELLED --queue=q --owner=ann --label=x --key=k --from=7 --limit=9 --reverse",
         ListRequest(
-            statuses=frozenset({Status.FAILED, Status.CANCELLED}),
-            queue="q",
-            owner="ann",
-            label="x",
-            key="k",
+            wanted=JobFilter(
+                statuses=frozenset({Status.FAILED, Status.CANCELLED}),
+                queue="q",
+                owner="ann",
+                label="x",
+                key="k",
+            ),
             first=7,
             limit=9,
             is_reverse=True,
         ),
     ),
-    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", ListRequest(statuses=frozenset(Status))),
-    ('LIST --label="a b" --limit=0', ListRequest(label="a b", limit=0)),
+    (
+        "LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED",
+        ListRequest(wanted=JobFilter(statuses=frozenset(Status))),
+    ),
+    ('LIST --label="a b" --limit=0', ListRequest(wanted=JobFilter(label="a b"), limit=0)),
+    ('LIST --match="Stra\\xC3\\x9Fe A"', ListRequest(wanted=JobFilter(match="strasse a"))),
     (f"LIST --from={MOST}", ListRequest(first=MOST)),
     ("LIST --tasks", ListRequest(has_tasks=True)),
     ("LIST --array=7", ListRequest(array=7)),
@@ -219,6 +226,7 @@ REFUSED = [
     ("LIST --status=DONE", "BAD_REQUEST", "--status: expected some of PENDING,RUNNING"),
     ('LIST --queue="a b"', "BAD_REQUEST", "--queue: expected a name"),
     ("LIST --key=", "BAD_REQUEST", "--key: expected a name"),
+    ("LIST --match=", "BAD_REQUEST", "--match: expected some text"),
     ("LIST --array=5.1", "BAD_REQUEST", "--array: expected a job's id"),
     ("LIST --tasks=5", "BAD_REQUEST", "--tasks: takes no value"),
     ("LIST --from=0", "BAD_REQUEST", "--from: expected a whole number from 1"),

@@ -79,12 +79,14 @@ def test_list_filters_have_their_protocol_names(serve: Serve, call: Call) -> Non
         "--array",
         "4",
         "--tasks",
+        "--match",
+        "rsync",
         "--label",
     ]
     assert call("list", *words, "a b") == (0, b"", "")
     (line,) = daemon.lines
     assert line == (
-        'LIST --status=FAILED,CANCELLED --owner=me --key=k --queue=q --array=4 --label="a b"'
+        'LIST --status=FAILED,CANCELLED --owner=me --key=k --queue=q --array=4 --match=rsync --label="a b"'
         " --from=5 --limit=9 --tasks --reverse"
     )
 

@@ -1,0 +1,127 @@
+"""JobIndex: a search finds all jobs that match, in order, also if they are changed meanwhile."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.model.job import Job, Status
+from taskqd.model.job_filter import JobFilter
+from taskqd.model.spec import Spec
+from taskqd.state.job_index import CHUNK_SIZE, JobIndex
+
+LAST = 3 * CHUNK_SIZE
+OWNERS = ("ann", "bob", "eve")
+QUEUES = ("default", "q", "r")
+LABELS = (None, "x", "y")
+
+EDGES = [1, 2, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE, LAST - 1, LAST]
+IDS = st.sampled_from(EDGES) | st.integers(1, LAST)
+JOBS = st.builds(
+    lambda job_id, owner, status, array, **spec: Job(
+        id=job_id, owner=owner, submitted_at=0.0, status=status, array=array, spec=Spec(**spec)
+    ),
+    IDS,
+    st.sampled_from(OWNERS),
+    st.sampled_from(Status),
+    st.sampled_from([None, None, 5]),
+    queue=st.sampled_from(QUEUES),
+    label=st.sampled_from(LABELS),
+)
+FILTERS = st.builds(
+    JobFilter,
+    statuses=st.none() | st.frozensets(st.sampled_from(Status)),
+    owner=st.sampled_from([None, None, *OWNERS, "nobody"]),
+    queue=st.sampled_from([None, None, *QUEUES, "other"]),
+    label=st.sampled_from([*LABELS, "other"]),
+)
+
+
+def _job(job_id: int, **fields: Any) -> Job:
+    return Job(**{"id": job_id, "owner": "ann", "submitted_at": 0.0, **fields})
+
+
+def _index(*jobs: Job) -> JobIndex:
+    index = JobIndex()
+    for job in jobs:
+        index.add(job)
+    return index
+
+
+def _found(found: Iterator[int | None]) -> list[int]:
+    return [job_id for job_id in found if job_id is not None]
+
+
+@given(
+    changes=st.lists(st.tuples(st.booleans(), JOBS), max_size=40),
+    wanted=FILTERS,
+    first=IDS,
+    last=IDS,
+    is_reverse=st.booleans(),
+    has_tasks=st.booleans(),
+)
+def test_search_finds_what_a_look_at_each_job_finds(
+    changes: list[tuple[bool, Job]],
+    wanted: JobFilter,
+    first: int,
+    last: int,
+    is_reverse: bool,
+    has_tasks: bool,
+) -> None:
+    index, jobs = JobIndex(), dict[int, Job]()
+    for is_removal, job in changes:
+        if job.id not in jobs:
+            index.add(job)
+            jobs[job.id] = job
+        elif is_removal:
+            index.remove(job.id)
+            del jobs[job.id]
+        else:
+            jobs[job.id] = job
+            index.update(job)
+    found = _found(index.find(wanted, first, last, is_reverse, has_tasks))
+    expected = [
+        job.id
+        for job in sorted(jobs.values(), key=lambda job: job.id, reverse=is_reverse)
+        if first <= job.id <= last and wanted.admits(job) and (has_tasks or job.array is None)
+    ]
+    assert found == expected
+
+
+def test_search_yields_none_after_each_chunk_that_has_jobs() -> None:
+    index = _index(_job(3), _job(4), _job(5 * CHUNK_SIZE))
+    assert list(index.find(JobFilter(), 1, 9 * CHUNK_SIZE)) == [3, 4, None, 5 * CHUNK_SIZE, None]
+    assert list(index.find(JobFilter(owner="bob"), 1, 9 * CHUNK_SIZE)) == [None, None]
+    assert list(JobIndex().find(JobFilter(), 1, 9)) == []
+
+
+@pytest.mark.parametrize("is_reverse, ids", [(False, [1, 4, 5]), (True, [5, 2, 1])])
+def test_search_finds_jobs_as_they_are_when_it_reaches_them(is_reverse: bool, ids: list[int]) -> None:
+    pending = JobFilter(statuses=frozenset({Status.PENDING}))
+    running = [_job(job_id, status=Status.RUNNING) for job_id in (2, 4)]
+    index = _index(_job(1), running[0], _job(3), running[1], _job(5))
+    found = index.find(pending, 1, 9, is_reverse)
+    before = [next(found)]
+    index.update(_job(3, status=Status.COMPLETED))
+    for job in running:
+        job.status = Status.PENDING
+    index.update(running[0 if is_reverse else 1])
+    assert before + _found(found) == ids
+
+
+def test_search_ends_if_the_last_job_of_a_chunk_is_removed_meanwhile() -> None:
+    index = _index(_job(1), _job(2))
+    found = index.find(JobFilter(), 1, 9)
+    assert next(found) == 1
+    index.remove(2)
+    index.remove(1)
+    assert list(found) == [None]
+
+
+def test_values_with_the_same_hash_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskqd.state.job_index.hash", lambda _: 0x50000, raising=False)
+    index = _index(_job(1), _job(2, owner="bob"), _job(3, owner="eve"))
+    assert _found(index.find(JobFilter(owner="bob"), 1, 9)) == [2, 3]
+    assert _found(index.find(JobFilter(owner="ann"), 1, 9)) == [1]
