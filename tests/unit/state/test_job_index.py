@@ -33,7 +33,7 @@ JOBS = st.builds(
 FILTERS = st.builds(
     JobFilter,
     statuses=st.none() | st.frozensets(st.sampled_from(Status)),
-    owner=st.sampled_from([None, None, *OWNERS, "nobody"]),
+    owner=st.sampled_from([None, None, *OWNERS, "other"]),
     queue=st.sampled_from([None, None, *QUEUES, "other"]),
     label=st.sampled_from([*LABELS, "other"]),
 )

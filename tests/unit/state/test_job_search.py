@@ -52,6 +52,27 @@ def test_tasks_of_an_array_are_found_without_others() -> None:
     assert _ids(queue_state, JobFilter(statuses=frozenset({Status.CANCELLED})), array=whole) == [4]
 
 
+@pytest.mark.parametrize(
+    "first, is_reverse, has_tasks, ids",
+    [
+        (None, False, False, [1, 2, 6]),
+        (None, True, False, [6, 2, 1]),
+        (4, False, False, [6]),
+        (4, True, False, [2, 1]),
+        (4, False, True, [4, 5, 6]),
+        (4, True, True, [4, 3, 2, 1]),
+        (10**18, False, True, []),
+        (10**18, True, False, [6, 2, 1]),
+    ],
+)
+def test_jobs_are_found_from_an_id_on(
+    first: int | None, is_reverse: bool, has_tasks: bool, ids: list[int]
+) -> None:
+    queue_state = fold(submitted(1), array(2, 3), submitted(6))
+    page = {"first": first, "is_reverse": is_reverse, "has_tasks": has_tasks}
+    assert _ids(queue_state, JobFilter(), **page) == ids
+
+
 def test_job_that_was_removed_meanwhile_is_not_found() -> None:
     queue_state = fold(submitted(1), submitted(2))
     found = find_jobs(queue_state, JobFilter())
