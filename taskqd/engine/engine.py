@@ -87,7 +87,7 @@ class Engine:
             max_pending,
             lambda: self.dispatcher.is_draining,
             self._on_accepted,
-            self.job_commands.purge,
+            lambda job_id: self.job_commands.purge({job_id: 0}),
         )
         self.clock_jumps = ClockJumps(event_writer)
         self.clock_jumps.add_observer(self.dispatcher.start_due_jobs)

@@ -45,12 +45,13 @@ class EventWriter:
         """
         return self.journal.append(event, may_wait).addCallback(self._apply, event)
 
-    def record_all(self, events: Sequence[JobEvent]) -> "Deferred[None]":
+    def record_all(self, events: Sequence[JobEvent], may_wait: bool = False) -> "Deferred[None]":
         """Fire when events are durable and applied, all or none; fail with StoreFailed.
 
         Their positions in the journal are not kept, so they must be events that are never read again.
+        ``may_wait`` is that of ``record``.
         """
-        return self.journal.append_all(events).addCallback(self._apply_all, events)
+        return self.journal.append_all(events, may_wait).addCallback(self._apply_all, events)
 
     def record_other(self, event: QueueEvent | Clocked) -> "Deferred[None]":
         """Fire when an event that concerns no single job is durable and applied; fail with StoreFailed."""

@@ -4,7 +4,7 @@ Each acquires the lock of a job, checks the job's status (acts.py), records one 
 is durable and applied. The commands for one job raise NoSuchJob, Gone, WrongState and StoreFailed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -130,40 +130,49 @@ class JobCommands:
     def _on_recorded(self, changes: Iterable[Change]) -> None:
         """Do what follows from changes that are recorded and applied."""
         ended: list[Job] = []
+        to_purge: dict[int, int] = {}
         may_start = False
         for change in changes:
             kind = type(change.event)
             for part in change.to_end:
                 self._executor.end(part.id, Reason.CANCELLED, change.signal)
-            for part in change.removed:
-                self.purge(part.id, part.attempts)
+            to_purge.update({part.id: part.attempts for part in change.removed if part.may_have_files})
             ended += change.ended
             if kind is Removed:
                 self._counters["removed"] += 1
             elif kind is Retried:
                 self._counters["retried"] += 1
             may_start |= kind is not Removed and kind is not Cancelled
+        if to_purge:
+            self.purge(to_purge)
         if ended:
             self._on_ended(*ended)
         if may_start:
             self._on_change()
 
-    def purge(self, job_id: int, attempts: int = 0) -> None:
-        """Remove the files of a job that is no longer known; what remains is removed at the next start."""
-        self._spool.remove_job(job_id, attempts).addErrback(self._on_purge_failed, job_id)
+    def purge(self, attempts: Mapping[int, int]) -> None:
+        """Remove the files of jobs that are no longer known; what remains is removed at the next start.
 
-    def _on_purge_failed(self, failure: Failure, job_id: int) -> None:
+        ``attempts`` has the number of attempts of each job, by id.
+        """
+        self._spool.remove_jobs(attempts).addErrback(self._on_purge_failed, attempts)
+
+    def _on_purge_failed(self, failure: Failure, attempts: Mapping[int, int]) -> None:
         failure.trap(OSError)
-        self._log.warn("files of job {id} are left for the next start: {why}", id=job_id, why=failure.value)
+        first, *others = attempts
+        ids = f"{first} or of {len(others)} others" if others else str(first)
+        self._log.warn("files of job {id} are left for the next start: {why}", id=ids, why=failure.value)
 
     # Many jobs.
 
-    async def carry_out_all(self, job_ids: Sequence[int], act: Act, *, is_removal: bool = False) -> Outcome:
+    async def carry_out_all(
+        self, job_ids: Sequence[int], act: Act, *, is_removal: bool = False, may_wait: bool = False
+    ) -> Outcome:
         """Carry out an act on some jobs, by one batch of records, and return when it is durable.
 
         Raises StoreFailed: some of the jobs are changed then, and others not. Jobs that are locked, and those
         to remove that have left processes, are changed one by one beside the others, so that nothing is
-        awaited while locks are held.
+        awaited while locks are held. ``may_wait`` is that of ``IJournal.append_all``.
         """
         self._event_writer.check_writable()
         known = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
@@ -182,7 +191,7 @@ class JobCommands:
             }
             gathered = Deferred.fromCoroutine(gather_results(others.values()))
             if changes:
-                await self._event_writer.record_all([change.event for change in changes])
+                await self._event_writer.record_all([change.event for change in changes], may_wait)
         finally:
             for job in locked.values():
                 self._locks.release(job)

@@ -94,6 +94,12 @@ class Attempt(Struct, kw_only=True, gc=False):
     stderr_inline: bool = True
     record: tuple[int, int, int] | None = None
 
+    @property
+    def may_have_files(self) -> bool:
+        """Whether the spool may have files with output of the attempt, which has ended."""
+        is_inline = self.stdout_inline and self.stderr_inline
+        return not is_inline or (self.reason is not None and self.reason is not Reason.EXIT)
+
 
 class Tasks(Struct, kw_only=True, gc=False):
     """The tasks of an array: jobs ``first`` to ``first + count - 1``, and their number by status."""
@@ -174,6 +180,19 @@ class Job(Struct, kw_only=True, gc=False):
     def kept_bytes(self) -> int:
         """The bytes of output, script and stdin that are kept for the job."""
         return self.output_bytes + (self.spec.script or 0) + (self.spec.stdin or 0)
+
+    @property
+    def may_have_files(self) -> bool:
+        """Whether the spool may have files of the job: blocks, or output that is not in the journal.
+
+        An attempt that did not end by itself may have left files that its record does not mention, and of
+        those that are not in memory nothing is known.
+        """
+        spec = self.spec
+        if spec.script is not None or spec.stdin is not None or spec.secrets or self.attempts > self.runs:
+            return True
+        attempts = (*self.past, self.attempt) if self.past else (self.attempt,)
+        return any(each is not None and each.may_have_files for each in attempts)
 
     @property
     def original_spec(self) -> Spec:

@@ -183,8 +183,8 @@ class Journal:
     def append(self, event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         return self._append((event,), may_wait)
 
-    def append_all(self, events: Sequence[Event]) -> "Deferred[RecordPosition]":
-        return self._append(events, may_wait=False)
+    def append_all(self, events: Sequence[Event], may_wait: bool = False) -> "Deferred[RecordPosition]":
+        return self._append(events, may_wait)
 
     def _append(self, events: Sequence[Event], may_wait: bool) -> "Deferred[RecordPosition]":
         if self.failure is not None:
