@@ -207,12 +207,25 @@ class Client(Streams):
         """Return the queues with their slots and the number of jobs per status."""
         return self._query(b"QUEUES", self._reader.read_queues)
 
-    def set_queue(self, queue: str, slots: int | str | None) -> Facts:
-        """Set the number of slots of a queue; return the queue.
+    def set_queue(
+        self,
+        queue: str,
+        slots: int | str | None = "unchanged",
+        *,
+        fair: bool | str = "unchanged",
+        rate: str | None = "unchanged",
+    ) -> Facts:
+        """Change the slots of a queue, whether its users take turns, and its start rate; return the queue.
 
-        None removes the limit of the queue, ``"default"`` restores the value of the daemon's settings.
+        None removes a limit, ``"default"`` restores the value of the daemon's settings. A rate is a text such
+        as ``"10/m"``.
         """
-        options = option("slots", "none" if slots is None else slots)
+        values = {"slots": slots, "fair": str(fair).lower(), "rate": rate}
+        options = b"".join(
+            option(name, "none" if value is None else value)
+            for name, value in values.items()
+            if value != "unchanged"
+        )
         return self._request(b"SET-QUEUE " + _encode_name(queue) + options, self._reader.read_queue)
 
     def pause(self, queue: str | None = None, *, schedule: int | None = None) -> None:

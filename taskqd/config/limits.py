@@ -43,7 +43,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     Those of one user (``connections_per_user``, ``pending_per_user``, ``pending_bytes_per_user``,
     ``schedules_per_user``, ``submissions``, ``priority``) do not apply to admins, who can stop the daemon
-    anyway.
+    anyway. ``slots_per_user`` applies to admins too: it shares out the machine.
     """
 
     connections: int | None = 10_000
@@ -76,6 +76,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Memory of the PENDING jobs of one user: 100,000 jobs with 2,600 bytes or 83 dependencies each."""
     schedules_per_user: int | None = 1000
     """Schedules of one user, each of which submits jobs until it is ended."""
+    slots_per_user: int | None = None
+    """Slots on which the jobs of one user run, so that no user keeps all others waiting."""
     submissions: float | None = 1000.0
     """Submissions and commands of one user per second, over ``BURST`` seconds: all users share the disk."""
     replies: int = 65_536
@@ -182,6 +184,7 @@ LIMITS: dict[str, Limit] = {
     "pending-bytes": _size("1M", "100000G"),
     "pending-bytes-per-user": _size("1M", "100000G"),
     "schedules-per-user": _count(1, 1_000_000),
+    "slots-per-user": _count(1, 10_000),
     # At least one submission per burst.
     "submissions": _rate(1 / BURST, 1_000_000),
     "replies": _size("4k", "16M", may_be_none=False),

@@ -45,7 +45,7 @@ class EventWriter:
         """
         return self.journal.append(event, may_wait).addCallback(self._apply, event)
 
-    def record_all(self, events: Sequence[JobEvent], may_wait: bool = False) -> "Deferred[None]":
+    def record_all(self, events: Sequence[JobEvent | QueueEvent], may_wait: bool = False) -> "Deferred[None]":
         """Fire when events are durable and applied, all or none; fail with StoreFailed.
 
         Their positions in the journal are not kept, so they must be events that are never read again.
@@ -111,7 +111,7 @@ class EventWriter:
     def _apply(self, position: RecordPosition, event: JobEvent) -> Job:
         return cast("Job", self.queue_state.apply(event, position))
 
-    def _apply_all(self, _: RecordPosition, events: Sequence[JobEvent]) -> None:
+    def _apply_all(self, _: RecordPosition, events: Sequence[JobEvent | QueueEvent]) -> None:
         for event in events:
             self.queue_state.apply(event)
 

@@ -317,6 +317,21 @@ class Resized(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     slots: int | None = None
 
 
+class Configured(QueueEvent, frozen=True, kw_only=True, tag=_tag):
+    """A setting of a queue, ``fair`` or ``rate``, was changed; None restores the value of the settings.
+
+    The value of ``rate`` is its text (rate.py), or "none" for no limit.
+    """
+
+    queue: str
+    setting: str
+    value: bool | str | None = None
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        return "configured", self.queue, self.setting
+
+
 class _PauseEvent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """The start or end of a pause: of a queue, of a schedule, or of everything if neither is named."""
 

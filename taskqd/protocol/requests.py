@@ -33,6 +33,7 @@ from taskqd.protocol.values import (
     parse_name,
     parse_signal,
     parse_size,
+    parse_start_rate,
 )
 
 DEFAULT_OUTPUT_LIMIT = 1024**2
@@ -156,10 +157,13 @@ class SetRequest(JobRequest, frozen=True, kw_only=True):
 
 
 class SetQueueRequest(EmptyRequest, frozen=True, kw_only=True):
-    """SET-QUEUE: the slots of a queue; 0 for no limit, None for the value in the settings."""
+    """SET-QUEUE: the settings of a queue that are to be changed, by name; None for that of the settings file.
+
+    ``slots`` are a number, 0 for no limit; ``fair`` is a bool; ``rate`` is its text, or "none" for no limit.
+    """
 
     queue: str
-    slots: int | None
+    values: dict[str, int | bool | str | None]
 
 
 class PauseRequest(EmptyRequest, frozen=True, kw_only=True):
@@ -405,12 +409,29 @@ def _parse_queue_slots(text: str) -> int | None:
         ) from None
 
 
+def _parse_queue_fair(text: str) -> bool | None:
+    if text not in ("true", "false", "default"):
+        raise BadRequest(f"expected true, false or default (the value in the settings), not {text[:40]!r}")
+    return None if text == "default" else text == "true"
+
+
+def _parse_queue_rate(text: str) -> str | None:
+    return None if text == "default" else parse_start_rate(text)
+
+
+_QUEUE_OPTIONS = {
+    "slots": OptionType("slots", _parse_queue_slots),
+    "fair": OptionType("fair", _parse_queue_fair),
+    "rate": OptionType("rate", _parse_queue_rate),
+}
+
+
 def parse_set_queue(usage: str, text: str) -> SetQueueRequest:
     """Parse SET-QUEUE."""
-    (queue,), values = parse_arguments(usage, text, 1, 1, {"slots": OptionType("slots", _parse_queue_slots)})
-    if "slots" not in values:
+    (queue,), values = parse_arguments(usage, text, 1, 1, _QUEUE_OPTIONS)
+    if not values:
         raise BadRequest(f"expected {usage}")
-    return SetQueueRequest(queue=parse_name(queue), **values)
+    return SetQueueRequest(queue=parse_name(queue), values=values)
 
 
 def parse_schedule_number(text: str) -> int:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import NoReturn
 
 from taskqd.errors import BadRequest
+from taskqd.model.rate import NO_RATE, parse_rate
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
 _ESCAPES = {"\\": 0x5C, '"': 0x22, "n": 0x0A, "r": 0x0D, "t": 0x09}
@@ -153,6 +154,16 @@ def parse_integer(text: str, least: int, most: int) -> int:
     if not least <= value <= most:
         _refuse(f"a whole number from {least} to {most}", text)
     return value
+
+
+def parse_start_rate(text: str) -> str:
+    """Return the text of a `<rate>`, the start rate of a queue, such as `10/m`, or `none`."""
+    if text == NO_RATE:
+        return text
+    try:
+        return parse_rate(text).text
+    except ValueError as why:
+        raise BadRequest(f"{why}; or none for no limit") from None
 
 
 def parse_octal(text: str) -> int:

@@ -139,8 +139,9 @@ _ALL = (
         Permission.KNOWN,
     ),
     Verb(
-        "SET-QUEUE <queue> --slots=<n>|none|default",
-        "Change how many slots the jobs of a queue may use together; default is the value in the settings.",
+        "SET-QUEUE <queue> [--slots=<n>|none|default] [--fair=true|false|default] "
+        "[--rate=<rate>|none|default]",
+        "Change the slots of a queue, whether its users take turns, or how many jobs it starts (10/m).",
         requests.parse_set_queue,
         Permission.ADMIN,
     ),

@@ -18,6 +18,7 @@ from taskqd.model.events import (
     Changed,
     Clocked,
     Compacted,
+    Configured,
     Ended,
     JobEvent,
     QueueEvent,
@@ -26,6 +27,7 @@ from taskqd.model.events import (
     Replayed,
     Retried,
     Skipped,
+    Started,
     Submitted,
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
@@ -42,6 +44,7 @@ from taskqd.state.queues import Queues
 from taskqd.state.ready_queue import ReadyQueue
 from taskqd.state.retention_index import RetentionIndex
 from taskqd.state.schedules import Schedules
+from taskqd.state.start_rates import StartRates
 
 UNLIMITED = CapacityTotals(slots=2**31)
 """More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
@@ -68,10 +71,10 @@ class QueueState:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
         self.ahead = 0.0
-        self.queues = Queues(totals.queues)
+        self.queues = Queues(totals.queues, totals.fair, totals.rates)
         self.schedules = Schedules()
-        self.capacity = Capacity(totals, self.queues.limit)
-        self.ready_queue = ReadyQueue(self.capacity, self.queues.has_pause)
+        self.capacity = Capacity(totals, self.queues.limit, StartRates(self.queues.rate))
+        self.ready_queue = ReadyQueue(self.capacity, self.queues.has_pause, self.queues.is_fair)
         self.dependencies = Dependencies()
         self.skips = Skips()
         self.index = JobIndex()
@@ -106,9 +109,18 @@ class QueueState:
             self._is_open = True
             for job in self.jobs.values():
                 self.index.add(job)
+            self._restore_starts()
             delayed: list[Job] = []
             self.ready_queue.add_all(self._ready_jobs(delayed))
             self._delays.add_all(delayed)
+
+    def _restore_starts(self) -> None:
+        """Restore the turns of owners and the counts of start rates from the attempts of known jobs."""
+        queues = self.queues.with_starts()
+        for job in self.jobs.values() if queues else ():
+            if job.attempt is not None and job.spec.queue in queues:
+                for attempt in (job.attempt, *job.past):
+                    self.ready_queue.restore_start(job, attempt.started_at - job.ahead)
 
     def _ready_jobs(self, delayed: list[Job]) -> Iterator[Job]:
         """Yield the jobs that wait only for capacity; append those that wait for their time to a list."""
@@ -332,9 +344,20 @@ class QueueState:
             self.ready_queue.needs_scheduling = True  # dated jobs may be due now
         elif (schedule := getattr(event, "schedule", None)) is not None:
             self._apply_to_schedule(schedule, event)
+        elif isinstance(event, Configured):
+            self._configure(event)
         else:
             self.queues.apply(event)
             self.ready_queue.unblock_all()
+
+    def _configure(self, event: Configured) -> None:
+        queue = event.queue
+        was_fair = self.queues.is_fair(queue)
+        self.queues.apply(event)
+        if self.queues.is_fair(queue) is not was_fair:
+            self.ready_queue.add_all([self.jobs[job_id] for job_id in self.ready_queue.remove_queue(queue)])
+        self.ready_queue.update_rate(queue)
+        self.ready_queue.unblock_all()
 
     def _apply_to_schedule(self, schedule: int, event: QueueEvent) -> None:
         latest = self._latest_run(schedule)
@@ -410,6 +433,8 @@ class QueueState:
         if before is _PENDING and self._is_open:
             self.ready_queue.remove(job)
         queue, runs = job.spec.queue, job.runs
+        if self._is_open:
+            self._count_start(job, event)
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
@@ -430,6 +455,13 @@ class QueueState:
             self._task_moved(self.jobs[job.array], job, before, event, job.runs - runs)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
+
+    def _count_start(self, job: Job, event: JobEvent) -> None:
+        """Count a start for the rate and the turns of its queue; to be called before the event is applied."""
+        if type(event) is Started:
+            self.ready_queue.record_start(job, event.at - self.ahead)
+        elif type(event) is Ended and event.is_void:
+            self.ready_queue.undo_start(job, transitions.attempt_of(job).started_at - job.ahead)
 
     def _count(self, job: Job, queue: str, before: Status, after: Status) -> None:
         """Update the counts of a job that had another queue or status before."""

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from sortedcontainers import SortedDict
 
-from taskqd.model.events import Paused, QueueEvent, Resized, Resumed
+from taskqd.model.events import Configured, Paused, QueueEvent, Resized, Resumed
 from taskqd.model.job import Status
+from taskqd.model.rate import NO_RATE, Rate, parse_rate
 from taskqd.model.spec import DEFAULT_QUEUE
 
 MAX_DURATIONS = 50
@@ -27,44 +28,53 @@ _PENDING = Status.PENDING
 class Queue:
     """One queue.
 
-    ``resized`` are the slots that SET-QUEUE has set: 0 for no limit, None if it has set none. ``durations``
-    are those of the latest attempts, in seconds; they are not compared.
+    ``resized`` are the slots that SET-QUEUE has set: 0 for no limit, None if it has set none. ``configured``
+    are the other settings that it has set, by name (events.Configured). ``durations`` are those of the latest
+    attempts, in seconds; they are not compared.
     """
 
-    __slots__ = ("counts", "durations", "is_paused", "resized")
+    __slots__ = ("configured", "counts", "durations", "is_paused", "resized")
 
     def __init__(self) -> None:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.is_paused = False
         self.resized: int | None = None
+        self.configured: dict[str, bool | str] = {}
         self.durations: deque[float] | None = None  # created when needed: it takes most of the memory
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Queue) and (self.counts, self.is_paused, self.resized) == (
-            other.counts,
-            other.is_paused,
-            other.resized,
-        )
+        return isinstance(other, Queue) and self._compared() == other._compared()
+
+    def _compared(self) -> tuple[object, ...]:
+        return self.counts, self.is_paused, self.resized, self.configured
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     @property
     def is_default(self) -> bool:
         """Whether it is the same as a queue that no job has named."""
-        return not self.is_paused and self.resized is None and not any(self.counts.values())
+        is_set = self.is_paused or self.resized is not None or bool(self.configured)
+        return not is_set and not any(self.counts.values())
 
 
 class Queues:
-    """The queues by name; ``limits`` are the slots of the settings.
+    """The queues by name; ``limits`` are the slots of the settings, ``fair`` and ``rates`` their others.
 
     ``pausing`` has the queues whose pause is being written to the journal, and None if everything is being
     paused. Their jobs must not start, or the start could be recorded after the pause. It is not compared.
     """
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        fair: Mapping[str, bool] | None = None,
+        rates: Mapping[str, Rate] | None = None,
+    ) -> None:
         self.is_paused = False
         self.pausing: list[str | None] = []
         self._limits = limits
+        self._fair = fair or {}
+        self._rates = rates or {}
         self._queues: SortedDict[str, Queue] = SortedDict()
 
     def __eq__(self, other: object) -> bool:
@@ -82,6 +92,26 @@ class Queues:
             return queue.resized or None
         return self._limits.get(name)
 
+    def is_fair(self, name: str) -> bool:
+        """Whether the owners of a queue's jobs take turns."""
+        queue = self._queues.get(name)
+        if queue is not None and "fair" in queue.configured:
+            return bool(queue.configured["fair"])
+        return self._fair.get(name, False)
+
+    def rate(self, name: str) -> Rate | None:
+        """Return the start rate of a queue, None if it has none."""
+        queue = self._queues.get(name)
+        if queue is not None and "rate" in queue.configured:
+            text = str(queue.configured["rate"])
+            return None if text == NO_RATE else parse_rate(text)
+        return self._rates.get(name)
+
+    def with_starts(self) -> set[str]:
+        """Return the queues for which it matters what has started: they are fair or have a rate."""
+        names = {*self._fair, *self._rates, *(name for name in self._queues if self._queues[name].configured)}
+        return {name for name in names if self.is_fair(name) or self.rate(name) is not None}
+
     def has_pause(self, name: str) -> bool:
         """Whether no job of a queue may start: the queue or everything is paused, or is about to be."""
         queue = self._queues.get(name)
@@ -92,6 +122,12 @@ class Queues:
         """Apply an event that names a queue, or pauses or resumes everything."""
         if isinstance(event, Resized):
             self._get(event.queue).resized = event.slots
+            self._discard_default(event.queue)
+        elif isinstance(event, Configured):
+            configured = self._get(event.queue).configured
+            configured.pop(event.setting, None)
+            if event.value is not None:
+                configured[event.setting] = event.value
             self._discard_default(event.queue)
         else:
             self._set_paused(cast("Paused | Resumed", event).queue, isinstance(event, Paused))
@@ -154,17 +190,30 @@ class Queues:
     def _names_after(self, last: str) -> list[str]:
         """Return the next names in order, an empty list at the end."""
         known = islice(self._queues.irange(last, inclusive=(False, True)), NAME_BATCH)
-        permanent = (name for name in (DEFAULT_QUEUE, *self._limits) if name > last)
+        permanent = (name for name in self._permanent() if name > last)
         return sorted({*known, *permanent})[:NAME_BATCH]
 
+    def _permanent(self) -> tuple[str, ...]:
+        """Return the queues that exist without jobs, with repetitions."""
+        return DEFAULT_QUEUE, *self._limits, *self._fair, *self._rates
+
     def _is_permanent(self, name: str) -> bool:
-        return name == DEFAULT_QUEUE or name in self._limits
+        return name in self._permanent()
 
     def describe_one(self, name: str, busy: int) -> dict[str, Any]:
         """Return the description of a queue, as QUEUES sends it."""
         queue = self._queues.get(name) or Queue()
         counts = {status.value.lower(): count for status, count in queue.counts.items()}
-        return {"name": name, "slots": self.limit(name), "busy": busy, "paused": queue.is_paused, **counts}
+        rate = self.rate(name)
+        return {
+            "name": name,
+            "slots": self.limit(name),
+            "busy": busy,
+            "paused": queue.is_paused,
+            **counts,
+            "fair": self.is_fair(name),
+            "rate": None if rate is None else rate.text,
+        }
 
     def _get(self, name: str) -> Queue:
         if name not in self._queues:

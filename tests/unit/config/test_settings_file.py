@@ -155,9 +155,12 @@ REFUSED = [
     ("on_end = 'mail'", "x.toml: on_end must be a table, [on_end], not 'mail'"),
     (
         "[queues]\nslow = 2",
-        "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not 2",
+        "x.toml: queues.slow must be a table, [queues.slow], with one or more of slots, fair, rate, not 2",
     ),
-    ("[queues.slow]", "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not {}"),
+    (
+        "[queues.slow]",
+        "x.toml: queues.slow must be a table, [queues.slow], with one or more of slots, fair, rate, not {}",
+    ),
     ("[queues.slow]\nslots = 2\ncolour = 'red'", "x.toml: queues.slow must be a table"),
     (
         "[queues.slow]\nslots = 0",
