@@ -433,8 +433,7 @@ class QueueState:
         if before is _PENDING and self._is_open:
             self.ready_queue.remove(job)
         queue, runs = job.spec.queue, job.runs
-        if self._is_open:
-            self._count_start(job, event)
+        self._count_start(job, event)
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
@@ -458,6 +457,8 @@ class QueueState:
 
     def _count_start(self, job: Job, event: JobEvent) -> None:
         """Count a start for the rate and the turns of its queue; to be called before the event is applied."""
+        if not self._is_open:
+            return
         if type(event) is Started:
             self.ready_queue.record_start(job, event.at - self.ahead)
         elif type(event) is Ended and event.is_void:

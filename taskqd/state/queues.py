@@ -23,6 +23,7 @@ NAME_BATCH = 100
 """Names of queues that ``Queues.describe`` looks up at a time."""
 
 _PENDING = Status.PENDING
+_NOTHING: Mapping[str, bool | str] = {}
 
 
 class Queue:
@@ -39,7 +40,7 @@ class Queue:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.is_paused = False
         self.resized: int | None = None
-        self.configured: dict[str, bool | str] = {}
+        self.configured: Mapping[str, bool | str] = _NOTHING
         self.durations: deque[float] | None = None  # created when needed: it takes most of the memory
 
     def __eq__(self, other: object) -> bool:
@@ -124,10 +125,9 @@ class Queues:
             self._get(event.queue).resized = event.slots
             self._discard_default(event.queue)
         elif isinstance(event, Configured):
-            configured = self._get(event.queue).configured
-            configured.pop(event.setting, None)
-            if event.value is not None:
-                configured[event.setting] = event.value
+            queue = self._get(event.queue)
+            configured = {**queue.configured, event.setting: event.value}
+            queue.configured = {name: value for name, value in configured.items() if value is not None}
             self._discard_default(event.queue)
         else:
             self._set_paused(cast("Paused | Resumed", event).queue, isinstance(event, Paused))

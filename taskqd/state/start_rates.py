@@ -25,7 +25,7 @@ class StartRates:
 
     def set_time(self, now: float) -> None:
         """Set ``now``. No recorded start is after that, whatever was done to the time of day."""
-        if now < self.now or not self._has_time:
+        if not self._has_time:
             self._has_time = True
             for starts in self._starts.values():
                 starts[:] = [min(at, now) for at in starts]

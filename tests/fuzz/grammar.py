@@ -126,7 +126,17 @@ class Grammar:
         filters = ("status", "queue", "owner", "label", "match")
         listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse")
         part = ("attempt", "offset", "limit", "tail")
-        slots = (b"--slots=1", b"--slots=none", b"--slots=default", b"--slots=0", b"--slots=10001")
+        slots = (
+            b"--slots=1",
+            b"--slots=none",
+            b"--slots=default",
+            b"--slots=0",
+            b"--slots=10001",
+            b"--fair=true",
+            b"--fair=default --rate=none",
+            b"--rate=9000/s",
+            b"--rate=1/0s",
+        )
         streams = (b"stdout", b"stderr", b"STDOUT", b"stdin")
         return {
             "SUBMIT": lambda: self._words(

@@ -88,10 +88,12 @@ Examples:
 def set_queue(
     session: Session, queue: str, slots: str | int | None, fair: str | None, rate: str | None
 ) -> int:
-    """Set the number of slots of a queue, whether its users take turns, or its start rate.
+    """Change the slots, the turns or the start rate of a queue.
 
-    The values survive a restart of the daemon and take precedence over its settings. Running jobs continue.
-    Prints the name and the slots of the queue, then `fair` and the rate, if it is fair or has one.
+    With `--fair true` the users of its jobs take turns at equal priority. A rate is the number of jobs that
+    start within any second, minute or hour. The values survive a restart of the daemon and take precedence
+    over its settings. Running jobs continue. Prints the name and the slots of the queue, then `fair` and the
+    rate, if it is fair or has one.
     """
     given = {"slots": slots, "fair": fair, "rate": rate}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -62,6 +62,12 @@ NONE = Output("stdout", 0, b"")
         (lambda it: it.queues(), "QUEUES", b'QUEUE {"name":"q"}\r\nEND 1\r\n', [{"name": "q"}]),
         (lambda it: it.set_queue("q", 3), "SET-QUEUE q --slots=3", b'QUEUE {"slots":3}\r\n', {"slots": 3}),
         (lambda it: it.set_queue("q", None), "SET-QUEUE q --slots=none", b"QUEUE {}\r\n", {}),
+        (
+            lambda it: it.set_queue("q", fair=True, rate=None),
+            "SET-QUEUE q --fair=true --rate=none",
+            b"QUEUE {}\r\n",
+            {},
+        ),
         (lambda it: it.set_queue("q", "default"), "SET-QUEUE q --slots=default", b"QUEUE {}\r\n", {}),
         (lambda it: it.pause(), "PAUSE", b"OK\r\n", None),
         (lambda it: it.pause("q"), "PAUSE q", b"OK\r\n", None),

@@ -13,6 +13,7 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Clocked,
+    Configured,
     Ended,
     Event,
     Held,
@@ -132,6 +133,10 @@ EVENTS: list[tuple[Event, str]] = [
         "stdout":{"size":6},"stderr":{"size":5000,"dropped":3},"ended_at":"2025-11-24T15:59:59.000Z"}""",
     ),
     (Resized(at=T, by="ann", queue="q", slots=0), '{"type":"resized","by":"ann","queue":"q","slots":0}'),
+    (
+        Configured(at=T, by="ann", queue="q", setting="rate", value="10/m"),
+        '{"type":"configured","by":"ann","queue":"q","setting":"rate","value":"10/m"}',
+    ),
     (Paused(at=T, by="ann"), '{"type":"paused","by":"ann"}'),
     (Resumed(at=T, by="ann", schedule=3), '{"type":"resumed","by":"ann","schedule":3}'),
     (
