@@ -224,7 +224,12 @@ def test_order_does_not_depend_on_owners_without_fair_queues_and_slots_per_user(
     several, one = (Machine(slots=5, fair=(), queues={"a": 4}, resources={"gpu": 2}) for _ in range(2))
     running: list[int] = []
     for job_id, (owner, queue, slots, gpus, priority, wait, ends) in enumerate(steps, 1):
-        asked = {"queue": queue, "slots": slots, "needs": {"gpu": gpus} if gpus else {}, "priority": priority}
+        asked: dict[str, Any] = {
+            "queue": queue,
+            "slots": slots,
+            "needs": {"gpu": gpus} if gpus else {},
+            "priority": priority,
+        }
         several.submit(job_id, owner, **asked)
         one.submit(job_id, "ann", **asked)
         ended, running = running[:ends], running[ends:]
