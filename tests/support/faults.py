@@ -518,7 +518,12 @@ class Scenario:
         self.retention_task = RetentionTask(self.engine, self.journal, Retention(1e9, KEPT), self.reactor)
         self.retention_task.start()
         self.compactor = Compactor(
-            self.journal, self.reactor, self._write_snapshot, queue_state.relocate, in_thread
+            self.journal,
+            self.reactor,
+            self._write_snapshot,
+            queue_state.relocate,
+            in_thread,
+            queue_state.jobs.__contains__,
         )
         self.compactor.start()
         self._is_on = True

@@ -43,7 +43,8 @@ class Compactor:
 
     ``write_snapshot(directory, number)`` writes the snapshot of all segments up to ``number`` and fires when
     it is durable. The old files are removed once ``relocate`` has been called for every record that moved,
-    so a known position can be read at any time. One snapshot is made at a time.
+    so a known position can be read at any time. One snapshot is made at a time. ``is_known(job_id)`` tells
+    whether a job has not been removed.
     """
 
     _log = Logger()
@@ -55,12 +56,14 @@ class Compactor:
         write_snapshot: Callable[[str, int], "Deferred[None]"],
         relocate: Relocate,
         in_thread: InThread,
+        is_known: Callable[[int], bool],
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._write_snapshot = write_snapshot
         self._relocate = relocate
         self._in_thread = in_thread
+        self._is_known = is_known
         self._timer: IDelayedCall | None = None
         self._is_running = False
         self._is_stopped = False
@@ -101,6 +104,8 @@ class Compactor:
                     self._relocate(job_id, attempt, number, (-number, offset, length))
                 await deferLater(self._clock, 0)
             self._journal.compacted(number, await self._in_thread(segments.remove_obsolete, number))
+            for _ in self._journal.forget_jobs(self._is_known):
+                await deferLater(self._clock, 0)
         finally:
             self._is_running = False
 

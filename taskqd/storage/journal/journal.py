@@ -36,9 +36,10 @@ from taskqd.storage.interfaces import IClock, ICommitReactor, IJournal, InThread
 from taskqd.storage.journal.entry_builder import EntryBuilder
 from taskqd.storage.journal.entry_writer import Entry, EntryKind, EntryWriter
 from taskqd.storage.journal.group_commit import GroupCommit
+from taskqd.storage.journal.job_blocks import JobBlocks
 from taskqd.storage.journal.job_event_reader import JobEventFinder, JobEventReader
 from taskqd.storage.journal.reader import EventReader, SegmentReader
-from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.replay import RecordBatch, Replay
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import JournalEnd, Segments
 from taskqd.storage.journal.startup import clean_up
@@ -106,6 +107,7 @@ class Journal:
         self._group_commit = GroupCommit[Entry](
             reactor, self._entry_writer.write, self._on_committed, self._may_wait_for
         )
+        self._job_blocks = JobBlocks()
         self._observers: list[OnDurable] = []
         self._writable_waiters: list[Deferred[None]] = []
         self._retry_timer: IDelayedCall | None = None
@@ -132,7 +134,7 @@ class Journal:
         replay = Replay()
         try:
             layout = self.segments.layout()
-            yield from self.segments.replay(layout, replay)
+            yield from self.segments.replay(layout, replay, self._note_replayed)
             sizes = clean_up(self.segments, self._filesystem, layout, replay)
         except OSError as error:
             raise StartRefused(f"the journal in {self.segments.directory} cannot be read: {error}") from None
@@ -147,6 +149,10 @@ class Journal:
             self.name, self.last_boot = replay.opened.store, replay.opened.boot
             self.next_id = replay.opened.next_id
             self._rename_copy(replay.opened.identity)
+
+    def _note_replayed(self, batch: RecordBatch) -> None:
+        size = batch.end - batch.start
+        self._job_blocks.add(batch.sequences[0], batch.sequences[-1], _job_ids(batch.records), size)
 
     def _rename_copy(self, last_identity: str) -> None:
         """Give the store a new name if its directory is not the one of the last start (decision 0040).
@@ -234,7 +240,8 @@ class Journal:
         return EventReader(reader, lambda: self.last_sequence, self._in_thread)
 
     def events_of(self, *job_ids: int) -> JobEventReader:
-        finder = JobEventFinder(self.segments, self._filesystem, job_ids, self._segment_writer.end)
+        spans = self._job_blocks.spans(job_ids)
+        finder = JobEventFinder(self.segments, self._filesystem, job_ids, self._segment_writer.end, spans)
         return JobEventReader(finder, self._in_thread)
 
     def sizes(self) -> dict[str, int]:
@@ -266,6 +273,10 @@ class Journal:
         self.snapshot_number, self.snapshot_bytes = number, size
         self._builder.forget(number)
         self.segments.close_replaced(number)
+
+    def forget_jobs(self, is_known: Callable[[int], bool]) -> Iterator[None]:
+        """Forget where the records of jobs are that are not known any more; yields after each portion."""
+        return self._job_blocks.forget(is_known)
 
     def check_location(self) -> "Deferred[None]":
         """Check in another thread that the current segment has not been moved or removed.
@@ -362,6 +373,8 @@ class Journal:
     def _notify_observers(self, entry: Entry) -> None:
         self.last_sequence = entry.sequence + len(entry.records) - 1
         if entry.kind is EntryKind.RECORDS:
+            job_ids, size = _job_ids(entry.records), len(entry.lines)
+            self._job_blocks.add(entry.sequence, self.last_sequence, job_ids, size)
             for on_durable in self._observers:
                 try:
                     on_durable(entry.sequence, cast("Sequence[Event]", entry.records))
@@ -398,3 +411,8 @@ class Journal:
         waiters, self._writable_waiters = self._writable_waiters, []
         for waiter in waiters:
             waiter.callback(None)
+
+
+def _job_ids(records: Sequence[Record]) -> list[int]:
+    """Return the ids of the jobs of records, 0 for one that is not about a job."""
+    return [getattr(record, "id", 0) for record in records]

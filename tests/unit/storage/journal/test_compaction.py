@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,10 +35,17 @@ class StubJournal:
         self.snapshot_number = 0
         self.snapshot_bytes = 0
         self.snapshots: list[tuple[int, int]] = []
+        self.forgotten: list[int] = []
 
     def compacted(self, number: int, size: int) -> None:
         self.snapshots.append((number, size))
         self.sealed_bytes, self.snapshot_number, self.snapshot_bytes = 0, number, size
+
+    def forget_jobs(self, is_known: Callable[[int], bool]) -> Iterator[None]:
+        for job_id in range(1, 10):
+            if not is_known(job_id):
+                self.forgotten.append(job_id)
+            yield
 
 
 class Bench:
@@ -56,6 +64,7 @@ class Bench:
             self._write_snapshot,
             self.queue_state.relocate,
             self._in_thread,
+            self.queue_state.jobs.__contains__,
         )
 
     def _in_thread(self, function: Any, *args: Any) -> "Deferred[Any]":
@@ -211,6 +220,15 @@ def test_next_snapshot_waits_for_new_durable_segments(tmp_path: Path) -> None:
     bench.journal.last_durable_segment += 1
     bench.advance()
     assert len(bench.requests) == 2
+    bench.compactor.stop()
+
+
+def test_removed_jobs_are_forgotten_after_a_snapshot(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    SnapshotWriter(bench.journal.segments, Filesystem(), 3).write()
+    bench.compactor.start()
+    bench.advance(0)
+    assert bench.journal.forgotten == [4]
     bench.compactor.stop()
 
 
