@@ -96,14 +96,14 @@ class Daemon:
         jobs = self.jobs()
         return jobs["pending"] + jobs["running"]
 
-    def true_rate(self, jobs: int) -> float:
-        """Return the ``true`` jobs per second, from the first submission to the last recorded end.
+    def true_rate(self, jobs: int, command: str = "true") -> float:
+        """Return the jobs per second of a command, from the first submission to the last recorded end.
 
         Jobs that were unfinished before do not count. STATS is polled only after the last jobs have ended.
         """
         before = self.unfinished()
         began = time.perf_counter()
-        last = int(self.submit(jobs, clients=1, command="true").last.split()[1])
+        last = int(self.submit(jobs, clients=1, command=command).last.split()[1])
         some = " ".join(str(last - at) for at in range(min(jobs, MAX_WAIT_IDS)))
         with closing(self.wire()) as wire:
             wire.ask(f"WAIT {some}", last="END")

@@ -25,6 +25,7 @@ from bench import (
     report,
     roundtrip,
     slopes,
+    slots,
     start,
     submissions,
     transports,
@@ -36,9 +37,10 @@ from bench.place import CHECKOUT, Failed, Missing, directory
 from bench.results import Kept, Measured, Row, Store
 
 MEASUREMENTS = [
-    Measurement("submissions", "submissions per second, beside beanstalkd", submissions.measure),
+    Measurement("submissions", "submissions per second, beside redis and beanstalkd", submissions.measure),
     Measurement("transports", "submissions on TCP and TLS, beside the UNIX socket", transports.measure),
     Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
+    Measurement("slots", "jobs per second by slots and kind, beside xargs and parallel", slots.measure),
     Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),
     Measurement("crowded", "the same with a million other jobs pending", crowded.measure),
     Measurement("memory", "memory per pending job, beside beanstalkd", memory.measure),
