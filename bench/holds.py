@@ -1,11 +1,12 @@
-"""Measures the longest hold of the reactor's thread: the CPU time that it uses before it serves the next request.
+"""Measures the longest hold of the reactor's thread: CPU time that it uses before it serves the next request.
 
     python -m bench.holds [--jobs 100000] [--home DIRECTORY] [case ...]
 
-A prober sends PING after PING on a connection of its own while a case runs, and reads the CPU time of the
+A prober sends PING after PING on a separate connection while a case runs, and reads the CPU time of the
 daemon's main thread (/proc/PID/task/PID/schedstat) before each PING and after its reply. The difference is
 what the thread has done in one go, whatever else the machine does. For each case the table has the elapsed
-time, the CPU time of the daemon, the longest hold, and how long a PING took: the 99th percentile, the longest.
+time, the CPU time of the daemon, the longest hold, and how long a PING took: the 99th percentile and the
+maximum.
 """
 
 import argparse
@@ -96,6 +97,7 @@ def until(is_done: Callable[[], bool]) -> None:
 
 def acts(daemon: Daemon, jobs: int) -> None:
     """Each act on all jobs of a queue by one request."""
+    daemon.ask("PAUSE")
     daemon.submit(jobs, options="--queue=a --hold")
     for request in ("RELEASE", "HOLD", "SET --priority=5", "CANCEL", "RETRY", "CANCEL", "REMOVE"):
         verb, _, options = request.partition(" ")
@@ -182,7 +184,7 @@ def main() -> None:
     """Run the cases, each with a fresh daemon."""
     parser = argparse.ArgumentParser(prog="bench.holds", description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=JOBS)
-    parser.add_argument("--home", type=Path, default=Path("/var/tmp"), help="parent of the state directory")
+    parser.add_argument("--home", type=Path, default=Path("/var/tmp"))  # noqa: S108 - as bench/run
     parser.add_argument("case", nargs="*", choices=[*CASES, []], default=[])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tq-", dir=given.home) as place:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from taskqd.auth.principal import Principal
-from taskqd.auth.submission_limits import SubmissionLimits, count_changes
+from taskqd.auth.submission_limits import NOTHING_PENDING, SubmissionLimits, count_changes
 from taskqd.config.limits import Limits, PendingLimit
 from taskqd.config.settings import ON_END_QUEUE
 from taskqd.errors import Forbidden, TaskqError
@@ -21,6 +21,7 @@ from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
 from taskqd.model.submission import Submission
+from taskqd.protocol.act_requests import ManyRequest, RetryRequest, SetManyRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.state.queue_state import QueueState
@@ -53,10 +54,11 @@ class Authorizer:
         is_admin = principal.role is Role.ADMIN
         if not is_admin and permission is not Permission.SUBMIT:
             self._check_subjects(principal, verb, argument)
-        if verb == "RETRY":
-            self.submission_limits.check_retry(principal, self._queue_state.get(argument.job))
-        elif verb == "SET":
+        if verb == "SET":
             self.submission_limits.check_changes(argument.values)
+        if isinstance(argument, RetryRequest):
+            self.submission_limits.check_retry(principal, self._queue_state.get(argument.job))
+        elif isinstance(argument, SetRequest):
             job = self._queue_state.get(argument.job)
             self.submission_limits.check_growth(principal, job, argument.values)
         if not is_admin and permission is Permission.MODIFY:
@@ -84,6 +86,22 @@ class Authorizer:
         changeable = [job for job in jobs if job.status.is_final is VERBS[verb].is_for_ended]
         if changeable or not jobs:
             self.submission_limits.check_rate(principal, count_changes(changeable) or 1)
+
+    def portion_check(self, principal: Principal, verb: str, request: ManyRequest) -> Callable[[Job], None]:
+        """Return a check of the jobs of one portion of an act on many; it counts those that it lets pass.
+
+        It raises QueueFull for a job that exceeds a limit of pending jobs.
+        """
+        limits, also = self.submission_limits, NOTHING_PENDING
+
+        def check(job: Job) -> None:
+            nonlocal also
+            if isinstance(request, SetManyRequest):
+                also = limits.check_growth(principal, job, request.values, also)
+            elif verb == "RETRY":
+                also = limits.check_retry(principal, job, also)
+
+        return check
 
     def charge(self, principal: Principal, jobs: Iterable[Job]) -> None:
         """Count a change of several jobs as one of each; raises QueueFull above the client's rate."""

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from taskqd.engine.acts import Act, Acts, Change, check_can_be_cancelled
 from taskqd.engine.event_writer import EventWriter
-from taskqd.engine.locks import JobLocks, gather_results
+from taskqd.engine.locks import JobLocks, KeyedLock, gather_results
 from taskqd.errors import Gone, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.model.actor import Actor
@@ -70,6 +70,7 @@ class JobCommands:
         self._counters = counters
         self._on_change = on_change
         self._on_ended = on_ended
+        self._batch_lock: KeyedLock[str] = KeyedLock()
 
     # One job.
 
@@ -108,7 +109,8 @@ class JobCommands:
         Do nothing if the job cannot be removed now.
         """
         try:
-            act(job)
+            if act(job) is None:
+                return []
         except WrongState:
             return []
         parts = self._queue_state.tasks(job) or [job]
@@ -172,32 +174,18 @@ class JobCommands:
 
         Raises StoreFailed: some of the jobs are changed then, and others not. Jobs that are locked, and those
         to remove that have left processes, are changed one by one beside the others, so that nothing is
-        awaited while locks are held. ``may_wait`` is that of ``IJournal.append_all``.
+        awaited while locks are held. ``may_wait`` is that of ``IJournal.append_all``. Batches that may not
+        wait are made one at a time, so that those of several clients are not applied in one reactor turn.
         """
-        self._event_writer.check_writable()
-        known = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
-        if is_removal:
-            killing = {job.id for job in known if self._kill_leftovers(job, act)}
-            known = [job for job in known if job.id not in killing]
-        locked = {job.id: job for job in known if self._locks.try_acquire(job)}
-        try:
-            changes, refusals = _try_act(act, locked.values())
-            carry_out = self._remove if is_removal else self._carry_out
-            # From now on they wait for their locks, before what may follow from the batch.
-            others = {
-                job_id: Deferred.fromCoroutine(carry_out(job_id, act))
-                for job_id in (job_ids if len(locked) < len(job_ids) else ())
-                if job_id not in locked
-            }
-            gathered = Deferred.fromCoroutine(gather_results(others.values()))
-            if changes:
-                await self._event_writer.record_all([change.event for change in changes], may_wait)
-        finally:
-            for job in locked.values():
-                self._locks.release(job)
-        self._on_recorded(changes)
-        changed = len(changes)
-        for job_id, result in zip(others, await gathered, strict=True):
+        if may_wait:
+            changed, refusals, others = await self._carry_out_batch(job_ids, act, is_removal, may_wait)
+        else:
+            await self._batch_lock.acquire("")
+            try:
+                changed, refusals, others = await self._carry_out_batch(job_ids, act, is_removal, may_wait)
+            finally:
+                self._batch_lock.release("")
+        for job_id, result in (await others).items():
             if not isinstance(result, Failure):
                 changed += result.is_changed
             elif isinstance(result.value, TaskqError) and not isinstance(result.value, StoreFailed):
@@ -205,6 +193,36 @@ class JobCommands:
             else:
                 result.raiseException()
         return Outcome(changed, refusals)
+
+    async def _carry_out_batch(
+        self, job_ids: Sequence[int], act: Act, is_removal: bool, may_wait: bool
+    ) -> tuple[int, dict[int, TaskqError], Deferred[dict[int, Changed | Failure]]]:
+        """Change the jobs that need no wait; return how many, the errors, and the results for the others."""
+        self._event_writer.check_writable()
+        batch = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
+        if is_removal:
+            batch = [job for job in batch if not self._kill_leftovers(job, act)]
+        locked = {job.id: job for job in batch if self._locks.try_acquire(job)}
+        try:
+            changes, refusals = _try_act(act, locked.values())
+            # From now on they wait for their locks, before what may follow from the batch.
+            others = [job_id for job_id in job_ids if job_id not in locked]
+            results = Deferred.fromCoroutine(self._carry_out_each(others, act, is_removal))
+            if changes:
+                await self._event_writer.record_all([change.event for change in changes], may_wait)
+        finally:
+            for job in locked.values():
+                self._locks.release(job)
+        self._on_recorded(changes)
+        return len(changes), refusals, results
+
+    async def _carry_out_each(
+        self, job_ids: Sequence[int], act: Act, is_removal: bool
+    ) -> dict[int, Changed | Failure]:
+        carry_out = self._remove if is_removal else self._carry_out
+        each = [Deferred.fromCoroutine(carry_out(job_id, act)) for job_id in job_ids]
+        results = await gather_results(each)
+        return dict(zip(job_ids, results, strict=True))
 
     # A job and those that depend on it.
 

@@ -1,11 +1,12 @@
-"""The request of each verb as a value, and the parser of its arguments; SUBMIT and SCHEDULE are in submit.py.
+"""The request of each verb as a value, and the parser of its arguments.
+
+SUBMIT and SCHEDULE are in submit.py, the verbs that change jobs in act_requests.py.
 
 Each parser has the arguments (usage of the verb, text after the verb) and raises BadRequest or NoSuchJob.
 Verbs with the same arguments share a request class and a parser.
 """
 
 import re
-import signal
 from typing import Any
 
 from msgspec import Struct
@@ -25,13 +26,11 @@ from taskqd.protocol.arguments import (
     split_options,
 )
 from taskqd.protocol.option_values import MAX_SLOTS
-from taskqd.protocol.submit import SET_OPTIONS, resolve_time
 from taskqd.protocol.values import (
     capitals,
     parse_duration,
     parse_integer,
     parse_name,
-    parse_signal,
     parse_size,
     parse_start_rate,
 )
@@ -135,25 +134,6 @@ class WatchRequest(EmptyRequest, frozen=True, kw_only=True):
     def jobs(self) -> tuple[JobRef, ...]:
         """The job, if one is named."""
         return () if self.job is None else (self.job,)
-
-
-class CancelRequest(JobRequest, frozen=True, kw_only=True):
-    """CANCEL a job with a signal; with `is_cascade` also the jobs that depend on it."""
-
-    signal: int = signal.SIGTERM
-    is_cascade: bool = False
-
-
-class RetryRequest(JobRequest, frozen=True, kw_only=True):
-    """RETRY a job; with `is_cascade` also the jobs that were skipped because of it."""
-
-    is_cascade: bool = False
-
-
-class SetRequest(JobRequest, frozen=True, kw_only=True):
-    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either."""
-
-    values: dict[str, Any]
 
 
 class SetQueueRequest(EmptyRequest, frozen=True, kw_only=True):
@@ -279,11 +259,11 @@ def _parse_match(text: str) -> str:
 
 
 FILTER_OPTIONS: Table = {
-    "status": OptionType("statuses", _parse_statuses),
-    "queue": OptionType("queue", parse_name),
-    "owner": OptionType("owner", str),
-    "label": OptionType("label", str),
-    "match": OptionType("match", _parse_match),
+    "status": OptionType("statuses", _parse_statuses, "<status>[,...]"),
+    "queue": OptionType("queue", parse_name, "<name>"),
+    "owner": OptionType("owner", str, "<name>"),
+    "label": OptionType("label", str, "<quoted>"),
+    "match": OptionType("match", _parse_match, "<quoted>"),
 }
 """The options that select jobs; their values are fields of JobFilter (`pop_filter`)."""
 
@@ -364,37 +344,6 @@ _WATCH_OPTIONS: Table = {
 def parse_watch(usage: str, text: str) -> WatchRequest:
     """Parse WATCH."""
     return WatchRequest(**parse_arguments(usage, text, 0, 0, _WATCH_OPTIONS)[1])
-
-
-_CANCEL_OPTIONS: Table = {
-    "signal": OptionType("signal", parse_signal),
-    "cascade": OptionType("is_cascade", parse_flag),
-}
-
-
-def parse_cancel(usage: str, text: str) -> CancelRequest:
-    """Parse CANCEL."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, _CANCEL_OPTIONS)
-    return CancelRequest(job=parse_job_ref(ref), **values)
-
-
-def parse_retry(usage: str, text: str) -> RetryRequest:
-    """Parse RETRY."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, {"cascade": OptionType("is_cascade", parse_flag)})
-    return RetryRequest(job=parse_job_ref(ref), **values)
-
-
-def parse_set(usage: str, text: str) -> SetRequest:
-    """Parse SET."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, SET_OPTIONS)
-    if not values:
-        raise BadRequest("expected at least one option to change, such as --priority=5; HELP SET lists them")
-    resolve_time(values)
-    if values.get("delay") is not None and values.get("at") is not None:
-        raise BadRequest("--delay counts from now and --at is a time; give one of them")
-    if "delay" in values or "at" in values:
-        values = {"delay": None, "at": None, **values}
-    return SetRequest(job=parse_job_ref(ref), values=values)
 
 
 def _parse_queue_slots(text: str) -> int | None:

@@ -16,8 +16,8 @@ from itertools import islice
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
 
-MAX_JOBS_PER_BATCH = 100
-"""Jobs that become FAILED in one turn of the reactor, at 50 to 100 µs each."""
+MAX_JOBS_PER_BATCH = 250
+"""Jobs that are failed or changed by one batch of records, in one turn of the reactor, at 20 µs each."""
 MAX_DEPENDENCIES_PER_BATCH = 5_000
 """Dependencies of all jobs of a batch together, at 1 µs each."""
 
@@ -60,7 +60,7 @@ def dependencies_of(spec: Spec) -> Iterator[tuple[Kind, int]]:
 
 
 def next_batch(job_ids: Iterable[int], jobs: Mapping[int, Job]) -> list[int]:
-    """Return the first of these jobs, as many as one turn of the reactor may fail or cancel."""
+    """Return the first of these jobs, as many as one turn of the reactor may fail or change."""
     found: list[int] = []
     dependencies = 0
     for job_id in islice(job_ids, MAX_JOBS_PER_BATCH):

@@ -9,19 +9,17 @@ from taskqd.model.job import Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import requests
+from taskqd.protocol.act_requests import CancelRequest, RetryRequest, SetRequest
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
     AuthRequest,
-    CancelRequest,
     EmptyRequest,
     FollowRequest,
     JobRequest,
     ListRequest,
     OutputRequest,
     PauseRequest,
-    RetryRequest,
     SetQueueRequest,
-    SetRequest,
     ShutdownRequest,
     UnscheduleRequest,
     WaitRequest,
@@ -253,8 +251,8 @@ REFUSED = [
     ("OUTPUT 5 stdout --offset=1k", "BAD_REQUEST", "--offset: expected a whole number from 0"),
     ("OUTPUT 5 stdout --limit=x", "BAD_REQUEST", "--limit: expected a size"),
     ("OUTPUT 5 stdout --offset=1 --tail=1", "BAD_REQUEST", "give one of them"),
-    ("SET", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
-    ("SET 5 6 --nice=1", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
+    ("SET", "BAD_REQUEST", "expected SET <id>|<filters> --<option>=<value>"),
+    ("SET 5 6 --nice=1", "BAD_REQUEST", "expected SET <id>|<filters> --<option>=<value>"),
     ("SET 5", "BAD_REQUEST", "expected at least one option to change"),
     ("SET x --nice=1", "BAD_REQUEST", "expected a job's id"),
     ("SET 5 --priority=none", "BAD_REQUEST", "--priority: expected a whole number"),
