@@ -27,6 +27,9 @@ from taskqd.state.dependencies import MAX_JOBS_PER_BATCH, next_batch
 from taskqd.state.job_search import find_jobs
 from taskqd.storage.interfaces import IClock
 
+MIN_DELAY = 0.001
+"""Seconds to wait at least for the rate of a user: a delay may be too short for the clock to change."""
+
 _ENDED = frozenset(status for status in Status if status.is_final)
 _NOT_ENDED = frozenset(Status) - _ENDED
 
@@ -112,7 +115,7 @@ class ActOnMany:
         count = count_changes(jobs[job_id] for job_id in portion if job_id in jobs)
         limits = self._authorizer.submission_limits
         while delay := limits.delay_of_acts(client.principal, count):
-            await client.while_connected(deferLater(self._clock, delay))
+            await client.while_connected(deferLater(self._clock, max(delay, MIN_DELAY)))
 
 
 def _checked(act: Act, wanted: JobFilter, check: Check) -> Act:

@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "schedules-per-user": (0, 1, 1_000_000, 1_000_001),
     "slots-per-user": (0, 1, 10_000, 10_001),
     "submissions": (0.09, 0.1, 1_000_000.0, 1_000_000.1),
+    "acts": (0.9, 1, 1_000_000.0, 1_000_000.1),
     "replies": (4 * KILO - 1, 4 * KILO, 16 * MEGA, 16 * MEGA + 1),
     "output": (-1, 0, 100_000 * GIGA, 100_000 * GIGA + 1),
     "block-memory": (64 * KILO - 1, 64 * KILO, 100_000 * GIGA, 100_000 * GIGA + 1),

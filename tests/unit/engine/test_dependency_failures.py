@@ -260,7 +260,7 @@ def test_many_jobs_are_skipped_in_batches_between_other_events() -> None:
 
 
 def test_journal_failure_between_batches_leaves_no_job_unskipped() -> None:
-    harness = many(350)
+    harness = many(4 * MAX_JOBS_PER_BATCH)
     ends = announced_ends(harness)
     harness.journal.sync()
     for _ in range(2):
@@ -269,12 +269,12 @@ def test_journal_failure_between_batches_leaves_no_job_unskipped() -> None:
         harness.journal.recover()
         harness.journal.sync()
     harness.settle()
-    assert sorted(skips(harness)) == list(range(2, 352))
+    assert sorted(skips(harness)) == list(range(2, 4 * MAX_JOBS_PER_BATCH + 2))
     assert set(ends.values()) == {1}
 
 
 def test_stop_between_batches_leaves_the_rest_to_the_next_start() -> None:
-    harness = many(250)
+    harness = many(MAX_JOBS_PER_BATCH + 150)
     harness.journal.sync()
     harness.journal.fail()
     result_of(harness.engine.dispatcher.stop(requeue=False))
@@ -283,7 +283,7 @@ def test_stop_between_batches_leaves_the_rest_to_the_next_start() -> None:
     assert again.engine.dispatcher.recover(lost(again.engine, "it was killed")) == []
     again.engine.start()
     again.settle()
-    assert sorted(skips(again)) == list(range(2, 252))
+    assert sorted(skips(again)) == list(range(2, MAX_JOBS_PER_BATCH + 152))
     assert again.executor.runs == []
 
 

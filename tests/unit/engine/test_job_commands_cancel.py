@@ -284,7 +284,7 @@ def test_batch_is_limited_by_the_dependencies_of_its_jobs(
 
 
 def test_cascade_that_a_crash_interrupted_is_completed_by_a_second_one() -> None:
-    harness = fan(250)
+    harness = fan(MAX_JOBS_PER_BATCH + 150)
     harness.cancel(1, cascade=True)
     harness.settle()
     again = Harness(events=harness.journal.events)
@@ -296,7 +296,7 @@ def test_cascade_that_a_crash_interrupted_is_completed_by_a_second_one() -> None
         again.settle()
         again.clock.advance(0)
     assert result_of(answer).status is CANCELLED
-    assert sorted(cancels(again)) == list(range(1, 252))
+    assert sorted(cancels(again)) == list(range(1, MAX_JOBS_PER_BATCH + 152))
     assert skips(again) == []
 
 

@@ -25,7 +25,6 @@ from taskqd.protocol.requests import (
     WaitRequest,
     WatchRequest,
 )
-from taskqd.protocol.submit import SET_OPTIONS
 from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
@@ -313,7 +312,6 @@ def test_wait_has_one_line_only_for_one_job_without_any() -> None:
 
 
 def test_set_options_have_the_syntax_of_their_values() -> None:
-    assert VERBS["SET"].options is SET_OPTIONS
     assert VERBS["SET"].options["timeout"].usage == "<duration>|none"
     assert VERBS["SET"].options["priority"].usage == "<int>"
 
