@@ -112,6 +112,7 @@ SET_FILTER_OPTIONS: Table = {
     for name, option in FILTER_OPTIONS.items()
 }
 """The options of SET that select jobs; `--queue` and `--label` are values to set."""
+_SET_FILTERS = " ".join(f"--{name}" for name in SET_FILTER_OPTIONS)
 SET_TABLE: Table = {**SET_OPTIONS, **SET_FILTER_OPTIONS}
 """All options of SET."""
 
@@ -120,7 +121,7 @@ def parse_set(usage: str, text: str) -> SetRequest | SetManyRequest:
     """Parse SET."""
     words, given = parse_arguments(usage, text, 0, 1, SET_TABLE)
     filters = {name.removeprefix("of_"): given.pop(name) for name in list(given) if name.startswith("of_")}
-    subject = _parse_subject(usage, words, filters)
+    subject = _parse_subject(f"{usage}, with the filters {_SET_FILTERS}", words, filters)
     values = _resolve_set(given)
     if isinstance(subject, JobFilter):
         return SetManyRequest(wanted=subject, values=values)

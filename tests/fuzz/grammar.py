@@ -147,8 +147,10 @@ class Grammar:
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
             "WAIT": self._wait,
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
-            "CANCEL": lambda: self._words(self._changeable(), self._options(("signal", "cascade"))),
-            "SET": lambda: self._words(self._changeable(), self._options(tuple(SET_OPTIONS), 1)),
+            "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade"))),
+            "SET": lambda: self._words(
+                self._subject(b"--with-label=l"), self._options(tuple(SET_OPTIONS), 1)
+            ),
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
             "PAUSE": self._pause,
             "RESUME": lambda: self._one(b"q%d" % self._number(9), b"--schedule=%d" % self._number(9)),
@@ -156,7 +158,7 @@ class Grammar:
             "WATCH": lambda: self._options(("since", "job", "queue")),
             "AUTH": self._of(_TOKENS),
             "HELP": self._of((b"", b"submit", b"SET", b"FROB", b"HELP HELP")),
-            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._changeable),
+            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._subject),
             **dict.fromkeys(("STATUS", "RESULT", "SHOW", "HISTORY", "WHY"), self._id),
             **dict.fromkeys(("QUEUES", "SCHEDULES", "STATS", "HELLO", "PING", "QUIT"), self._of((b"",))),
         }
@@ -240,6 +242,10 @@ class Grammar:
         return blocks
 
     # Arguments of verbs.
+
+    def _subject(self, many: bytes = b"--label=l") -> bytes:
+        """Return a job to change, or a filter that no damage turns into one of other jobs."""
+        return many if self._maybe(0.1) else self._changeable()
 
     def _scheduling(self) -> bytes:
         timing = self._options(("every", "cron", "overlap"), 1)

@@ -74,6 +74,9 @@ _OF_A_RECORD = (*_OF_A_CHANGE, "QUEUE_FULL")
 _ONE_STATUS = ("STATUS", _is_status)
 _JUST_OK = ("OK", _is_empty)
 _COUNT = ("END", _is_number)
+_ON_MANY = ("OK", _is_number)
+_ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SET", b"REMOVE")
+"""Verbs that are answered with a count if a filter is in place of the id."""
 
 REPLIES: dict[bytes, Reply] = {
     b"SUBMIT": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "KEY_CONFLICT", "DRAINING")),
@@ -232,6 +235,8 @@ class ReplyChecker:
         self.replies[word] += 1
         if request.verb == b"WAIT" and not _is_status(text):
             form = Reply(("END", _is_number), ("STATUS", _is_one_of_several))
+        if request.verb in _ACTS and word == "OK" and _is_number(text):
+            form = Reply(_ON_MANY)
         count = 0
         if form.first:
             self._check(request, form.first, word, text)

@@ -60,6 +60,7 @@ REFUSED = [
     ("HOLD 1 --queue=q", "an id and filters cannot be given together"),
     ("SET 1 --in-queue=q --nice=1", "an id and filters cannot be given together"),
     ("SET --queue=q", "expected SET <id>|<filters>"),
+    ("SET --queue=q", "with the filters --status --in-queue --owner --with-label --match"),
     ("SET --in-queue=q", "expected at least one option to change"),
     ("SET --in-queue=q --delay=1 --at=2030-01-01T00:00:00Z", "give one of them"),
     ("HOLD --key=x", "--key is not an option of HOLD, which takes --status --queue --owner --label --match"),
