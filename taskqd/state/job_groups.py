@@ -83,6 +83,35 @@ class JobGroup:
         return rank
 
 
+class GroupTable:
+    """The groups by key, and by queue."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[GroupKey, JobGroup] = {}
+        self._by_queue: dict[str, dict[GroupKey, JobGroup]] = {}
+
+    def get(self, key: GroupKey) -> JobGroup | None:
+        """Return the group with a key, None if there is none."""
+        return self._by_key.get(key)
+
+    def of_queue(self, queue: str) -> list[JobGroup]:
+        """Return the groups of a queue."""
+        return list(self._by_queue.get(queue, {}).values())
+
+    def add(self, group: JobGroup) -> None:
+        """Add a group."""
+        self._by_key[group.key] = group
+        self._by_queue.setdefault(group.queue, {})[group.key] = group
+
+    def remove(self, group: JobGroup) -> None:
+        """Remove a group."""
+        del self._by_key[group.key]
+        groups = self._by_queue[group.queue]
+        del groups[group.key]
+        if not groups:
+            del self._by_queue[group.queue]
+
+
 def has_same_key(job: Job, other: Job) -> bool:
     """Whether two jobs have the same key for certain."""
     return job.spec is other.spec and job.array == other.array and job.owner == other.owner

@@ -175,7 +175,7 @@ class JobIndex:
         return next(self._chunks.irange(minimum=number), None)
 
     def _conditions(self, wanted: JobFilter, has_tasks: bool) -> list[_Condition]:
-        """Return the conditions of a filter; those that exclude most jobs at least cost come first."""
+        """Return the conditions of a filter; those that are likely to exclude whole chunks come first."""
         codes = {status.code for status in (Status if wanted.statuses is None else wanted.statuses)}
         if has_tasks:
             codes |= {code + _TASK for code in codes}
@@ -185,10 +185,12 @@ class JobIndex:
             *([] if wanted.label is None else [(_LABEL, wanted.label, None)]),
         ]
         coded = [(number, _code(value, common)) for number, value, common in values]
+        status = [_condition(_STATUS, codes)]
         return [
-            _condition(_STATUS, codes),
+            *(status if wanted.statuses is not None else ()),
             *(_condition(number, {code & 255}) for number, code in coded),
             *(_condition(number + 1, {code >> 8}) for number, code in coded),
+            *(status if wanted.statuses is None else ()),
         ]
 
 

@@ -32,6 +32,7 @@ from taskqd.state.capacity import RATE, SLOTS, USER, Capacity, Constraint, Deman
 from taskqd.state.group_index import RESERVED, FairOrder, GroupIndex, is_reserved
 from taskqd.state.job_groups import (
     GroupKey,
+    GroupTable,
     JobGroup,
     count_ahead_in_turn,
     group_key,
@@ -82,7 +83,7 @@ class ReadyQueue:
         self._capacity = capacity
         self._is_paused = is_paused
         self._is_fair = is_fair
-        self._groups: dict[GroupKey, JobGroup] = {}
+        self._groups = GroupTable()
         self._candidates: SortedList[Entry] = SortedList()
         self._fair: dict[str, FairOrder[JobGroup]] = {}
         self._blocked = GroupIndex(_first_rank)  # every blocked group, under its `blocked_by`
@@ -107,7 +108,8 @@ class ReadyQueue:
         key, rank = self._key_of(job), rank_of(job)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = self._make_group(key, job)
+            group = self._make_group(key, job)
+            self._groups.add(group)
         elif rank > group.last:  # the common case: appended behind its peers
             group.ranks.add(rank)
             return
@@ -135,7 +137,8 @@ class ReadyQueue:
             ranks.append(rank_of(job))
             previous = job
         for key, (job, ranks) in peers.items():
-            group = self._groups[key] = self._make_group(key, job, ranks)
+            group = self._make_group(key, job, ranks)
+            self._groups.add(group)
             self._file(group)
 
     def _key_of(self, job: Job) -> GroupKey:
@@ -169,18 +172,18 @@ class ReadyQueue:
         if group.ranks:
             self._file(group)
         else:
-            del self._groups[group.key]
+            self._groups.remove(group)
 
     def remove_queue(self, queue: str) -> list[int]:
         """Remove the jobs of a queue, and return their ids by rank; the turns of their owners are kept.
 
         Needed when a queue becomes fair or ceases to be: the caller adds the jobs again by ``add_all``.
         """
-        groups = [group for group in self._groups.values() if group.queue == queue]
+        groups = self._groups.of_queue(queue)
         for group in groups:
             self._unfile(group)
             self._overtaken.discard(group)
-            del self._groups[group.key]
+            self._groups.remove(group)
         if not self._is_fair(queue):
             self._fair.pop(queue, None)
         return [id_of(rank) for rank in sorted(rank for group in groups for rank in group.ranks)]
@@ -353,11 +356,10 @@ class ReadyQueue:
 
     def update_rate(self, queue: str) -> None:
         """Change the demands of a queue's jobs; to be called when its rate has changed."""
-        for group in self._groups.values():
-            if group.queue == queue:
-                self._unfile(group)
-                group.update_rate(self._capacity)
-                self._file(group)
+        for group in self._groups.of_queue(queue):
+            self._unfile(group)
+            group.update_rate(self._capacity)
+            self._file(group)
 
     def _watch_rate(self, queue: str) -> None:
         """Look at the rate of a queue again when its oldest start no longer counts."""
@@ -490,7 +492,7 @@ class ReadyQueue:
     def count_ahead(self, job: Job) -> int:
         """Return how many ready jobs of the same queue go before a job."""
         rank = rank_of(job)
-        groups = [group for group in self._groups.values() if group.queue == job.spec.queue]
+        groups = self._groups.of_queue(job.spec.queue)
         order = self._fair.get(job.spec.queue)
         if order is None:
             return sum(group.ranks.bisect_left(rank) for group in groups)
