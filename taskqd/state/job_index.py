@@ -9,7 +9,7 @@ A search compares whole columns, which takes 1 to 4 ms for a million jobs, and t
 it finds. Different values may have the same hash, so the caller checks the jobs that it gets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
@@ -99,6 +99,22 @@ class JobIndex:
             chunk = self._chunks[number] = _Chunk()
         chunk.count += 1
         self._put(chunk, job)
+
+    def fill(self, jobs: Iterable[Job]) -> None:
+        """Add the jobs of a new state; for a million ordinary jobs this is three times as fast as ``add``."""
+        number, chunk = -1, _Chunk()
+        common: Job | None = None  # one whose spec and owner have the code 0
+        for job in jobs:
+            if job.id >> CHUNK_BITS != number:
+                number, common = job.id >> CHUNK_BITS, None
+                chunk = self._chunks.setdefault(number, _Chunk())
+            chunk.count += 1
+            if common is not None and job.spec is common.spec and job.owner is common.owner:
+                chunk.statuses[job.id & _OFFSETS] = _status_code(job)
+            else:
+                self._put(chunk, job)
+                columns = chunk.columns
+                common = job if columns[_OWNER] is columns[_QUEUE] is columns[_LABEL] is None else None
 
     def update(self, job: Job) -> None:
         """Update the status, the queue and the label of a job."""

@@ -107,8 +107,7 @@ class QueueState:
         """
         if not self._is_open:
             self._is_open = True
-            for job in self.jobs.values():
-                self.index.add(job)
+            self.index.fill(self.jobs.values())
             self._restore_starts()
             delayed: list[Job] = []
             self.ready_queue.add_all(self._ready_jobs(delayed))

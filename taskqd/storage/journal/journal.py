@@ -11,7 +11,8 @@ segment from that number on (replay.py).
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import cast
 from uuid import uuid4
 
@@ -51,6 +52,8 @@ RETRY_INTERVAL = 1.0
 """Seconds between two attempts to begin a new segment after a failure."""
 MAX_BLOCKING_BYTES = 1024**2
 """Bytes of a batch for which the reactor may wait; a larger one takes too long to write."""
+
+_ID = attrgetter("id")
 
 
 @implementer(IJournal)
@@ -413,6 +416,9 @@ class Journal:
             waiter.callback(None)
 
 
-def _job_ids(records: Sequence[Record]) -> list[int]:
+def _job_ids(records: Sequence[Record]) -> Iterable[int]:
     """Return the ids of the jobs of records, 0 for one that is not about a job."""
-    return [getattr(record, "id", 0) for record in records]
+    try:
+        return set(map(_ID, records))
+    except AttributeError:
+        return [getattr(record, "id", 0) for record in records]

@@ -81,7 +81,10 @@ def test_search_finds_what_a_look_at_each_job_finds(
         else:
             jobs[job.id] = job
             index.update(job)
+    filled = JobIndex()
+    filled.fill(jobs.values())
     found = _found(index.find(wanted, first, last, is_reverse, has_tasks))
+    assert _found(filled.find(wanted, first, last, is_reverse, has_tasks)) == found
     expected = [
         job.id
         for job in sorted(jobs.values(), key=lambda job: job.id, reverse=is_reverse)
