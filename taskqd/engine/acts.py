@@ -19,18 +19,21 @@ from taskqd.storage.interfaces import IClock
 
 
 class Change(NamedTuple):
-    """The change of one job that an act makes: its event, and the jobs that the event concerns further.
+    """The change of one job that an act makes: its event, and what the event concerns further.
 
-    ``ended`` are those that end by it without running: the job itself, or tasks of an array. ``to_end`` are
-    those whose processes are to be ended by ``signal``, ``removed`` those whose files are to be removed.
+    ``ended`` is how many end by it without running: the job itself, or tasks of an array. ``to_end`` are the
+    ids of those whose processes are to be ended by ``signal``. ``removed`` is the job if it is removed.
     """
 
     event: JobEvent
-    ended: Sequence[Job] = ()
-    to_end: Sequence[Job] = ()
+    ended: int = 0
+    to_end: Sequence[int] = ()
     signal: int = 0
-    removed: Sequence[Job] = ()
+    removed: Job | None = None
 
+
+OnTasksEnded: TypeAlias = Callable[[Job, Status, int], None]
+"""Called with an array, and the status and number of its tasks that have ended without running."""
 
 Act: TypeAlias = Callable[[Job], Change | None]
 """Returns the change of a job whose lock is held, None if the act changes nothing.
@@ -52,9 +55,8 @@ class Acts:
         """Cancel a job; a running one is sent ``signal``, one that is being cancelled is left alone."""
 
         def act(job: Job) -> Change | None:
-            parts = self._queue_state.tasks(job) or (job,)
-            pending = [part for part in parts if part.status is Status.PENDING]
-            running = [part for part in parts if part.status is Status.RUNNING and part.cancelling is None]
+            pending = job.count_of(Status.PENDING)
+            running = [part.id for part in job.touched if _can_be_signalled(part)]
             check_can_be_cancelled(job)
             if not pending and not running:
                 return None
@@ -117,16 +119,12 @@ class Acts:
 
         Raises WrongState if nothing of the job is pending.
         """
-        tasks = job.tasks
-        if job.status is not Status.PENDING and (tasks is None or not tasks.counts.get(Status.PENDING)):
+        if not job.count_of(Status.PENDING):
             raise WrongState(
                 f"job {job.id} is {job.status.value}; "
                 f"`taskq {command}` is only for jobs that have not started"
             )
-        if has_effect(job):
-            return True
-        pending = (task for task in self._queue_state.tasks(job) if task.status is Status.PENDING)
-        return any(map(has_effect, pending))
+        return has_effect(job) or any(map(has_effect, self._queue_state.pending_states(job)))
 
     # Jobs that have ended.
 
@@ -153,11 +151,13 @@ class Acts:
             if reason is not None:
                 raise WrongState(f"job {job.id} cannot be removed: {reason}")
             event = Removed(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin)
-            return Change(
-                event, removed=[job, *(task for task in self._queue_state.tasks(job) if task.attempts)]
-            )
+            return Change(event, removed=job)
 
         return act
+
+
+def _can_be_signalled(job: Job) -> bool:
+    return job.status is Status.RUNNING and job.cancelling is None
 
 
 def check_can_be_cancelled(job: Job) -> None:

@@ -3,12 +3,13 @@
 They are recorded in batches, so that thousands do not block the reactor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.engine.acts import OnTasksEnded
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks, gather_results
 from taskqd.errors import StoreFailed
@@ -18,17 +19,24 @@ from taskqd.state.dependencies import next_batch
 
 
 class DependencyFailures:
-    """Skips jobs whose dependency cannot be met; ``on_ended`` is called with a job, or an array's tasks."""
+    """Skips jobs whose dependency cannot be met; ``on_ended`` and ``on_tasks_ended`` as in JobCommands."""
 
     _log = Logger()
 
-    def __init__(self, event_writer: EventWriter, locks: JobLocks, on_ended: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        event_writer: EventWriter,
+        locks: JobLocks,
+        on_ended: Callable[..., None],
+        on_tasks_ended: OnTasksEnded,
+    ) -> None:
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
         self._unsatisfiable = event_writer.queue_state.dependencies.unsatisfiable
         self._locks = locks
         self._clock = event_writer.clock
         self._on_ended = on_ended
+        self._on_tasks_ended = on_tasks_ended
         self._is_busy = False
 
     def process(self) -> None:
@@ -61,7 +69,7 @@ class DependencyFailures:
             for job in locked:
                 self._locks.release(job)
         if skips:
-            self._on_ended(*(part for _, pending in skips for part in pending))
+            self._on_skipped(skips)
         for result in await gather_results(others):
             if isinstance(result, Failure):
                 result.raiseException()
@@ -73,13 +81,23 @@ class DependencyFailures:
                 return  # it was cancelled while this waited for the lock
             event, pending = self._make_skip(job, dependency)
             await self._event_writer.record_until_durable(event)
-        self._on_ended(*pending)
+        self._on_skipped([(event, pending)])
 
-    def _make_skip(self, job: Job, dependency: int) -> tuple[Skipped, list[Job]]:
-        """Return the event that fails a job, and the job or the tasks that it ends."""
-        parts = self._queue_state.tasks(job) or [job]
-        pending = [part for part in parts if part.status is Status.PENDING]
-        return Skipped(id=job.id, at=self._clock.now(), dependency=dependency), pending
+    def _make_skip(self, job: Job, dependency: int) -> tuple[Skipped, int]:
+        """Return the event that fails a job, and how many it ends: the job, or tasks of an array."""
+        event = Skipped(id=job.id, at=self._clock.now(), dependency=dependency)
+        return event, job.count_of(Status.PENDING)
+
+    def _on_skipped(self, skips: Iterable[tuple[Skipped, int]]) -> None:
+        jobs: list[Job] = []
+        for event, count in skips:
+            job = self._queue_state.jobs[event.id]
+            if job.tasks is None:
+                jobs.append(job)
+            else:
+                self._on_tasks_ended(job, Status.FAILED, count)
+        if jobs:
+            self._on_ended(*jobs)
 
     def _on_failure(self, failure: Failure) -> None:
         """Log a bug; if the daemon stops before the journal works again, the next start skips the jobs."""

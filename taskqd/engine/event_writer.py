@@ -1,10 +1,11 @@
 """Makes an event durable in the journal, then applies it to the state. The state has no other writer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, TypeVar, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
@@ -41,15 +42,16 @@ class EventWriter:
     def record(self, event: JobEvent, may_wait: bool = False) -> "Deferred[Job]":
         """Fire with the changed job when the event is durable and applied; fail with StoreFailed.
 
+        An event of an array that moves many of its tasks is applied in portions, one per turn of the reactor.
         ``may_wait`` allows the journal to delay the event for a larger batch (IJournal.append).
         """
-        return self.journal.append(event, may_wait).addCallback(self._apply, event)
+        return self.journal.append(event, may_wait).addCallback(self._apply_in_portions, event)
 
     def record_all(self, events: Sequence[JobEvent | QueueEvent], may_wait: bool = False) -> "Deferred[None]":
         """Fire when events are durable and applied, all or none; fail with StoreFailed.
 
-        Their positions in the journal are not kept, so they must be events that are never read again.
-        ``may_wait`` is that of ``record``.
+        Their positions in the journal are not kept, so they must be events that are never read again. Events
+        of arrays are applied as by ``record``. ``may_wait`` is that of ``record``.
         """
         return self.journal.append_all(events, may_wait).addCallback(self._apply_all, events)
 
@@ -108,12 +110,32 @@ class EventWriter:
         finally:
             self._waiting.remove(waiting)
 
+    def _apply_in_portions(self, position: RecordPosition, event: JobEvent) -> "Job | Deferred[Job]":
+        job = cast("Job", self.queue_state.apply(event, position, in_portions=True))
+        rest = self._apply_rest([event])
+        return job if rest is None else rest.addCallback(lambda _: job)
+
+    def _apply_rest(self, events: Iterable[JobEvent | QueueEvent]) -> "Deferred[None] | None":
+        """Apply the other portions of events of arrays; None if there are none."""
+        ids = [event.id for event in events if isinstance(event, JobEvent)]
+        changing = [job_id for job_id in ids if self.queue_state.is_changing(job_id)]
+        return Deferred.fromCoroutine(self._continue_changes(changing)) if changing else None
+
+    async def _continue_changes(self, arrays: list[int]) -> None:
+        await deferLater(self.clock, 0)
+        for array_id in arrays:
+            while self.queue_state.continue_change(array_id):
+                await deferLater(self.clock, 0)
+
     def _apply(self, position: RecordPosition, event: JobEvent) -> Job:
         return cast("Job", self.queue_state.apply(event, position))
 
-    def _apply_all(self, _: RecordPosition, events: Sequence[JobEvent | QueueEvent]) -> None:
+    def _apply_all(
+        self, _: RecordPosition, events: Sequence[JobEvent | QueueEvent]
+    ) -> "Deferred[None] | None":
         for event in events:
-            self.queue_state.apply(event)
+            self.queue_state.apply(event, in_portions=True)
+        return self._apply_rest(events)
 
     def _apply_other(self, _: RecordPosition, event: QueueEvent | Clocked) -> None:
         self.queue_state.apply(event)

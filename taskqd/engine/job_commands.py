@@ -5,6 +5,7 @@ is durable and applied. The commands for one job raise NoSuchJob, Gone, WrongSta
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -12,14 +13,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.engine.acts import Act, Acts, Change, check_can_be_cancelled
+from taskqd.engine.acts import Act, Acts, Change, OnTasksEnded, check_can_be_cancelled
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks, KeyedLock, gather_results
 from taskqd.errors import Gone, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.model.actor import Actor
 from taskqd.model.events import Cancelled, Removed, Retried
-from taskqd.model.job import Job, Reason
+from taskqd.model.job import Job, Reason, Status
 from taskqd.state.dependencies import MAX_JOBS_PER_BATCH, next_batch
 from taskqd.storage.interfaces import ISpool
 
@@ -44,8 +45,9 @@ class Outcome(NamedTuple):
 class JobCommands:
     """Changes jobs.
 
-    ``on_ended`` is called with jobs that have ended without running, ``on_change`` when more jobs may be able
-    to start. ``counters`` counts the retried and removed jobs.
+    ``on_ended`` is called with jobs that have ended without running, ``on_tasks_ended`` with an array and the
+    status and number of those of its tasks. ``on_change`` is called when more jobs may be able to start.
+    ``counters`` counts the retried and removed jobs.
     """
 
     _log = Logger()
@@ -59,6 +61,7 @@ class JobCommands:
         counters: dict[str, int],
         on_change: Callable[[], None],
         on_ended: Callable[..., None],
+        on_tasks_ended: OnTasksEnded,
     ) -> None:
         self.acts = Acts(event_writer.queue_state, event_writer.clock)
         self._event_writer = event_writer
@@ -70,6 +73,7 @@ class JobCommands:
         self._counters = counters
         self._on_change = on_change
         self._on_ended = on_ended
+        self._on_tasks_ended = on_tasks_ended
         self._batch_lock: KeyedLock[str] = KeyedLock()
 
     # One job.
@@ -99,22 +103,22 @@ class JobCommands:
         await self._remove(job_id, self.acts.remove(by))
 
     async def _remove(self, job_id: int, act: Act) -> Changed:
-        for killing in self._kill_leftovers(self._queue_state.get(job_id), act):
-            await killing
+        job = self._queue_state.get(job_id)
+        parts = list(job.touched) if _is_possible(act, job) else []
+        for at in range(0, len(parts), MAX_VISITS_PER_TURN):
+            if at:
+                await deferLater(self._clock, 0)
+            for killing in self._kill_leftovers(parts[at : at + MAX_VISITS_PER_TURN]):
+                await killing
         return await self._carry_out(job_id, act)
 
-    def _kill_leftovers(self, job: Job, act: Act) -> list[Deferred[None]]:
-        """Kill the processes left in a job's sessions, as nothing identifies them once it is removed.
-
-        Do nothing if the job cannot be removed now.
-        """
-        try:
-            if act(job) is None:
-                return []
-        except WrongState:
-            return []
-        parts = self._queue_state.tasks(job) or [job]
+    def _kill_leftovers(self, parts: Iterable[Job]) -> list[Deferred[None]]:
+        """Kill the processes left in jobs' sessions, as nothing identifies them once the jobs are removed."""
         return list(filter(None, [self._executor.kill_leftovers(part.id) for part in parts]))
+
+    def _needs_time(self, job: Job) -> bool:
+        """Whether processes of a job are being killed, or it has too many tasks to look for them at once."""
+        return len(job.touched) > MAX_VISITS_PER_TURN or bool(self._kill_leftovers(job.touched))
 
     async def _carry_out(self, job_id: int, act: Act) -> Changed:
         """Carry out an act on a job, and return the job when that is recorded."""
@@ -125,7 +129,7 @@ class JobCommands:
             change = act(job)
             if change is None:
                 return Changed(job, is_changed=False)
-            await self._event_writer.record(change.event)
+            job = await self._event_writer.record(change.event)
         self._on_recorded([change])
         return Changed(job, is_changed=True)
 
@@ -136,10 +140,12 @@ class JobCommands:
         may_start = False
         for change in changes:
             kind = type(change.event)
-            for part in change.to_end:
-                self._executor.end(part.id, Reason.CANCELLED, change.signal)
-            to_purge.update({part.id: part.attempts for part in change.removed if part.may_have_files})
-            ended += change.ended
+            for running in change.to_end:
+                self._executor.end(running, Reason.CANCELLED, change.signal)
+            if change.removed is not None:
+                to_purge |= self._purge_tasks(change.removed)
+            if change.ended:
+                ended += self._on_cancelled(change)
             if kind is Removed:
                 self._counters["removed"] += 1
             elif kind is Retried:
@@ -151,6 +157,33 @@ class JobCommands:
             self._on_ended(*ended)
         if may_start:
             self._on_change()
+
+    def _on_cancelled(self, change: Change) -> list[Job]:
+        """Announce tasks that a cancel of their array has ended; return the job if it is another job."""
+        job = self._queue_state.jobs[change.event.id]
+        if job.tasks is None:
+            return [job]
+        self._on_tasks_ended(job, Status.CANCELLED, change.ended)
+        return []
+
+    def _purge_tasks(self, job: Job) -> dict[int, int]:
+        """Remove the files of the tasks of a removed job, in portions; return its own attempts by id.
+
+        Nothing is returned for a job that has no files.
+        """
+        if job.tasks is not None and job.tasks.touched:
+            purging = Deferred.fromCoroutine(self._purge_touched(job.tasks.touched))
+            purging.addErrback(lambda failure: self._log.failure("internal error in a removal", failure))
+        return {job.id: job.attempts} if job.may_have_files else {}
+
+    async def _purge_touched(self, touched: dict[int, Job]) -> None:
+        while touched:
+            parts = [touched.pop(task_id) for task_id in list(islice(touched, MAX_VISITS_PER_TURN))]
+            attempts = {part.id: part.attempts for part in parts if part.may_have_files}
+            if attempts:
+                self.purge(attempts)
+            if touched:
+                await deferLater(self._clock, 0)
 
     def purge(self, attempts: Mapping[int, int]) -> None:
         """Remove the files of jobs that are no longer known; what remains is removed at the next start.
@@ -201,7 +234,7 @@ class JobCommands:
         self._event_writer.check_writable()
         batch = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
         if is_removal:
-            batch = [job for job in batch if not self._kill_leftovers(job, act)]
+            batch = [job for job in batch if not (_is_possible(act, job) and self._needs_time(job))]
         locked = {job.id: job for job in batch if self._locks.try_acquire(job)}
         try:
             changes, refusals = _try_act(act, locked.values())
@@ -248,7 +281,7 @@ class JobCommands:
                 # A dependent may have ended or been removed meanwhile.
                 if each == job_id or not isinstance(why, WrongState | Gone):
                     raise why
-        return job
+        return self._queue_state.jobs.get(job_id) or job
 
     async def dependents_of(self, job_id: int, check: Callable[[Job], object] = lambda _: None) -> list[Job]:
         """Return the jobs that depend on a job, directly or not, each before those that it depends on.
@@ -285,6 +318,13 @@ class JobCommands:
                 if len(found) % MAX_VISITS_PER_TURN == 0:
                     await deferLater(self._clock, 0)
         return [found[each] for each in sorted(found)]
+
+
+def _is_possible(act: Act, job: Job) -> bool:
+    try:
+        return act(job) is not None
+    except WrongState:
+        return False
 
 
 def _try_act(act: Act, jobs: Iterable[Job]) -> tuple[list[Change], dict[int, TaskqError]]:

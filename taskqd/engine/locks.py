@@ -4,7 +4,7 @@ So each decision about a job sees the outcome of the previous one.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +33,10 @@ class KeyedLock(Generic[Key]):
     def is_locked(self, key: Key) -> bool:
         """Whether the lock of a key is held."""
         return key in self._waiters
+
+    def locked_among(self, keys: Collection[Key]) -> list[Key]:
+        """Return those of some keys whose locks are held."""
+        return [key for key in self._waiters if key in keys]
 
     def is_any_locked(self, keys: range) -> bool:
         """Whether any of the locks of a range of keys is held."""
@@ -132,10 +136,9 @@ class JobLock:
             return
         await locks.acquire(job.id)
         self._held.append(job.id)
-        for task in job.tasks.ids if job.tasks else ():
-            if locks.is_locked(task):
-                await locks.acquire(task)
-                self._held.append(task)
+        for task in locks.locked_among(job.tasks.ids) if job.tasks else ():
+            await locks.acquire(task)
+            self._held.append(task)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

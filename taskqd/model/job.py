@@ -3,11 +3,15 @@
 A job changes only by the events that transitions.TRANSITIONS allows.
 """
 
+from collections.abc import Collection
+from copy import copy
 from enum import Enum
+from typing import cast
 
 from msgspec import Struct
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.task_set import TaskSet
 
 
 class Status(str, Enum):
@@ -102,16 +106,31 @@ class Attempt(Struct, kw_only=True, gc=False):
 
 
 class Tasks(Struct, kw_only=True, gc=False):
-    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and their number by status."""
+    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and their number by status.
+
+    ``touched`` are those that have had an event alone, by id. All others are ``untouched``; they are equal,
+    and ``shared`` has the state of each of them, with the id of the array in place of theirs.
+    """
 
     first: int
     count: int
     counts: dict[Status, int]
+    untouched: TaskSet
+    shared: "Job"
+    touched: "dict[int, Job]" = {}
 
     @property
     def ids(self) -> range:
         """The ids of the tasks, by index."""
         return range(self.first, self.first + self.count)
+
+    def get(self, job_id: int) -> "Job":
+        """Return the task with an id of ``ids``; if it is untouched, a new value that nothing changes."""
+        task = self.touched.get(job_id)
+        if task is None:
+            task = copy(self.shared)
+            task.id, task.index = job_id, cast(int, self.shared.index) + job_id - self.first
+        return task
 
 
 class Job(Struct, kw_only=True, gc=False):
@@ -127,8 +146,9 @@ class Job(Struct, kw_only=True, gc=False):
     ``spec_before_change`` is the spec of the submission if SET or RELEASE has changed it since.
 
     An array is a job that has ``tasks`` and never runs itself; each task is a job with its ``array`` and its
-    ``index``. ``output_bytes`` is the size of the kept output of all attempts, for an array that of its
-    tasks; ``task_runs`` is the number of known attempts of an array's tasks.
+    ``index``. A job that ``is_shared`` stands for all untouched tasks of an array (Tasks.shared).
+    ``output_bytes`` is the size of the kept output of all attempts, for an array that of its tasks;
+    ``task_runs`` is the number of known attempts of an array's tasks.
     """
 
     id: int
@@ -156,6 +176,20 @@ class Job(Struct, kw_only=True, gc=False):
     spec_before_change: Spec | None = None
     output_bytes: int = 0
     task_runs: int = 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is the shared state of an array's untouched tasks."""
+        return self.id == self.array
+
+    @property
+    def touched(self) -> "Collection[Job]":
+        """The tasks of an array that have had an event alone; of any other job, only itself."""
+        return (self,) if self.tasks is None else self.tasks.touched.values()
+
+    def count_of(self, status: Status) -> int:
+        """Return how many tasks of an array have a status; of any other job, 1 if it has."""
+        return int(self.status is status) if self.tasks is None else self.tasks.counts.get(status, 0)
 
     @property
     def runs(self) -> int:

@@ -6,9 +6,11 @@ nothing but capacity, and from at least MIN_ATTEMPTS attempts.
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 from taskqd.model.durations import format_duration, format_time
-from taskqd.model.job import Job, Reason, Status
+from taskqd.model.job import Job, Reason, Status, Tasks
+from taskqd.state.arrays import first_with
 from taskqd.state.capacity import RATE, USER, Demand
 from taskqd.state.queue_state import QueueState
 
@@ -69,8 +71,7 @@ def _delay(job: Job, delay: float, time_of_day: float) -> str:
 
 
 def _array(queue_state: QueueState, array: Job, now: float, shortage: str | None) -> str:
-    tasks = (queue_state.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
-    first = next(task for task in tasks if task.status is Status.PENDING)
+    first = cast(Job, first_with(Status.PENDING, cast(Tasks, array.tasks)))
     return f"no task is running; job {first.id}, the first: {explain(queue_state, first, now, shortage)}"
 
 

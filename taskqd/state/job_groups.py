@@ -1,12 +1,12 @@
 """Groups of ready jobs that are interchangeable for scheduling, and the ranks by which jobs are ordered."""
 
 from collections.abc import Iterable
-
-from sortedcontainers import SortedList
+from typing import cast
 
 from taskqd.model.job import Job
 from taskqd.state.capacity import RATE, Capacity, Constraint, Demand, Demands
 from taskqd.state.group_index import ID_BITS, NO_TURN, FairOrder
+from taskqd.state.rank_set import RankSet, rank_of
 
 GroupKey = tuple[str | int | frozenset[tuple[str, int]] | None, ...]
 """(queue, slots) for most jobs; with resources or a per-array limit also (resources, array id).
@@ -23,17 +23,6 @@ def group_key(job: Job, is_by_owner: bool = False) -> GroupKey:
     if array is None and not spec.needs:
         return *owner, spec.queue, spec.slots
     return *owner, spec.queue, spec.slots, frozenset(spec.needs.items()), array
-
-
-def rank_of(job: Job) -> int:
-    """Return the job's sort key: the job with the lowest rank starts first."""
-    priority = job.spec.priority
-    return job.id - (priority << ID_BITS) if priority else job.id
-
-
-def id_of(rank: int) -> int:
-    """Return the id of the job with a rank."""
-    return rank % (1 << ID_BITS)
 
 
 class JobGroup:
@@ -59,7 +48,7 @@ class JobGroup:
         self.owner = job.owner
         self.held: Demands = capacity.held_by(job.spec, job.owner, job.array)
         self.demands: Demands = self.held
-        self.ranks: SortedList[int] = SortedList(ranks)
+        self.ranks = RankSet(ranks)
         self.order = order
         self.turn = NO_TURN
         self.blocked_by: Demand | None = None
@@ -73,14 +62,7 @@ class JobGroup:
     @property
     def first(self) -> int:
         """The rank of the first job."""
-        rank: int = self.ranks[0]
-        return rank
-
-    @property
-    def last(self) -> int:
-        """The rank of the last job."""
-        rank: int = self.ranks[-1]
-        return rank
+        return self.ranks.first
 
 
 class GroupTable:
@@ -123,12 +105,13 @@ def count_ahead_in_turn(job: Job, groups: list[JobGroup], order: FairOrder[JobGr
     highest = (rank >> ID_BITS) << ID_BITS  # of the jobs with the priority of this one
     ahead, waiting, first = 0, dict[str, int](), dict[str, int]()
     for group in groups:
-        owner, start = group.owner, group.ranks.bisect_left(highest)
-        end = group.ranks.bisect_left(rank if owner == job.owner else highest + (1 << ID_BITS))
+        owner, start = group.owner, group.ranks.count_before(highest)
+        end = group.ranks.count_before(rank if owner == job.owner else highest + (1 << ID_BITS))
         ahead += start
         waiting[owner] = waiting.get(owner, 0) + end - start
         if start < end:
-            first[owner] = min(group.ranks[start], first.get(owner, group.ranks[start]))
+            first_rank = cast(int, group.ranks.first_from(highest))
+            first[owner] = min(first_rank, first.get(owner, first_rank))
     own = waiting.pop(job.owner, 0)
     place = order.turn(job.owner), first.get(job.owner, rank)
     for owner, count in waiting.items():

@@ -17,6 +17,7 @@ from sortedcontainers import SortedDict
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import DEFAULT_QUEUE, Spec
+from taskqd.model.task_set import TaskSet
 
 CHUNK_BITS = 10
 CHUNK_SIZE = 1 << CHUNK_BITS
@@ -120,6 +121,27 @@ class JobIndex:
         """Update the status, the queue and the label of a job."""
         self._put(self._chunks[job.id >> CHUNK_BITS], job)
 
+    def put_tasks(self, shared: Job, ids: TaskSet, are_new: bool = False) -> None:
+        """Add or update tasks of an array; ``shared`` has the state of all of them."""
+        for number, offset, flags in _parts(ids):
+            if are_new and number not in self._chunks:
+                self._chunks[number] = _Chunk()
+            chunk = self._chunks[number]
+            if are_new:
+                chunk.count += flags.count(1)
+            self._put(chunk, shared, int.from_bytes(flags, "little") << 8 * offset)
+
+    def remove_tasks(self, ids: range) -> None:
+        """Remove all tasks of an array."""
+        self._version += 1
+        for number, offset, flags in _parts(TaskSet(ids)):
+            chunk = self._chunks[number]
+            chunk.count -= len(flags)
+            if chunk.count:
+                chunk.statuses[offset : offset + len(flags)] = bytes(len(flags))
+            else:
+                del self._chunks[number]
+
     def remove(self, job_id: int) -> None:
         """Remove a job."""
         self._version += 1
@@ -131,10 +153,11 @@ class JobIndex:
         else:
             del self._chunks[number]
 
-    def _put(self, chunk: _Chunk, job: Job) -> None:
+    def _put(self, chunk: _Chunk, job: Job, tasks: int = 0) -> None:
+        """Set the columns of a job, or of the ``tasks`` that have this state: a number with a byte each."""
         self._version += 1
         offset, owner, spec = job.id & _OFFSETS, job.owner, job.spec
-        chunk.statuses[offset] = _status_code(job)
+        _set(chunk.statuses, offset, _status_code(job), tasks)
         if self._common_owner is None:
             self._common_owner = owner
         if spec is not self._spec:
@@ -147,8 +170,8 @@ class JobIndex:
             (_LABEL, label_code),
         ):
             if code or columns[number] is not None:
-                chunk.column(number)[offset] = code & 255
-                chunk.column(number + 1)[offset] = code >> 8
+                _set(chunk.column(number), offset, code & 255, tasks)
+                _set(chunk.column(number + 1), offset, code >> 8, tasks)
 
     # Searches.
 
@@ -208,6 +231,27 @@ class JobIndex:
             *(_condition(number + 1, {code >> 8}) for number, code in coded),
             *(status if wanted.statuses is None else ()),
         ]
+
+
+def _parts(ids: TaskSet) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the chunks with ids of a set: number, offset of the first byte, and a byte per id: 1 or 0."""
+    flags, start = bytes(ids), ids.ids.start
+    at = 0
+    while at < len(flags):
+        number, offset = (start + at) >> CHUNK_BITS, (start + at) & _OFFSETS
+        part = flags[at : at + CHUNK_SIZE - offset]
+        if 1 in part:
+            yield number, offset, part
+        at += len(part)
+
+
+def _set(column: bytearray, offset: int, code: int, tasks: int) -> None:
+    """Set the byte of one job, or those of ``tasks``."""
+    if tasks:
+        others = int.from_bytes(column, "little") & ~(tasks * 255)
+        column[:] = (others | tasks * code).to_bytes(CHUNK_SIZE, "little")
+    else:
+        column[offset] = code
 
 
 def _condition(column: int, codes: set[int]) -> _Condition:

@@ -8,7 +8,7 @@ not persistent. Time is an argument. Submitting, starting and ending a job cost 
 from collections import defaultdict
 from collections.abc import Iterator
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -31,15 +31,17 @@ from taskqd.model.events import (
     Submitted,
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
-from taskqd.model.job import Job, Reason, Status
+from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
+from taskqd.model.task_set import TaskSet
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.delay_queue import DelayQueue
 from taskqd.state.dependencies import Dependencies, Skips
 from taskqd.state.job_index import JobIndex
+from taskqd.state.job_table import JobTable
 from taskqd.state.queues import Queues
 from taskqd.state.ready_queue import ReadyQueue
 from taskqd.state.retention_index import RetentionIndex
@@ -49,6 +51,12 @@ from taskqd.state.start_rates import StartRates
 UNLIMITED = CapacityTotals(slots=2**31)
 """More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
 
+MOVE_COST = 9
+"""The cost of changing a touched task of an array, 5 to 10 µs, in that of looking at one."""
+PORTION_COST = 5_000
+"""The cost after which an event that changes many touched tasks yields: 500 of them, in up to 5 ms."""
+
+_END = object()
 _RUNNING_JOBS = JobFilter(statuses=frozenset({Status.RUNNING}))
 _PENDING = Status.PENDING
 """A global of the module, which is several times faster to read than a member of an Enum."""
@@ -67,7 +75,7 @@ class QueueState:
     """
 
     def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
-        self.jobs: dict[int, Job] = {}
+        self.jobs = JobTable()
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
         self.ahead = 0.0
@@ -88,6 +96,7 @@ class QueueState:
         self.pending_bytes = 0
         self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
         self._delays = DelayQueue(self.jobs, self._is_ready)
+        self._changes: dict[int, Iterator[None]] = {}  # of arrays, under way
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, QueueState) and self._compared() == other._compared()
@@ -107,23 +116,27 @@ class QueueState:
         """
         if not self._is_open:
             self._is_open = True
-            self.index.fill(self.jobs.values())
+            self.index.fill(self.jobs.objects())
+            for array in self.jobs.arrays():
+                self._index_untouched(array)
             self._restore_starts()
             delayed: list[Job] = []
             self.ready_queue.add_all(self._ready_jobs(delayed))
             self._delays.add_all(delayed)
+            for array in self.jobs.arrays():
+                self._enqueue_all(array)
 
     def _restore_starts(self) -> None:
         """Restore the turns of owners and the counts of start rates from the attempts of known jobs."""
         queues = self.queues.with_starts()
-        for job in self.jobs.values() if queues else ():
+        for job in self.jobs.objects() if queues else ():
             if job.attempt is not None and job.spec.queue in queues:
                 for attempt in (job.attempt, *job.past):
                     self.ready_queue.restore_start(job, attempt.started_at - job.ahead)
 
     def _ready_jobs(self, delayed: list[Job]) -> Iterator[Job]:
         """Yield the jobs that wait only for capacity; append those that wait for their time to a list."""
-        for job in self.jobs.values():
+        for job in self.jobs.whole():
             if job.tasks is None and self._is_ready(job):
                 if job.not_before is None:
                     yield job
@@ -167,6 +180,13 @@ class QueueState:
         """Return the tasks of an array, by index; an empty list for any other job."""
         return [self.jobs[job_id] for job_id in array.tasks.ids] if array.tasks else []
 
+    def pending_states(self, array: Job) -> Iterator[Job]:
+        """Yield the pending tasks of an array; one object stands for all that are untouched."""
+        tasks = array.tasks
+        if tasks is not None and tasks.untouched and tasks.shared.status is _PENDING:
+            yield tasks.shared
+        yield from (task for task in array.touched if task.status is _PENDING)
+
     def array_of(self, job: Job) -> Job:
         """Return the array that a job is a task of, else the job itself."""
         return job if job.array is None else self.jobs[job.array]
@@ -179,7 +199,7 @@ class QueueState:
             job = self.jobs.get(to_visit.pop())
             if job is None:
                 continue
-            for each in (job.id, *(job.tasks.ids if job.tasks else ())):
+            for each in (job.id, *(self.dependencies.awaited_among(job.tasks.ids) if job.tasks else ())):
                 for dependent in self.dependencies.waiting_for(each):
                     if dependent not in found and dependent in self.jobs:
                         found.add(dependent)
@@ -248,12 +268,16 @@ class QueueState:
         The caller must ``release`` the job when it no longer runs, or if it is not started after all.
         """
         for job in self._delays.pop_due(now, now + self.ahead):
-            self.ready_queue.add(job)
+            self._enqueue_due(job)
         while (job_id := self.ready_queue.take(now)) is not None:
             job = self.jobs[job_id]
             if self.remaining_delay(job, now) <= 0:
                 return job
-            self.release(job_id)  # the system clock was set back after the job became ready
+            # The system clock was set back after the job became ready.
+            tasks = self.array_of(job).tasks
+            if tasks is not None and job_id in tasks.untouched:
+                self.ready_queue.remove_tasks(tasks.shared, tasks.untouched)
+            self.release(job_id)
         return None
 
     def allocate_running(self, job: Job) -> None:
@@ -273,7 +297,12 @@ class QueueState:
         """Release the capacity of a job, and queue the job again if it is pending."""
         self.ready_queue.release(job_id)
         job = self.jobs.get(job_id)
-        if job is not None and job.status is _PENDING:
+        if job is None or job.status is not _PENDING:
+            return
+        tasks = self.array_of(job).tasks
+        if job.not_before is not None and tasks is not None and job_id in tasks.untouched:
+            self._enqueue_untouched(tasks)  # their time is the same
+        else:
             self._enqueue(job)
 
     def next_due(self, now: float) -> float | None:
@@ -296,11 +325,14 @@ class QueueState:
 
     # Applying events.
 
-    def apply(self, event: Replayed, position: RecordPosition | None = None) -> Job | None:
+    def apply(
+        self, event: Replayed, position: RecordPosition | None = None, in_portions: bool = False
+    ) -> Job | None:
         """Apply a durable event, or all of a Compacted, and return its job, if it is about a job.
 
         ``position`` is where the journal has it. Raises InvalidTransition, having changed nothing, if the
-        event is not possible.
+        event is not possible. An event of an array that moves many touched tasks is applied as a whole, or
+        ``in_portions``: then only the first is moved now, and ``continue_change`` moves the others.
         """
         if type(event) is Submitted:
             return self._submitted(event)
@@ -312,7 +344,15 @@ class QueueState:
         job = self.jobs.get(event.id)
         if job is None:
             raise InvalidTransition(f"{event.name} is not possible for job {event.id}, which is unknown")
+        if self._changes:
+            self._finish_change(self.array_of(job).id)
         self._apply_to_job(job, event)
+        if job.id in self._changes and not in_portions:
+            self._finish_change(job.id)
+        self._applied(job, event, position)
+        return job
+
+    def _applied(self, job: Job, event: JobEvent, position: RecordPosition | None) -> None:
         if type(event) is Ended and not event.is_void:
             transitions.attempt_of(job).record = position
         elif type(event) is Skipped:
@@ -321,7 +361,22 @@ class QueueState:
                 self.skips.add(job.id, self.array_of(dependency).id)
         elif isinstance(event, Retried | Removed):
             self.skips.discard(job.id)
-        return job
+
+    def is_changing(self, array_id: int) -> bool:
+        """Whether an event of an array has not been applied to all its tasks yet."""
+        return array_id in self._changes
+
+    def continue_change(self, array_id: int) -> bool:
+        """Apply the event of an array to more tasks; return whether it must be called again."""
+        change = self._changes.pop(array_id, None)
+        if change is None or next(change, _END) is _END:
+            return False
+        self._changes[array_id] = change
+        return True
+
+    def _finish_change(self, array_id: int) -> None:
+        while self.continue_change(array_id):
+            pass
 
     def _apply_compacted(self, record: Compacted, position: RecordPosition | None) -> Job:
         for event in record.events:
@@ -331,10 +386,11 @@ class QueueState:
     def _apply_to_job(self, job: Job, event: JobEvent) -> None:
         if type(event) is Changed:
             event = replace(event, spec=with_parts_of(job.spec, event.spec))
-        if job.tasks is not None:
-            self._apply_to_array(job, event)
-        else:
+        if job.tasks is None:
             self._move(job, event)
+        else:
+            self._changes[job.id] = self._apply_to_array(job, job.tasks, event)
+            self.continue_change(job.id)
 
     def _apply_queue_event(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):
@@ -373,8 +429,7 @@ class QueueState:
 
     def _submitted(self, event: Submitted) -> Job:
         spec = self._specs.intern(with_known_ids(event.spec, self.jobs))
-        is_known = event.id in self.jobs
-        if is_known or (spec.array and not self.jobs.keys().isdisjoint(range(event.id, event.last_id + 1))):
+        if event.id <= self.last_id and self.jobs.has_any(range(event.id, event.last_id + 1)):
             raise InvalidTransition(f"job {event.id} was submitted twice")
         job = Job(
             id=event.id,
@@ -387,7 +442,10 @@ class QueueState:
             is_dated=spec.delay is None and spec.at is not None,
             schedule=event.schedule,
         )
-        self.jobs[job.id] = job
+        if spec.array is not None:
+            arrays.make_tasks(job, event, spec.array)
+            self.capacity.limit_array(job.id, spec.array.at_once)
+        self.jobs.add(job)
         self._count_bytes(job, footprint(job.command, spec))
         self.last_id = max(self.last_id, job.id if spec.array is None else event.last_id)
         if spec.key is not None:
@@ -398,25 +456,23 @@ class QueueState:
             self.schedules.job_submitted(event.schedule, event.at, job.id)
             if latest is not None:
                 self.retention_index.reconsider(latest)
-        if spec.array is None:
-            self._count_new(job)
-        else:
-            self.capacity.limit_array(job.id, spec.array.at_once)
-            for task in arrays.make_tasks(job, event, spec.array):
-                self.jobs[task.id] = task
-                self._count_new(task)
+        self._count_new(job, 1 if spec.array is None else spec.array.count)
         if spec.after or spec.after_any or spec.after_fail:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         if self._is_open:
-            for each in (job, *self.tasks(job)):
-                self.index.add(each)
+            self.index.add(job)
+            self._index_untouched(job)
             self._enqueue_all(job)
         return job
 
-    def _count_new(self, job: Job) -> None:
-        self.counts[_PENDING] += 1
-        self._pending_of[job.owner] += 1
-        self.queues.job_added(job.spec.queue)
+    def _index_untouched(self, job: Job) -> None:
+        if job.tasks is not None:
+            self.index.put_tasks(job.tasks.shared, job.tasks.untouched, are_new=True)
+
+    def _count_new(self, job: Job, count: int) -> None:
+        self.counts[_PENDING] += count
+        self._pending_of[job.owner] += count
+        self.queues.job_added(job.spec.queue, count)
 
     def _count_bytes(self, job: Job, more: int) -> None:
         self.pending_bytes += more
@@ -429,6 +485,7 @@ class QueueState:
             raise InvalidTransition(
                 f"{event.name} is not possible for job {event.id}, which is {before.value}"
             )
+        self.jobs.touch(job)
         if before is _PENDING and self._is_open:
             self.ready_queue.remove(job)
         queue, runs = job.spec.queue, job.runs
@@ -450,7 +507,7 @@ class QueueState:
             self._enqueue(job)
         self._status_changed(job, before)
         if job.array is not None:
-            self._task_moved(self.jobs[job.array], job, before, event, job.runs - runs)
+            self._task_moved(self.jobs[job.array], event, before, after, job.runs - runs)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
 
@@ -463,32 +520,56 @@ class QueueState:
         elif type(event) is Ended and event.is_void:
             self.ready_queue.undo_start(job, transitions.attempt_of(job).started_at - job.ahead)
 
-    def _count(self, job: Job, queue: str, before: Status, after: Status) -> None:
-        """Update the counts of a job that had another queue or status before."""
-        self.counts[before] -= 1
-        self.counts[after] += 1
+    def _move_untouched(self, array: Job, tasks: Tasks, event: JobEvent) -> None:
+        """Apply an event of an array to its untouched tasks, in one step."""
+        shared, count = tasks.shared, len(tasks.untouched)
+        before, queue = shared.status, shared.spec.queue
+        if before is _PENDING and self._is_open:
+            self.ready_queue.remove_tasks(shared, tasks.untouched)
+        shared.status = after = cast(Status, transitions.next_status(event, shared))
+        transitions.apply_event(shared, event, array.spec, self.ahead)
+        self._count(shared, queue, before, after, count)
+        if self._is_open and (after is not before or type(event) is Changed):
+            self.index.put_tasks(shared, tasks.untouched)
+        if after is _PENDING:
+            self._enqueue_untouched(tasks)
+        if after.is_final:
+            shared.ahead = self.ahead
+            for job_id in self.dependencies.awaited_among(tasks.ids):
+                if job_id in tasks.untouched:
+                    self._resolve_dependencies(tasks.get(job_id))
+        self._tasks_moved(array, before, after, count, event)
+
+    def _count(self, job: Job, queue: str, before: Status, after: Status, count: int = 1) -> None:
+        """Update the counts of a job, or of jobs like it, that had another queue or status before."""
+        self.counts[before] -= count
+        self.counts[after] += count
         if before is not after and _PENDING in (before, after):
-            self._pending_of[job.owner] += 1 if after is _PENDING else -1
+            self._pending_of[job.owner] += count if after is _PENDING else -count
         if queue == job.spec.queue:
-            self.queues.job_moved(queue, before, after)
+            self.queues.job_moved(queue, before, after, count)
         else:
-            self.queues.job_moved(job.spec.queue, None, after)
-            self.queues.job_moved(queue, before, None)
+            self.queues.job_moved(job.spec.queue, None, after, count)
+            self.queues.job_moved(queue, before, None, count)
 
     def _reindex(self, job: Job, before: Status, event: JobEvent) -> None:
         """Update the index if an event has changed the status of a job, its queue or its label."""
         if self._is_open and (job.status is not before or type(event) is Changed):
             self.index.update(job)
 
-    def _task_moved(self, array: Job, task: Job, before: Status, event: JobEvent, more_runs: int) -> None:
-        """Update the array of a task that has moved; its bytes count as pending until the array has ended."""
-        previous = array.status
+    def _task_moved(self, array: Job, event: JobEvent, before: Status, after: Status, more_runs: int) -> None:
+        """Update the array of a task that an event has moved."""
         array.task_runs += more_runs
-        if not previous.is_final:
+        if not array.status.is_final:
             self._count_bytes(array, ATTEMPT_BYTES * more_runs)
         if type(event) is Ended:
             array.output_bytes += event.stdout.size + event.stderr.size
-        arrays.task_moved(array, task, before, event.at, self.jobs)
+        self._tasks_moved(array, before, after, 1, event)
+
+    def _tasks_moved(self, array: Job, before: Status, after: Status, count: int, event: JobEvent) -> None:
+        """Update the array of tasks that have moved; its bytes count as pending until the array has ended."""
+        previous = array.status
+        arrays.tasks_moved(array, cast(Tasks, array.tasks), before, after, count, event.at)
         self._reindex(array, previous, event)
         if array.status.is_final is not previous.is_final:
             self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
@@ -512,34 +593,58 @@ class QueueState:
                 no_longer_cause = self.dependencies.discard(job)
                 if no_longer_cause is not None:
                     self.retention_index.reconsider(no_longer_cause)
-            for job_id in list(self.dependencies.resolve(job)):
-                dependent = self.jobs[job_id]
-                dependent.unmet_dependencies -= 1
-                self._enqueue_all(dependent)
+            self._resolve_dependencies(job)
         elif before.is_final and not job.status.is_final:
             self.retention_index.discard(job)
 
-    def _apply_to_array(self, array: Job, event: JobEvent) -> None:
-        tasks = self.tasks(array)
-        affected = arrays.affected(event, tasks)
+    def _resolve_dependencies(self, job: Job) -> None:
+        """Enqueue the jobs that waited only for a job that has ended."""
+        for job_id in list(self.dependencies.resolve(job)):
+            dependent = self.jobs[job_id]
+            dependent.unmet_dependencies -= 1
+            self._enqueue_all(dependent)
+
+    def _apply_to_array(self, array: Job, tasks: Tasks, event: JobEvent) -> Iterator[None]:
+        """Apply an event to an array: to its untouched tasks in one step, then to the touched ones.
+
+        Yields after every PORTION_COST; nothing else may change the array until the iteration has ended.
+        """
+        statuses = arrays.affected(event, tasks)
         is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
-        if not affected or not is_whole or not event.applies_to_arrays:
+        if not statuses or not is_whole or not event.applies_to_arrays:
             raise InvalidTransition(
                 f"{event.name} is not possible for array {array.id}, which is {array.status.value}"
             )
+        if isinstance(event, Removed):
+            self._remove_array(array, tasks)
+            return
         if isinstance(event, Retried):
             array.unmet_dependencies = self.dependencies.add(array, self.jobs)
-        for task in affected:
-            self._move(task, event)
-        if isinstance(event, Removed):
-            self.capacity.limit_array(array.id, None)
-            self._remove(array)
-        else:
-            size = footprint_of(array)
-            arrays.apply_event(array, event, self.ahead)
-            self._reindex(array, array.status, event)
-            if not array.status.is_final:
-                self._count_bytes(array, footprint_of(array) - size)
+        if tasks.untouched and tasks.shared.status in statuses:
+            self._move_untouched(array, tasks, event)
+        cost = 0
+        for job_id in sorted(tasks.touched):
+            task, cost = tasks.touched[job_id], cost + 1
+            if task.status in statuses:
+                self._move(task, event)
+                cost += MOVE_COST
+            if cost >= PORTION_COST:
+                cost = 0
+                yield
+        size = footprint_of(array)
+        arrays.apply_event(array, event, self.ahead)
+        self._reindex(array, array.status, event)
+        if not array.status.is_final:
+            self._count_bytes(array, footprint_of(array) - size)
+
+    def _remove_array(self, array: Job, tasks: Tasks) -> None:
+        self.capacity.limit_array(array.id, None)
+        for (queue, status), count in arrays.counts_by_queue(array, tasks).items():
+            self.counts[status] -= count
+            self.queues.job_moved(queue, status, None, count)
+        if self._is_open:
+            self.index.remove_tasks(tasks.ids)
+        self._remove(array)
 
     def _remove(self, job: Job) -> None:
         if job.tasks is None:
@@ -548,7 +653,7 @@ class QueueState:
         self.retention_index.discard(job)
         if self._is_open:
             self.index.remove(job.id)
-        del self.jobs[job.id]
+        self.jobs.remove(job)
         if job.spec.key is not None:
             left = tuple(job_id for job_id in self._keys.pop(job.spec.key, ()) if job_id != job.id)
             if left:
@@ -571,10 +676,41 @@ class QueueState:
             else:
                 self.ready_queue.add(job)
 
+    def _enqueue_untouched(self, tasks: Tasks) -> None:
+        """Enqueue the untouched tasks of an array in one step."""
+        if self._is_open and tasks.untouched and self._is_ready(tasks.shared):
+            if tasks.shared.not_before is not None:
+                self._delays.add(tasks.shared)
+                self.ready_queue.needs_scheduling = True
+            else:
+                self._enqueue_due(tasks.shared)
+
+    def _enqueue_due(self, job: Job) -> None:
+        """Add a job to the ready queue, or the untouched tasks of an array if it is their shared state."""
+        tasks = self.jobs[job.id].tasks if job.is_shared else None
+        if tasks is None:
+            self.ready_queue.add(job)
+        else:
+            self.ready_queue.add_tasks(job, tasks.untouched.copy())
+
     def _enqueue_all(self, job: Job) -> None:
         """Enqueue a job, or all tasks of an array."""
         if job.tasks is None:
             self._enqueue(job)
         elif self._is_open and not job.unmet_dependencies:
-            for task in self.tasks(job):
-                self._enqueue(task)
+            self._enqueue_untouched(job.tasks)
+            self._enqueue_touched(job.tasks)
+
+    def _enqueue_touched(self, tasks: Tasks) -> None:
+        """Enqueue the touched tasks of an array, those with the same spec in one step."""
+        by_spec: dict[int, list[Job]] = {}
+        for task in tasks.touched.values():
+            if task.status is _PENDING and not task.is_held:
+                if task.not_before is not None:
+                    self._enqueue(task)
+                else:
+                    by_spec.setdefault(id(task.spec), []).append(task)
+        for ready in by_spec.values():
+            ids = TaskSet(tasks.ids, is_full=False)
+            ids.add_all(task.id for task in ready)
+            self.ready_queue.add_tasks(ready[0], ids)

@@ -139,23 +139,23 @@ class Queues:
             self._get(name).is_paused = is_paused
             self._discard_default(name)
 
-    def job_added(self, name: str) -> None:
-        """Count a new PENDING job of a queue."""
+    def job_added(self, name: str, count: int = 1) -> None:
+        """Count new PENDING jobs of a queue."""
         queue = self._queues.get(name) or self._get(name)
-        queue.counts[_PENDING] += 1
+        queue.counts[_PENDING] += count
 
-    def job_moved(self, name: str, before: Status | None, after: Status | None) -> None:
-        """Count a job whose status has changed.
+    def job_moved(self, name: str, before: Status | None, after: Status | None, count: int = 1) -> None:
+        """Count jobs whose status has changed.
 
-        ``before`` is None if the job was in another queue, ``after`` if it is in another one or removed.
+        ``before`` is None if they were in another queue, ``after`` if they are in another one or removed.
         """
         if before is after:
             return
         queue = self._get(name)
         if after is not None:
-            queue.counts[after] += 1
+            queue.counts[after] += count
         if before is not None:
-            queue.counts[before] -= 1
+            queue.counts[before] -= count
             if after is None:
                 self._discard_default(name)
 

@@ -22,11 +22,13 @@ many jobs are waiting; only a change of a limit or of a pause examines all block
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from sortedcontainers import SortedList
 
 from taskqd.model.job import Job
+from taskqd.model.spec import Array
+from taskqd.model.task_set import TaskSet
 from taskqd.state.backfill import Backfill
 from taskqd.state.capacity import RATE, SLOTS, USER, Capacity, Constraint, Demand, Demands
 from taskqd.state.group_index import RESERVED, FairOrder, GroupIndex, is_reserved
@@ -37,10 +39,9 @@ from taskqd.state.job_groups import (
     count_ahead_in_turn,
     group_key,
     has_same_key,
-    id_of,
-    rank_of,
 )
 from taskqd.state.range_minimum import MAX_AMOUNT
+from taskqd.state.rank_set import id_of, rank_in, rank_of, run_of
 
 MAX_EXAMINED = 500
 """Groups that ``take`` examines per call, at 10 to 20 µs each, so that it does not block the reactor."""
@@ -110,19 +111,43 @@ class ReadyQueue:
         if group is None:
             group = self._make_group(key, job)
             self._groups.add(group)
-        elif rank > group.last:  # the common case: appended behind its peers
-            group.ranks.add(rank)
-            return
-        elif rank in group.ranks:
+        elif group.ranks.append(job) or rank in group.ranks:  # the common case: appended behind its peers
             return
         elif rank > group.first:
-            group.ranks.add(rank)
+            group.ranks.add(job)
             return
-        else:  # it becomes the first of its group, so the group is filed under another rank
-            self._unfile(group)
-        group.ranks.add(rank)
+        else:
+            self._unfile_for_new_first(group)
+        group.ranks.add(job)
+        self._file(group)
+
+    def _unfile_for_new_first(self, group: JobGroup) -> None:
+        """Unfile a group that is going to be filed under the rank of a new first job."""
+        self._unfile(group)
         if is_reserved(group.blocked_by):
             group.blocked_by = None  # the new first job may outrank the one that capacity is reserved for
+
+    def add_tasks(self, task: Job, ids: TaskSet) -> None:
+        """Add the ready tasks ``ids`` of an array in one step, except those that hold an allocation.
+
+        ``task`` is one of them, or the shared state of all of them. The queue keeps and changes ``ids``.
+        """
+        self.needs_scheduling = True
+        for job_id in self._allocations:
+            ids.discard(job_id)
+        if not ids:
+            return
+        key, run = self._key_of(task), run_of(task)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._make_group(key, task)
+            self._groups.add(group)
+        elif rank_in(run, ids.first) > group.first:
+            group.ranks.add_tasks(run, ids)
+            return
+        else:
+            self._unfile_for_new_first(group)
+        group.ranks.add_tasks(run, ids)
         self._file(group)
 
     def add_all(self, jobs: Iterable[Job]) -> None:
@@ -131,7 +156,11 @@ class ReadyQueue:
         peers: dict[GroupKey, tuple[Job, list[int]]] = {}
         previous: Job | None = None
         ranks: list[int] = []
+        tasks: list[Job] = []
         for job in jobs:
+            if job.array is not None:
+                tasks.append(job)
+                continue
             if previous is None or not has_same_key(job, previous):
                 _, ranks = peers.setdefault(self._key_of(job), (job, []))
             ranks.append(rank_of(job))
@@ -140,6 +169,17 @@ class ReadyQueue:
             group = self._make_group(key, job, ranks)
             self._groups.add(group)
             self._file(group)
+        self._add_all_tasks(tasks)
+
+    def _add_all_tasks(self, tasks: list[Job]) -> None:
+        by_run: dict[tuple[GroupKey, int], list[Job]] = {}
+        for task in tasks:
+            by_run.setdefault((self._key_of(task), run_of(task)), []).append(task)
+        for peers in by_run.values():
+            first, count = cast(int, peers[0].array) + 1, cast(Array, peers[0].spec.array).count
+            ids = TaskSet(range(first, first + count), is_full=False)
+            ids.add_all(task.id for task in peers)
+            self.add_tasks(peers[0], ids)
 
     def _key_of(self, job: Job) -> GroupKey:
         has_user = self._capacity.totals.slots_per_user is not None
@@ -161,14 +201,38 @@ class ReadyQueue:
         if group is not None and rank in group.ranks:
             self._remove(group, rank)
 
+    def remove_tasks(self, task: Job, ids: TaskSet) -> None:
+        """Remove the tasks ``ids`` of an array in one step; those that are not here are skipped.
+
+        ``task`` is one of them, or the shared state of all of them.
+        """
+        group, run = self._groups.get(self._key_of(task)), run_of(task)
+        if group is None:
+            return
+        self.needs_scheduling = True
+        if not group.ranks.is_first_in(run, ids):
+            group.ranks.discard_tasks(run, ids)
+            return
+        self._unfile_first(group)
+        group.ranks.discard_tasks(run, ids)
+        self._file_rest(group)
+
     def _remove(self, group: JobGroup, rank: int) -> None:
         self.needs_scheduling = True
         if rank != group.first:
-            group.ranks.remove(rank)
+            group.ranks.discard(rank)
             return
+        self._unfile_first(group)
+        group.ranks.discard(rank)
+        self._file_rest(group)
+
+    def _unfile_first(self, group: JobGroup) -> None:
+        """Unfile a group whose first job is going to leave."""
         self._unfile(group)
         self._overtaken.discard(group)
-        del group.ranks[0]
+
+    def _file_rest(self, group: JobGroup) -> None:
+        """File a group that has lost its first job, unless it was the last one."""
         if group.ranks:
             self._file(group)
         else:
@@ -495,7 +559,7 @@ class ReadyQueue:
         groups = self._groups.of_queue(job.spec.queue)
         order = self._fair.get(job.spec.queue)
         if order is None:
-            return sum(group.ranks.bisect_left(rank) for group in groups)
+            return sum(group.ranks.count_before(rank) for group in groups)
         return count_ahead_in_turn(job, groups, order)
 
     def reserved_for(self, job: Job, now: float) -> int | None:

@@ -242,7 +242,10 @@ class Walk:
 
 
 def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
-    """Count the ends of each job by status, in the events from index ``since`` on."""
+    """Count the ends that are announced by job and status, in the events from index ``since`` on.
+
+    Those of tasks that end by an event of their array are not announced.
+    """
     queue_state = QueueState()
     found: Counter[tuple[int, Status]] = Counter()
     for number, event in enumerate(journal):
@@ -250,6 +253,8 @@ def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
         queue_state.apply(event)
         if number >= since:
             for job in queue_state.jobs.values():
+                if job.array is not None and job.id != getattr(event, "id", None):
+                    continue
                 if job.status.is_final and not before.get(job.id, Status.PENDING).is_final:
                     found[job.id, job.status] += 1
     return found

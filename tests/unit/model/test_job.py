@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from taskqd.model.job import Attempt, Job, Reason, Status, Tasks
+from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
+from tests.support.tasks import some_tasks
 
 
 def _job(**known: Any) -> Job:
@@ -75,4 +76,4 @@ def test_array_counts_one_task_per_index_including_both_ends(array: Array, count
 
 
 def test_task_ids_follow_the_id_of_the_array() -> None:
-    assert list(Tasks(first=8, count=3, counts={}).ids) == [8, 9, 10]
+    assert list(some_tasks(8, 3).ids) == [8, 9, 10]

@@ -545,7 +545,7 @@ def test_client_lost_during_an_auth_leaves_nothing() -> None:
     assert harness.authenticator.slow[0].called, "the AUTH is cancelled"
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
-    assert (harness.queue_state.jobs, harness.connection_limits.count_by_user) == ({}, {})
+    assert (dict(harness.queue_state.jobs), harness.connection_limits.count_by_user) == ({}, {})
 
 
 def test_blocks_behind_an_auth_are_accepted_by_the_new_user_even_during_a_wait() -> None:
@@ -620,7 +620,7 @@ def test_auth_that_exceeds_the_timeout_is_cancelled() -> None:
     client.read()
     assert client.transport.is_closed
     assert (
-        harness.queue_state.jobs,
+        dict(harness.queue_state.jobs),
         harness.connection_limits.count_by_user,
         harness.connection_limits.users,
     ) == (

@@ -77,5 +77,5 @@ def test_job_that_was_removed_meanwhile_is_not_found() -> None:
     queue_state = fold(submitted(1), submitted(2))
     found = find_jobs(queue_state, JobFilter())
     assert next(found) is queue_state.get(1)
-    del queue_state.jobs[2]
+    queue_state.jobs.remove(queue_state.get(2))
     assert list(found) == [None, None]
