@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver, LogEvent, LogPublisher, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
@@ -967,7 +968,10 @@ def _attempts(queue_state: QueueState, job_id: int) -> int | None:
 
 def plain(queue_state: QueueState) -> dict[str, Any]:
     """Return the state of all jobs, without positions and without the pids of ended attempts."""
-    jobs = msgspec.to_builtins(queue_state.jobs, str_keys=True)
+    jobs: dict[str, Any] = {}
+    for known in queue_state.jobs.values():
+        tasks = known.tasks and (known.tasks.ids, {s: n for s, n in known.tasks.counts.items() if n})
+        jobs[str(known.id)] = {**msgspec.to_builtins(replace(known, tasks=None)), "tasks": tasks}
     for job in jobs.values():
         is_running = job["status"] == "RUNNING" and not job["tasks"]
         for attempt in (job["attempt"], *job["past"]):

@@ -77,11 +77,12 @@ class StreamingHandlers(HandlerGroup):
 
     def _raise_timed_out(self, failure: Failure, jobs: dict[int, Job]) -> bytes:
         failure.trap(defer.TimeoutError)
-        unfinished = [job for job in jobs.values() if not job.status.is_final]
-        if len(jobs) == 1:
-            (job,) = jobs.values()
+        now = [self._queue_state.jobs.get(job_id, job) for job_id, job in jobs.items()]
+        unfinished = [job for job in now if not job.status.is_final]
+        if len(now) == 1:
+            (job,) = now
             raise TimedOut(f"job {job.id} is still {job.status.value}")
-        raise TimedOut(f"{len(unfinished)} of {len(jobs)} jobs have not ended")
+        raise TimedOut(f"{len(unfinished)} of {len(now)} jobs have not ended")
 
     @handles("FOLLOW")
     def _follow(self, client: IClient, request: FollowRequest) -> Reply:
