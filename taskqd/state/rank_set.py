@@ -124,7 +124,7 @@ class RankSet:
             self._runs[run] = ids
 
     def discard_tasks(self, run: int, ids: TaskSet) -> None:
-        """Remove tasks of a run, as far as they are here."""
+        """Remove tasks of a run; those that are not here are skipped."""
         found = self._runs.get(run)
         if found is not None:
             found.difference_update(ids)
