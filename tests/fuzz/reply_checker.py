@@ -50,7 +50,6 @@ _STATUS = "(PENDING|RUNNING|COMPLETED|FAILED|CANCELLED) (100|[0-9]{1,2})"
 _is_number = _matches("0|[1-9][0-9]*")
 _is_status = _matches(_STATUS)
 _is_one_of_several = _matches(_STATUS + r" [1-9][0-9]*(\.[0-9]+)?")
-_is_partial_count = _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?")
 _is_empty = _matches("")
 
 
@@ -74,6 +73,8 @@ _OF_A_RECORD = (*_OF_A_CHANGE, "QUEUE_FULL")
 _ONE_STATUS = ("STATUS", _is_status)
 _JUST_OK = ("OK", _is_empty)
 _COUNT = ("END", _is_number)
+_PARTIAL_COUNT = ("END", _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?"))
+"""With the id from which the list goes on."""
 _ON_MANY = ("OK", _is_number)
 _ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SET", b"REMOVE")
 """Verbs that are answered with a count if a filter is in place of the id."""
@@ -86,7 +87,7 @@ REPLIES: dict[bytes, Reply] = {
         codes=(*_OF_A_CHANGE, "NOT_FINISHED", "TOO_LARGE"),
     ),
     b"SHOW": Reply(("JOB", _is_object), codes=_OF_A_JOB),
-    b"LIST": Reply(("END", _is_partial_count), ("JOB", _is_object), codes=_OF_A_CHANGE),
+    b"LIST": Reply(_PARTIAL_COUNT, ("JOB", _is_object), codes=_OF_A_CHANGE),
     b"OUTPUT": Reply(("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
@@ -254,7 +255,7 @@ class ReplyChecker:
         self._finish_reply(request, form, text, count)
 
     def _finish_reply(self, request: ParsedRequest, form: Reply, text: str, count: int) -> None:
-        if form.last == _COUNT and int(text) != count:
+        if form.last in (_COUNT, _PARTIAL_COUNT) and int(text.split(maxsplit=1)[0]) != count:
             raise RuleBroken(f"{request.line!r}: END {text} after {count} lines")
         if form.last[0] == "JOB_ID" and request.verb == b"SUBMIT":
             self.jobs.append(int(text))
