@@ -7,13 +7,14 @@ KeyboardInterrupt within a call it can only be closed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
+from taskqd.client.acts import ActFilters, Acts
 from taskqd.client.decoder import Facts, Output, Result, Shutdown, Status
 from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
 from taskqd.client.session import Reply, encode_request
-from taskqd.client.streams import Streams, encode_submission, remaining_time
+from taskqd.client.streams import encode_submission, remaining_time
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,7 +25,7 @@ PAGE_SIZE = 1000
 """Number of jobs per request of ``list_all``."""
 
 
-class Filters(TypedDict, total=False):
+class Filters(ActFilters, total=False):
     """Filters for a list of jobs; a job must match all that are given.
 
     ``status`` may name several statuses: ``"PENDING,RUNNING"``. ``match`` is text that the command or the
@@ -32,17 +33,12 @@ class Filters(TypedDict, total=False):
     only the tasks of one array.
     """
 
-    status: str | None
-    queue: str | None
-    owner: str | None
-    label: str | None
-    match: str | None
     key: str | None
     array: int | None
     tasks: bool
 
 
-class Client(Streams):
+class Client(Acts):
     """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
     It connects at once. Without an address, it uses the daemon that ``taskq`` finds (``find_address``).
