@@ -37,8 +37,8 @@ def make_tasks(array: Job, event: Submitted, indexes: Array) -> None:
         reason=array.reason,
         array=array.id,
         index=indexes.first,
-        schedule=event.schedule,
     )
+    shared.schedule = event.schedule
     first, count = array.id + 1, indexes.count
     array.tasks = Tasks(
         first=first,

@@ -34,6 +34,7 @@ from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
 from taskqd.model.task_set import TaskSet
 from taskqd.state import arrays
@@ -60,6 +61,10 @@ _END = object()
 _RUNNING_JOBS = JobFilter(statuses=frozenset({Status.RUNNING}))
 _PENDING = Status.PENDING
 """A global of the module, which is several times faster to read than a member of an Enum."""
+
+
+_UsualEvents = tuple[Submitted, Started, Ended]
+"""The events of nearly all jobs that have ended."""
 
 
 class InvalidTransition(Exception):
@@ -319,9 +324,8 @@ class QueueState:
         ``attempt`` is 0 for all attempts of which that is true.
         """
         job = self.jobs.get(job_id)
-        for known in () if job is None or job.attempt is None else (job.attempt, *job.past):
-            if attempt in (0, known.number) and known.record is not None and known.record[0] <= upto:
-                known.record = position
+        if job is not None:
+            job.relocate(attempt, upto, position)
 
     # Applying events.
 
@@ -355,6 +359,8 @@ class QueueState:
     def _applied(self, job: Job, event: JobEvent, position: RecordPosition | None) -> None:
         if type(event) is Ended and not event.is_void:
             transitions.attempt_of(job).record = position
+            if job.status.is_final:
+                job.pack_attempt()
         elif type(event) is Skipped:
             dependency = self.jobs.get(event.dependency)
             if dependency is not None:  # it may have been removed since, and its events with it
@@ -379,9 +385,42 @@ class QueueState:
             pass
 
     def _apply_compacted(self, record: Compacted, position: RecordPosition | None) -> Job:
-        for event in record.events:
+        events = record.events
+        if len(events) == 3 and type(events[1]) is Started:
+            submitted, started, ended = cast(_UsualEvents, events)
+            if type(ended) is Ended and type(submitted) is Submitted:
+                job = self._add_ended(submitted, started, ended, position)
+                if job is not None:
+                    return job
+        for event in events:
             self.apply(event, position)
         return self.jobs[record.id]
+
+    def _add_ended(
+        self, submitted: Submitted, started: Started, ended: Ended, position: RecordPosition | None
+    ) -> Job | None:
+        """Add a job that has ended with its first attempt; has the same effect as to apply its three events.
+
+        It does not touch what depends on jobs that have not ended, and so takes a fourth of the time. Returns
+        None, having changed nothing, if the job is not a usual one.
+        """
+        spec = submitted.spec
+        is_special = spec is not DEFAULT_SPEC and (spec.array is not None or _has_dependencies(spec))
+        if is_special or not ended.status.is_final:
+            return None
+        job = self._new_job(submitted)
+        ended_at = transitions.add_usual_end(job, started, ended, self.ahead, position)
+        if ended_at is None:
+            return None
+        self._add_job(job)
+        if submitted.schedule is not None:
+            self._add_run(job, submitted.schedule)
+        self.counts[job.status] += 1
+        self.queues.job_ended(spec.queue, job.status, max(0.0, ended_at - started.at))
+        self.retention_index.add(job)
+        if self._is_open:
+            self.index.add(job)
+        return job
 
     def _apply_to_job(self, job: Job, event: JobEvent) -> None:
         if type(event) is Changed:
@@ -427,11 +466,14 @@ class QueueState:
         known = self.schedules.by_id.get(schedule)
         return None if known is None else known.last_job
 
-    def _submitted(self, event: Submitted) -> Job:
-        spec = self._specs.intern(with_known_ids(event.spec, self.jobs))
+    def _new_job(self, event: Submitted) -> Job:
+        """Return a new job, which is not known yet."""
+        spec = event.spec
+        if spec is not DEFAULT_SPEC:
+            spec = self._specs.intern(with_known_ids(spec, self.jobs))
         if event.id <= self.last_id and self.jobs.has_any(range(event.id, event.last_id + 1)):
             raise InvalidTransition(f"job {event.id} was submitted twice")
-        job = Job(
+        return Job(
             id=event.id,
             command=event.command,
             spec=spec,
@@ -440,24 +482,39 @@ class QueueState:
             is_held=spec.hold,
             not_before=spec.at if spec.delay is None else event.at - self.ahead + spec.delay,
             is_dated=spec.delay is None and spec.at is not None,
-            schedule=event.schedule,
         )
-        if spec.array is not None:
-            arrays.make_tasks(job, event, spec.array)
-            self.capacity.limit_array(job.id, spec.array.at_once)
+
+    def _add_job(self, job: Job) -> None:
+        """Add a new job to the indexes that do not depend on its status."""
+        spec = job.spec
         self.jobs.add(job)
-        self._count_bytes(job, footprint(job.command, spec))
-        self.last_id = max(self.last_id, job.id if spec.array is None else event.last_id)
+        last_id = job.id if spec.array is None else job.id + spec.array.count
+        self.last_id = max(self.last_id, last_id)
         if spec.key is not None:
             others = (one.id for one in self.with_key(spec.key) if one.owner != job.owner)
             self._keys[spec.key] = (*others, job.id)
+
+    def _add_run(self, job: Job, schedule: int) -> None:
+        """Note that a schedule has submitted a job."""
+        job.schedule = schedule
+        latest = self._latest_run(schedule)
+        self.schedules.job_submitted(schedule, job.submitted_at, job.id)
+        if latest is not None:
+            self.retention_index.reconsider(latest)
+
+    def _submitted(self, event: Submitted) -> Job:
+        job = self._new_job(event)
+        if event.spec.array is not None:
+            arrays.make_tasks(job, event, event.spec.array)
+        self._add_job(job)
         if event.schedule is not None:
-            latest = self._latest_run(event.schedule)
-            self.schedules.job_submitted(event.schedule, event.at, job.id)
-            if latest is not None:
-                self.retention_index.reconsider(latest)
+            self._add_run(job, event.schedule)
+        spec = job.spec
+        if spec.array is not None:
+            self.capacity.limit_array(job.id, spec.array.at_once)
+        self._count_bytes(job, footprint(job.command, spec))
         self._count_new(job, 1 if spec.array is None else spec.array.count)
-        if spec.after or spec.after_any or spec.after_fail:
+        if _has_dependencies(spec):
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         if self._is_open:
             self.index.add(job)
@@ -714,3 +771,7 @@ class QueueState:
             ids = TaskSet(tasks.ids, is_full=False)
             ids.add_all(task.id for task in ready)
             self.ready_queue.add_tasks(ready[0], ids)
+
+
+def _has_dependencies(spec: Spec) -> bool:
+    return bool(spec.after or spec.after_any or spec.after_fail)

@@ -51,6 +51,12 @@ class Queue:
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
+    def record_duration(self, seconds: float) -> None:
+        """Record the duration of an attempt."""
+        if self.durations is None:
+            self.durations = deque(maxlen=MAX_DURATIONS)
+        self.durations.append(seconds)
+
     @property
     def is_default(self) -> bool:
         """Whether it is the same as a queue that no job has named."""
@@ -159,12 +165,15 @@ class Queues:
             if after is None:
                 self._discard_default(name)
 
+    def job_ended(self, name: str, status: Status, seconds: float) -> None:
+        """Count a job that is known only since it ended, and record the duration of its attempt."""
+        queue = self._queues.get(name) or self._get(name)
+        queue.counts[status] += 1
+        queue.record_duration(seconds)
+
     def record_duration(self, name: str, seconds: float) -> None:
         """Record the duration of an attempt of a queue's job."""
-        queue = self._get(name)
-        if queue.durations is None:
-            queue.durations = deque(maxlen=MAX_DURATIONS)
-        queue.durations.append(seconds)
+        self._get(name).record_duration(seconds)
 
     def recent_durations(self, name: str) -> list[float]:
         """Return the durations of the latest attempts of a queue's jobs, in seconds."""

@@ -968,17 +968,21 @@ def _attempts(queue_state: QueueState, job_id: int) -> int | None:
 
 def plain(queue_state: QueueState) -> dict[str, Any]:
     """Return the state of all jobs, without positions and without the pids of ended attempts."""
-    jobs: dict[str, Any] = {}
+    jobs: dict[str, dict[str, Any]] = {}
     for known in queue_state.jobs.values():
         tasks = known.tasks and (known.tasks.ids, {s: n for s, n in known.tasks.counts.items() if n})
-        jobs[str(known.id)] = {**msgspec.to_builtins(replace(known, tasks=None)), "tasks": tasks}
-    for job in jobs.values():
-        is_running = job["status"] == "RUNNING" and not job["tasks"]
-        for attempt in (job["attempt"], *job["past"]):
-            if attempt is not None:
+        job = jobs[str(known.id)] = {**msgspec.to_builtins(replace(known, tasks=None)), "tasks": tasks}
+        is_running = known.status is Status.RUNNING and known.tasks is None
+        job["attempts_in_memory"] = attempts = []
+        job["last_attempt"] = job["extras"]["past"] = None
+        job["end"] = known.completed_at
+        for each in (*known.past, known.attempt):
+            if each is not None:
+                attempt = msgspec.to_builtins(each)
                 attempt["record"] = None
-                if not is_running or attempt is not job["attempt"]:
+                if not is_running or each is not known.attempt:
                     attempt["pid"] = attempt["pid_started"] = None
+                attempts.append(attempt)
     counts = {status.value: count for status, count in queue_state.counts.items()}
     others: dict[str, Any] = {
         "queues": list(queue_state.describe_queues()),
