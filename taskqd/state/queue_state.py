@@ -449,7 +449,7 @@ class QueueState:
         was_fair = self.queues.is_fair(queue)
         self.queues.apply(event)
         if self.queues.is_fair(queue) is not was_fair:
-            self.ready_queue.add_all([self.jobs[job_id] for job_id in self.ready_queue.remove_queue(queue)])
+            self.ready_queue.regroup(queue, self.jobs)
         self.ready_queue.update_rate(queue)
         self.ready_queue.unblock_all()
 

@@ -104,6 +104,10 @@ class RankSet:
             self.add_tasks(run, TaskSet(range(first, first + job.spec.array.count), is_full=False))
         self._runs[run].add(job.id)
 
+    def update(self, ranks: Iterable[int]) -> None:
+        """Add the ranks of jobs that are no tasks, and not here."""
+        self._singles.update(ranks)
+
     def discard(self, rank: int) -> None:
         """Remove a rank that is here."""
         if rank in self._singles:
@@ -113,6 +117,13 @@ class RankSet:
         ids.discard(_id_in(run, rank))
         if not ids:
             del self._runs[run]
+
+    def pop(self, count: int) -> tuple[list[int], list[TaskSet]]:
+        """Remove and return up to ``count`` lowest ranks of jobs, then runs."""
+        ranks = list(islice(self._singles, count))
+        del self._singles[: len(ranks)]
+        runs = [self._runs.popitem(0)[1] for _ in range(min(count - len(ranks), len(self._runs)))]
+        return ranks, runs
 
     def add_tasks(self, run: int, ids: TaskSet) -> None:
         """Add tasks to a run; the set keeps and changes ``ids``."""

@@ -19,7 +19,7 @@ Starting or ending a job therefore costs O(log n), whatever amounts are demanded
 many jobs are waiting; only a change of a limit or of a pause examines all blocked groups again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any, cast
@@ -42,6 +42,7 @@ from taskqd.state.job_groups import (
 )
 from taskqd.state.range_minimum import MAX_AMOUNT
 from taskqd.state.rank_set import id_of, rank_in, rank_of, run_of
+from taskqd.state.ungrouped import Ungrouped
 
 MAX_EXAMINED = 500
 """Groups that ``take`` examines per call, at 10 to 20 µs each, so that it does not block the reactor."""
@@ -50,6 +51,8 @@ MAX_EXAMINED = 500
 QUEUE_PAUSED = Demand(Constraint("paused"), 0)
 IMPOSSIBLE = Demand(Constraint("impossible"), 0)
 
+MAX_REGROUPED = 1000
+"""Jobs, or runs of tasks, that ``take`` groups again per call, at 2 to 5 µs each."""
 MAX_UNBLOCKED = 10
 """Groups of an owner that become candidates when one of the owner's jobs ends; more are looked up later."""
 
@@ -93,7 +96,8 @@ class ReadyQueue:
         self._overtaken: Backfill[JobGroup] = Backfill()
         self._to_recheck: set[Constraint] = set()  # constraints of which blocked groups may fit now
         self._reserving_for: JobGroup | None = None  # at the latest call of `take`
-        self._is_interrupted = False  # the latest call of `take` reached MAX_EXAMINED
+        self._is_interrupted = False  # the latest call of `take` reached MAX_EXAMINED or MAX_REGROUPED
+        self._ungrouped = Ungrouped()
         self._allocations: dict[int, JobGroup] = {}
         self._unrecorded: set[int] = set()  # jobs whose start counts against a rate, and is not recorded
         self._rate_checks: list[tuple[float, str]] = []  # a heap: when to look at the rate of which queue
@@ -107,6 +111,8 @@ class ReadyQueue:
             return
         self.needs_scheduling = True
         key, rank = self._key_of(job), rank_of(job)
+        if self._ungrouped:
+            self._ungrouped.discard(rank)
         group = self._groups.get(key)
         if group is None:
             group = self._make_group(key, job)
@@ -138,6 +144,8 @@ class ReadyQueue:
         if not ids:
             return
         key, run = self._key_of(task), run_of(task)
+        if self._ungrouped:
+            self._ungrouped.discard_tasks(run, ids)
         group = self._groups.get(key)
         if group is None:
             group = self._make_group(key, task)
@@ -151,7 +159,7 @@ class ReadyQueue:
         self._file(group)
 
     def add_all(self, jobs: Iterable[Job]) -> None:
-        """Add jobs of queues that have none here; for a million this is several times faster than ``add``."""
+        """Add jobs that are not here; for a million this is several times faster than ``add``."""
         self.needs_scheduling = True
         peers: dict[GroupKey, tuple[Job, list[int]]] = {}
         previous: Job | None = None
@@ -166,10 +174,19 @@ class ReadyQueue:
             ranks.append(rank_of(job))
             previous = job
         for key, (job, ranks) in peers.items():
+            self._add_peers(key, job, ranks)
+        self._add_all_tasks(tasks)
+
+    def _add_peers(self, key: GroupKey, job: Job, ranks: list[int]) -> None:
+        """Add jobs with the same key, which ``job`` has."""
+        group = self._groups.get(key)
+        if group is None:
             group = self._make_group(key, job, ranks)
             self._groups.add(group)
-            self._file(group)
-        self._add_all_tasks(tasks)
+        else:
+            self._unfile_for_new_first(group)
+            group.ranks.update(ranks)
+        self._file(group)
 
     def _add_all_tasks(self, tasks: list[Job]) -> None:
         by_run: dict[tuple[GroupKey, int], list[Job]] = {}
@@ -198,6 +215,8 @@ class ReadyQueue:
     def remove(self, job: Job) -> None:
         """Remove a job if it is here; its spec must be the one that it was added with."""
         group, rank = self._groups.get(self._key_of(job)), rank_of(job)
+        if self._ungrouped:
+            self._ungrouped.discard(rank)
         if group is not None and rank in group.ranks:
             self._remove(group, rank)
 
@@ -207,6 +226,8 @@ class ReadyQueue:
         ``task`` is one of them, or the shared state of all of them.
         """
         group, run = self._groups.get(self._key_of(task)), run_of(task)
+        if self._ungrouped:
+            self._ungrouped.discard_tasks(run, ids)
         if group is None:
             return
         self.needs_scheduling = True
@@ -238,19 +259,26 @@ class ReadyQueue:
         else:
             self._groups.remove(group)
 
-    def remove_queue(self, queue: str) -> list[int]:
-        """Remove the jobs of a queue, and return their ids by rank; the turns of their owners are kept.
+    def regroup(self, queue: str, jobs: Mapping[int, Job]) -> None:
+        """Group the jobs of a queue again, which has become fair or ceased to be; ``jobs`` has all by id.
 
-        Needed when a queue becomes fair or ceases to be: the caller adds the jobs again by ``add_all``.
+        ``take`` does so in portions, and returns no job until it is done.
         """
-        groups = self._groups.of_queue(queue)
-        for group in groups:
-            self._unfile(group)
-            self._overtaken.discard(group)
+        self.needs_scheduling = True
+        self._ungrouped.jobs = jobs
+        for group in self._groups.of_queue(queue):
+            self._unfile_first(group)
             self._groups.remove(group)
+            self._ungrouped.add(group.ranks)
         if not self._is_fair(queue):
             self._fair.pop(queue, None)
-        return [id_of(rank) for rank in sorted(rank for group in groups for rank in group.ranks)]
+
+    def _group_portion(self) -> None:
+        ungrouped = self._ungrouped
+        portion = ungrouped.pop(MAX_REGROUPED)
+        self.add_all(ungrouped.jobs[id_of(rank)] for rank in portion.ranks)
+        for ids in portion.runs:
+            self.add_tasks(ungrouped.jobs[ids.first], ids)
 
     def _file(self, group: JobGroup) -> None:
         if group.order is not None:
@@ -282,10 +310,15 @@ class ReadyQueue:
         """Allocate capacity to the next job that fits and return its id; None if no job fits.
 
         The job leaves the queue. The caller must ``release`` the allocation when the job no longer runs.
-        After MAX_EXAMINED groups that do not fit the result is None too; then ``needs_scheduling`` stays True
-        and ``next_wakeup`` is now.
+        After MAX_EXAMINED groups that do not fit, and while jobs are grouped again, the result is None too;
+        then ``needs_scheduling`` stays True and ``next_wakeup`` is now.
         """
         self._check_rates(now)
+        if self._ungrouped:
+            self._group_portion()
+        if self._ungrouped:
+            self._is_interrupted = True
+            return None
         reserving_for = self._overtaken.first if self._overtaken.phase(now).is_reserved else None
         if reserving_for is not self._reserving_for:
             self._reserving_for = reserving_for

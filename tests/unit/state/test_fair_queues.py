@@ -12,9 +12,10 @@ from taskqd.config.settings import ON_END_QUEUE
 from taskqd.model.job import Job
 from taskqd.model.rate import parse_rate
 from taskqd.model.spec import Array, Spec
+from taskqd.model.task_set import TaskSet
 from taskqd.state.backfill import FIRST_PHASE
 from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint
-from taskqd.state.ready_queue import MAX_UNBLOCKED, ReadyQueue
+from taskqd.state.ready_queue import MAX_REGROUPED, MAX_UNBLOCKED, ReadyQueue
 
 FAIR = "fair"
 
@@ -66,7 +67,7 @@ class Machine:
 
     def set_fair(self, is_fair: bool) -> None:
         (self.fair.add if is_fair else self.fair.discard)(FAIR)
-        self.ready_queue.add_all([self.jobs[job_id] for job_id in self.ready_queue.remove_queue(FAIR)])
+        self.ready_queue.regroup(FAIR, self.jobs)
 
 
 # Turns.
@@ -166,6 +167,67 @@ def test_queue_that_becomes_fair_and_ceases_to_be_changes_the_order() -> None:
     assert machine.end(4) == [3]
     assert machine.end(3) == [5]
     assert machine.end(5) == [6]
+
+
+def _interleaved(count: int) -> Machine:
+    """Return a machine with jobs of ann and bob in turn, in a queue that is not fair, and one that runs."""
+    machine = Machine(fair=(), slots=1)
+    for job_id in range(1, count + 1):
+        machine.submit(job_id, "ann" if job_id % 4 else "bob")
+    assert machine.start_all() == [1]
+    return machine
+
+
+def test_jobs_are_grouped_again_in_portions_and_start_after_the_last() -> None:
+    machine = _interleaved(2 * MAX_REGROUPED + 2)
+    machine.set_fair(True)
+    machine.ready_queue.release(1)
+    for _ in range(2):
+        assert machine.take() is None
+        assert machine.ready_queue.needs_scheduling
+        assert machine.ready_queue.next_wakeup(machine.now) == machine.now
+    order = machine.run_one_by_one()
+    assert order[:6] == [2, 4, 3, 8, 5, 12]
+    assert len(order) == 2 * MAX_REGROUPED + 1
+
+
+def test_job_that_is_changed_while_jobs_are_grouped_again_is_here_once_or_not_at_all() -> None:
+    machine = _interleaved(3 * MAX_REGROUPED)
+    queue = machine.ready_queue
+    machine.set_fair(True)
+    assert machine.take() is None
+    for job_id in (2, 3, 2 * MAX_REGROUPED, 3 * MAX_REGROUPED):
+        queue.remove(machine.jobs[job_id])
+    for job_id in (3, 3 * MAX_REGROUPED, 3 * MAX_REGROUPED - 1, 6):
+        queue.add(machine.jobs[job_id])
+    machine.set_fair(False)
+    machine.set_fair(True)
+    while machine.take() is None and queue.next_wakeup(machine.now) is not None:
+        pass
+    queue.release(1)
+    order = machine.run_one_by_one()
+    assert sorted(order) == [
+        job_id for job_id in range(3, 3 * MAX_REGROUPED + 1) if job_id != 2 * MAX_REGROUPED
+    ]
+    assert order[:5] == [3, 4, 5, 8, 6]
+
+
+def test_tasks_are_grouped_again_with_their_array() -> None:
+    machine = Machine(fair=(), slots=1)
+    queue = machine.ready_queue
+    arrays = {"ann": range(2, 6), "bob": range(11, 14)}
+    for owner, ids in arrays.items():
+        for job_id in ids:
+            machine.submit(job_id, owner, of=ids.start - 1, array=Array(1, len(ids)))
+    assert machine.start_all() == [2]
+    machine.set_fair(True)
+    gone, back = TaskSet(arrays["ann"], is_full=False), TaskSet(arrays["bob"], is_full=False)
+    gone.add_all([4, 5])
+    back.add_all([12, 13])
+    queue.remove_tasks(machine.jobs[3], gone)
+    queue.add_tasks(machine.jobs[12], back)
+    queue.release(2)
+    assert machine.run_one_by_one() == [3, 11, 12, 13]
 
 
 def test_turns_are_restored_from_starts_in_any_order() -> None:
