@@ -66,10 +66,14 @@ def ends_with_us() -> list[str]:
 
 @contextmanager
 def served(
-    command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
+    command: Sequence[str | Path],
+    home: Path,
+    is_up: Callable[[], bool],
+    timeout: float = SERVER_TIMEOUT,
+    **more: str,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server in ``home`` during the context, which begins when it is up."""
-    process = started(command, home, is_up, **more)
+    process = started(command, home, is_up, timeout, **more)
     try:
         yield process
     finally:
@@ -77,7 +81,11 @@ def served(
 
 
 def started(
-    command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
+    command: Sequence[str | Path],
+    home: Path,
+    is_up: Callable[[], bool],
+    timeout: float = SERVER_TIMEOUT,
+    **more: str,
 ) -> "subprocess.Popen[bytes]":
     """Start a server in ``home``, with its log there, and wait until it is up; if that fails, end it."""
     with (home / "log").open("ab") as log:
@@ -90,7 +98,7 @@ def started(
             stderr=log,
             start_new_session=True,
         )
-    until = time.monotonic() + SERVER_TIMEOUT
+    until = time.monotonic() + timeout
     try:
         while not is_up():
             if process.poll() is not None or time.monotonic() > until:

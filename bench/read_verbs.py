@@ -42,6 +42,8 @@ QUEUES = 5_000
 """Queues of another store, for QUEUES and WHY."""
 TIMES = 7
 ROUNDS = 3
+START_TIMEOUT = 300.0
+"""Seconds that a start with the largest store may take on a busy machine."""
 STRANGER = 65534
 """The user ID of a user who has five jobs; it is that of no person."""
 RARE = 5
@@ -177,8 +179,12 @@ def _daemon(home: Path) -> Iterator[tuple[Path, int]]:
     ]
     command += [f"--listen=unix:{address}:mode=666", "--slots=1", "--stop-grace=0", "--on-stop=interrupt"]
     command += ["--retention-count=10000000", "--retention-age=36500d", "--retention-memory=100G"]
-    with place.served(command, home, lambda: place.replies(address, b"PING\r\n", b"OK")) as process:
+    with place.served(command, home, lambda: _answers(address), START_TIMEOUT) as process:
         yield address, process.pid
+
+
+def _answers(address: Path) -> bool:
+    return place.replies(address, b"PING\r\n", b"OK")
 
 
 def _cpu(pid: int, thread: int | None = None) -> float:
