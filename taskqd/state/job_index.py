@@ -19,7 +19,7 @@ from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import DEFAULT_QUEUE, Spec
 from taskqd.model.task_set import TaskSet
 
-CHUNK_BITS = 10
+CHUNK_BITS = 11
 CHUNK_SIZE = 1 << CHUNK_BITS
 """Ids per chunk. If only one job of a chunk is left, that job takes the memory of the whole chunk."""
 
