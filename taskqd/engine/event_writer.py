@@ -133,8 +133,7 @@ class EventWriter:
     def _apply_all(
         self, _: RecordPosition, events: Sequence[JobEvent | QueueEvent]
     ) -> "Deferred[None] | None":
-        for event in events:
-            self.queue_state.apply(event, in_portions=True)
+        self.queue_state.apply_all(events)
         return self._apply_rest(events)
 
     def _apply_other(self, _: RecordPosition, event: QueueEvent | Clocked) -> None:

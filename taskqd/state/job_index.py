@@ -102,7 +102,8 @@ class JobIndex:
         self._put(chunk, job)
 
     def fill(self, jobs: Iterable[Job]) -> None:
-        """Add the jobs of a new state; for a million ordinary jobs this is three times as fast as ``add``."""
+        """Add jobs; for many ordinary ones this is three times as fast as ``add``."""
+        self._version += 1
         number, chunk = -1, _Chunk()
         common: Job | None = None  # one whose spec and owner have the code 0
         for job in jobs:

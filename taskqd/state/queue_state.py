@@ -6,7 +6,7 @@ not persistent. Time is an argument. Submitting, starting and ending a job cost 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from sys import intern
 from typing import Any, cast
 
@@ -356,6 +356,21 @@ class QueueState:
         self._applied(job, event, position)
         return job
 
+    def apply_all(self, events: Sequence[JobEvent | QueueEvent]) -> None:
+        """Apply durable events as ``apply`` does, in portions; successive similar submissions in one step."""
+        similar: list[Submitted] = []
+        for event in events:
+            if similar and _is_similar(event, similar[-1]):
+                similar.append(cast(Submitted, event))
+                continue
+            self._submitted_together(similar)
+            similar = []
+            if type(event) is Submitted and event.id > self.last_id and _is_plain(event):
+                similar.append(event)
+            else:
+                self.apply(event, in_portions=True)
+        self._submitted_together(similar)
+
     def _applied(self, job: Job, event: JobEvent, position: RecordPosition | None) -> None:
         if type(event) is Ended and not event.is_void:
             transitions.attempt_of(job).record = position
@@ -521,6 +536,19 @@ class QueueState:
             self._index_untouched(job)
             self._enqueue_all(job)
         return job
+
+    def _submitted_together(self, events: list[Submitted]) -> None:
+        """Add the jobs of similar submissions; the result is the same as that of ``_submitted`` for each."""
+        if not events:
+            return
+        jobs = [self._new_job(event) for event in events]
+        for job in jobs:
+            self._add_job(job)
+        self._count_bytes(jobs[0], sum(footprint(job.command, job.spec) for job in jobs))
+        self._count_new(jobs[0], len(jobs))
+        if self._is_open:
+            self.index.fill(jobs)
+            self.ready_queue.add_similar(jobs)
 
     def _index_untouched(self, job: Job) -> None:
         if job.tasks is not None:
@@ -775,3 +803,22 @@ class QueueState:
 
 def _has_dependencies(spec: Spec) -> bool:
     return bool(spec.after or spec.after_any or spec.after_fail)
+
+
+def _is_plain(event: Submitted) -> bool:
+    """Whether a job is ready when it is submitted, is no array, and nothing refers to it or from it."""
+    spec = event.spec
+    refers = _has_dependencies(spec) or spec.key is not None
+    waits = spec.hold or spec.delay is not None or spec.at is not None
+    return not (refers or waits or spec.array is not None or event.schedule is not None)
+
+
+def _is_similar(event: JobEvent | QueueEvent, other: Submitted) -> bool:
+    """Whether an event submits a job that differs from another, plain one only in id, time and command."""
+    return (
+        type(event) is Submitted
+        and event.spec is other.spec
+        and event.owner == other.owner
+        and event.id > other.id
+        and event.schedule is None
+    )

@@ -19,7 +19,7 @@ Starting or ending a job therefore costs O(log n), whatever amounts are demanded
 many jobs are waiting; only a change of a limit or of a pause examines all blocked groups again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any, cast
@@ -126,6 +126,14 @@ class ReadyQueue:
             self._unfile_for_new_first(group)
         group.ranks.add(job)
         self._file(group)
+
+    def add_similar(self, jobs: Sequence[Job]) -> None:
+        """Add new ready jobs by ascending id that have the same spec and owner, and are no tasks."""
+        self.add(jobs[0])
+        ranks = cast(JobGroup, self._groups.get(self._key_of(jobs[0]))).ranks
+        for job in jobs[1:]:
+            if not ranks.append(job):
+                self.add(job)
 
     def _unfile_for_new_first(self, group: JobGroup) -> None:
         """Unfile a group that is going to be filed under the rank of a new first job."""
