@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Spec
+from taskqd.model.task_set import TaskSet
 from taskqd.state.job_index import CHUNK_SIZE, JobIndex
 
 LAST = 3 * CHUNK_SIZE
@@ -91,6 +92,43 @@ def test_search_finds_what_a_look_at_each_job_finds(
         if first <= job.id <= last and wanted.admits(job) and (has_tasks or job.array is None)
     ]
     assert found == expected
+
+
+def test_jobs_that_share_their_spec_are_filled_in_like_others() -> None:
+    plain, spec, index = Spec(), Spec(queue="q"), JobIndex()
+    specs = [plain, plain, spec, plain, spec, spec]
+    jobs = [_job(job_id, spec=spec) for job_id, spec in enumerate(specs, CHUNK_SIZE - 3)]
+    jobs[1].status = Status.RUNNING
+    index.fill(jobs)
+    last = 2 * CHUNK_SIZE
+    assert _found(index.find(JobFilter(), 1, last)) == [job.id for job in jobs]
+    in_q = [job.id for job in jobs if job.spec is spec]
+    assert _found(index.find(JobFilter(queue="q"), 1, last)) == in_q
+    running = JobFilter(statuses=frozenset({Status.RUNNING}))
+    assert _found(index.find(running, 1, last)) == [jobs[1].id]
+
+
+FIRST_IDS = [2, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1]
+
+
+@pytest.mark.parametrize("first", FIRST_IDS)
+@pytest.mark.parametrize("count", [1, 3, CHUNK_SIZE, 2 * CHUNK_SIZE + 3])
+def test_tasks_of_an_array_are_found_like_jobs(first: int, count: int) -> None:
+    index, ids = _index(_job(1), _job(4 * CHUNK_SIZE)), range(first, first + count)
+    shared = _job(first, array=first - 1, owner="bob", spec=Spec(queue="q", label="x"))
+    index.put_tasks(shared, TaskSet(ids), are_new=True)
+    tasks = JobFilter(owner="bob", queue="q", label="x", statuses=frozenset({Status.PENDING}))
+    assert _found(index.find(tasks, 1, 5 * CHUNK_SIZE)) == [*ids]
+    assert _found(index.find(tasks, 1, 5 * CHUNK_SIZE, has_tasks=False)) == []
+    changed = TaskSet(ids)
+    changed.discard(first)
+    shared.status, shared.spec = Status.CANCELLED, Spec(queue="r")
+    index.put_tasks(shared, changed)
+    assert _found(index.find(tasks, 1, 5 * CHUNK_SIZE)) == [first]
+    cancelled = JobFilter(queue="r", statuses=frozenset({Status.CANCELLED}))
+    assert _found(index.find(cancelled, 1, 5 * CHUNK_SIZE)) == [*ids[1:]]
+    index.remove_tasks(ids)
+    assert list(index.find(JobFilter(), 1, 5 * CHUNK_SIZE)) == [1, None, 4 * CHUNK_SIZE, None]
 
 
 def test_search_yields_none_after_each_chunk_that_has_jobs() -> None:
