@@ -132,8 +132,8 @@ def test_sweep_detects_blocks_that_are_not_synced() -> None:
 
 
 def test_sweep_detects_a_snapshot_that_omits_a_record() -> None:
-    def parts(self: Any, job_id: int) -> list[Part]:
-        return sound(self, job_id)[:-1]
+    def parts(self: Any, packed: bytes) -> list[Part]:
+        return sound(self, packed)[:-1]
 
     sound = SnapshotSurvey.parts
     assert seen(Mode.ONCE, "rename", mock.patch.object(SnapshotSurvey, "parts", parts))

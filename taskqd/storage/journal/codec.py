@@ -88,7 +88,7 @@ def join_lines(lines: Sequence[bytes], numbers: Sequence[int]) -> bytes:
 
     The JSON of the events is copied unchanged.
     """
-    events = b",".join([line.split(b" ", 2)[2] for line in lines])
+    events = b",".join([line[line.index(b"{") :] for line in lines])
     others = b",".join([b"%d" % number for number in numbers[1:]])
     text = b'%d {"type":"compacted","events":[%b],"numbers":[%b]}' % (numbers[0], events, others)
     return b"%08x %b\n" % (crc32(text), text)

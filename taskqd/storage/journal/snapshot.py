@@ -16,7 +16,7 @@ replaces all segments up to NUMBER atomically: after an error the journal is as 
 import os
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import islice
 
 from taskqd.errors import StartRefused
 from taskqd.model.events import FORMAT, Snapshot
@@ -28,6 +28,8 @@ from taskqd.storage.journal.snapshot_survey import Kind, SnapshotSurvey
 
 SYNC_INTERVAL_BYTES = 8 * 1024**2
 """Bytes that are synced at a time; a larger sync would delay the journal's own syncs."""
+LINES_PER_WRITE = 1000
+"""Lines that are collected before they are written."""
 NICENESS = 10
 """The nice value of the process: the daemon and jobs take precedence."""
 
@@ -36,16 +38,8 @@ MAX_RECORDS = 10**15
 """More records than a snapshot can have; the header is written before they are counted."""
 
 
-class Line(NamedTuple):
-    """A line that is written, with the newline.
-
-    ``job_id`` is that of the ends of attempts in it, 0 if there are none; ``attempt`` is the one that ended,
-    0 if there may be several.
-    """
-
-    text: bytes
-    job_id: int = 0
-    attempt: int = 0
+Line = tuple[bytes, int, int]
+"""A line with its newline; the job whose attempts end in it, 0 for none; the attempt, 0 for several."""
 
 
 class SnapshotWriter:
@@ -95,38 +89,44 @@ class SnapshotWriter:
         """Yield the lines that are kept; a Clocked only if it changes the meaning of the records after it."""
         latest: bytes | None = None
         before = ahead = 0.0
-        for kind, number, line in self._candidates():
-            if kind == Kind.CLOCKED:
-                latest, ahead = line.text, self._survey.clocks[number]
+        for number, text, job_id, attempt in self._candidates():
+            if number in self._survey.clocks:
+                latest, ahead = text, self._survey.clocks[number]
                 continue
             if latest is not None and ahead != before:
                 before = ahead
-                yield Line(latest)
-            yield line
+                yield latest, 0, 0
+            yield text, job_id, attempt
         if latest is not None and ahead != before:
-            yield Line(latest)
+            yield latest, 0, 0
 
-    def _candidates(self) -> Iterator[tuple[int, int, Line]]:
-        """Yield the kind, the number and the line of each record that is kept, and of each Clocked."""
+    def _candidates(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """Yield the number of each record that is kept and of each Clocked, and its line, as in ``Line``."""
         survey = self._survey
+        joined, is_kept = survey.joined, survey.is_kept
         records = zip(survey.kinds, survey.job_ids, survey.numbers, survey.attempts, strict=True)
         for file, start, end in survey.pieces:
-            for text in self._content(file)[start : end - 1].split(b"\n"):
-                kind, job_id, number, attempt = next(records)
-                if survey.is_joined(job_id):
+            texts = self._content(file)[start : end - 1].split(b"\n")
+            for (kind, job_id, number, attempt), text in zip(islice(records, len(texts)), texts, strict=True):
+                parts = joined.get(job_id)
+                if parts is not None:
                     if kind == Kind.SUBMITTED:
-                        yield kind, number, self._joined(job_id)
-                elif survey.is_kept(kind, job_id, number):
+                        yield number, self._joined(parts), job_id, 0
+                elif is_kept(kind, job_id, number):
                     has_end = kind in (Kind.ENDED, Kind.COMPACTED)
-                    yield kind, number, Line(text + b"\n", job_id if has_end else 0, attempt)
+                    yield number, text + b"\n", job_id if has_end else 0, attempt
 
-    def _joined(self, job_id: int) -> Line:
+    def _joined(self, parts: bytes) -> bytes:
         """Return the line of a job that has ended."""
         lines, numbers = [], []
-        for file, offset, length, number in self._survey.parts(job_id):
-            lines.append(self._content(file)[offset : offset + length])
+        content: Content = b""
+        current = 0
+        for file, offset, length, number in self._survey.parts(parts):
+            if file != current:
+                content, current = self._content(file), file
+            lines.append(content[offset : offset + length])
             numbers.append(number)
-        return Line(join_lines(lines, numbers), job_id)
+        return join_lines(lines, numbers)
 
     def _header(self, count: int) -> bytes:
         opened, following = self._survey.opened, self._segments.first_sequence(self._number + 1)
@@ -151,13 +151,22 @@ class SnapshotWriter:
         """Write the lines that are kept, and the list of the positions of ends; return the count."""
         moved = _OutputFile(self._filesystem, self._segments.relocations_path(self._number))
         try:
-            snapshot.write(bytes(header_size))
-            count = 0
+            snapshot.write([bytes(header_size)])
+            count, size = 0, header_size
+            texts: list[bytes] = []
+            positions: list[bytes] = []
             for text, job_id, attempt in self._kept_lines():
+                length = len(text)
                 if job_id:
-                    moved.write(b"%d %d %d %d\n" % (job_id, attempt, snapshot.size, len(text) - 1))
-                snapshot.write(text)
+                    positions.append(b"%d %d %d %d\n" % (job_id, attempt, size, length - 1))
+                texts.append(text)
+                size += length
                 count += 1
+                if len(texts) == LINES_PER_WRITE:
+                    snapshot.write(texts)
+                    moved.write(positions)
+            snapshot.write(texts)
+            moved.write(positions)
             moved.finish()
         finally:
             moved.close()
@@ -165,18 +174,19 @@ class SnapshotWriter:
 
 
 class _OutputFile:
-    """A new file; ``size`` is that of what was written to it. It is durable after ``finish``."""
+    """A new file. What was written to it is durable after ``finish``."""
 
     def __init__(self, filesystem: Filesystem, path: str) -> None:
-        self.size = 0
         self._filesystem = filesystem
         self._descriptor = filesystem.create(path)
         self._unwritten: list[bytes] = []
         self._unsynced = 0
 
-    def write(self, text: bytes) -> None:
+    def write(self, texts: list[bytes]) -> None:
+        """Write texts and clear the list."""
+        text = b"".join(texts)
+        texts.clear()
         self._unwritten.append(text)
-        self.size += len(text)
         self._unsynced += len(text)
         if self._unsynced >= SYNC_INTERVAL_BYTES:
             self.finish()

@@ -1,7 +1,7 @@
 """Reads the records of sealed segments and decides which of them a snapshot keeps (docs/journal.md)."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Mapping
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
@@ -68,13 +68,8 @@ _PART = Struct("<iQIQ")
 """The place of a line and its number, as in ``Part``."""
 
 
-class Part(NamedTuple):
-    """A line of a job: its file, as in Segments, its offset and length in bytes, and its number."""
-
-    file: int
-    offset: int
-    length: int
-    number: int
+Part = tuple[int, int, int, int]
+"""A line of a job: its file, as in Segments, its offset and length in bytes, and its number."""
 
 
 class Piece(NamedTuple):
@@ -122,14 +117,29 @@ class SnapshotSurvey:
         self.pieces.append(Piece(file, batch.start, batch.end))
         self.numbers.extend(batch.sequences)
         self.kinds.extend([_KINDS.get(type(record), Kind.QUEUE_EVENT) for record in batch.records])
+        running, unended, pack, may_supersede = self._running, self._unended, _PART.pack, self._superseded
         offset = batch.start
         for number, record, line in zip(batch.sequences, batch.records, batch.lines, strict=True):
             length = len(line)
             job_id = attempt = 0
-            if isinstance(record, JobEvent):
+            if type(record) is Started or type(record) is Ended:
                 job_id = record.id
-                attempt = self._note_job_event(record, number)
-                self._join(record, line, _PART.pack(file, offset, length, number))
+                if may_supersede.has_runs:
+                    may_supersede.add(number, record)
+                parts = unended.pop(job_id, None)
+                if parts is not None:
+                    parts += pack(file, offset, length, number)
+                if type(record) is Started:
+                    running[job_id] = record.attempt
+                else:
+                    attempt = running.pop(job_id, 0)
+                if parts is not None:
+                    has_ended = type(record) is Ended and record.status.is_final
+                    (self._ended if has_ended else unended)[job_id] = parts
+            elif isinstance(record, JobEvent):
+                job_id = record.id
+                self._note_job_event(record, number)
+                self._join(record, line, pack(file, offset, length, number))
             elif isinstance(record, Compacted):
                 job_id = record.id
                 self._note_compacted(record, number)
@@ -139,27 +149,23 @@ class SnapshotSurvey:
             self.attempts.append(attempt)
             offset += length + 1
 
-    def _note_job_event(self, event: JobEvent, number: int) -> int:
-        """Note an event of a job; return the attempt that ends by it, else 0."""
-        kind = type(event)
-        if kind is Ended:
-            self._superseded.add(number, event)
-            return self._running.pop(event.id, 0)
-        if isinstance(event, Started):
-            self._running[event.id] = event.attempt
-        elif isinstance(event, Submitted):
+    def _note_job_event(self, event: JobEvent, number: int) -> None:
+        """Note an event of a job, which is neither a Started nor an Ended."""
+        if isinstance(event, Submitted):
             self._note_submitted(event)
-        elif kind is Removed:
+            if event.spec is DEFAULT_SPEC:
+                return  # it supersedes nothing
+        elif isinstance(event, Removed):
             self._removed.add(event.id)
             self._removed.update(self._tasks.pop(event.id, ()))
-        elif kind is Spawned:
-            return 0
         self._superseded.add(number, event)
-        return 0
 
     def _note_submitted(self, event: Submitted) -> None:
-        self.last_id = max(self.last_id, event.last_id)
         spec = event.spec
+        if spec is DEFAULT_SPEC:
+            self.last_id = max(self.last_id, event.id)
+            return
+        self.last_id = max(self.last_id, event.last_id)
         if spec.array is not None:
             self._tasks[event.id] = range(event.id + 1, event.last_id + 1)
         if spec.after or spec.after_any or spec.after_fail:
@@ -192,7 +198,8 @@ class SnapshotSurvey:
         """Add a line to those of its job that are written as one if the job has ended."""
         job_id = event.id
         if isinstance(event, Submitted):
-            if event.spec.array is None and not has_old_command(line):
+            spec = event.spec
+            if spec is DEFAULT_SPEC or (spec.array is None and not has_old_command(line)):
                 self._unended[job_id] = part
             return
         if isinstance(event, Retried | Removed):
@@ -201,15 +208,9 @@ class SnapshotSurvey:
         parts = self._unended.get(job_id)
         if parts is None or isinstance(event, Spawned):
             return
-        if isinstance(event, Ended):
-            is_end = event.status.is_final
-        else:
-            is_end = isinstance(event, Skipped) or (
-                isinstance(event, Cancelled) and job_id not in self._running
-            )
         if has_old_command(line):
             del self._unended[job_id]
-        elif is_end:
+        elif isinstance(event, Skipped) or (isinstance(event, Cancelled) and job_id not in self._running):
             del self._unended[job_id]
             self._ended[job_id] = parts + part
         else:
@@ -235,7 +236,7 @@ class SnapshotSurvey:
         return self._latest[event.subject] == number
 
     def is_kept(self, kind: int, job_id: int, number: int) -> bool:
-        """Whether a record is kept as a line; those of ``parts`` are not asked for."""
+        """Whether a record of a job that is not in ``joined`` is kept, or one that is not about a job."""
         if kind == Kind.QUEUE_EVENT:
             return number in self._kept_queue_events
         if kind == Kind.NEVER or job_id in self._removed:
@@ -244,12 +245,13 @@ class SnapshotSurvey:
             return number not in self._superseded.sequences
         return kind != Kind.WHILE_RUNNING or job_id in self._running
 
-    def is_joined(self, job_id: int) -> bool:
-        """Whether all records of a job become one line."""
-        return job_id in self._ended
+    @property
+    def joined(self) -> Mapping[int, bytes]:
+        """The lines of each job that become one, packed; see ``parts``."""
+        return self._ended
 
-    def parts(self, job_id: int) -> list[Part]:
+    def parts(self, packed: bytes) -> list[Part]:
         """Return the lines that become one, in order."""
-        parts: Iterable[tuple[int, int, int, int]] = _PART.iter_unpack(self._ended[job_id])
+        parts: list[Part] = [*_PART.iter_unpack(packed)]
         superseded = self._superseded.sequences
-        return [Part(*part) for part in parts if part[3] not in superseded]
+        return [part for part in parts if part[3] not in superseded] if superseded else parts

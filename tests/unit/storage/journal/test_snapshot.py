@@ -401,6 +401,7 @@ def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
 
 def test_large_snapshot_is_synced_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
+    monkeypatch.setattr(module, "LINES_PER_WRITE", 2)
     write(tmp_path, *split_events(story(20), 2))
     filesystem = FakeFilesystem()
     write_snapshot(tmp_path, 1, filesystem)
