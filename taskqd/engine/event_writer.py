@@ -117,6 +117,8 @@ class EventWriter:
 
     def _apply_rest(self, events: Iterable[JobEvent | QueueEvent]) -> "Deferred[None] | None":
         """Apply the other portions of events of arrays; None if there are none."""
+        if not self.queue_state.has_changes:
+            return None
         ids = [event.id for event in events if isinstance(event, JobEvent)]
         changing = [job_id for job_id in ids if self.queue_state.is_changing(job_id)]
         return Deferred.fromCoroutine(self._continue_changes(changing)) if changing else None

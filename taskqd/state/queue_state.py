@@ -383,6 +383,11 @@ class QueueState:
         elif isinstance(event, Retried | Removed):
             self.skips.discard(job.id)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether ``is_changing`` is true of any array."""
+        return bool(self._changes)
+
     def is_changing(self, array_id: int) -> bool:
         """Whether an event of an array has not been applied to all its tasks yet."""
         return array_id in self._changes
