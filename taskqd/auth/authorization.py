@@ -103,9 +103,9 @@ class Authorizer:
 
         return check
 
-    def charge(self, principal: Principal, jobs: Iterable[Job]) -> None:
+    def charge(self, principal: Principal, count: int) -> None:
         """Count a change of several jobs as one of each; raises QueueFull above the client's rate."""
-        self.submission_limits.check_rate(principal, count_changes(jobs))
+        self.submission_limits.check_rate(principal, count)
 
     # Submissions.
 

@@ -283,19 +283,20 @@ class JobCommands:
                     raise why
         return self._queue_state.jobs.get(job_id) or job
 
-    async def dependents_of(self, job_id: int, check: Callable[[Job], object] = lambda _: None) -> list[Job]:
-        """Return the jobs that depend on a job, directly or not, each before those that it depends on.
+    async def dependents_of(self, job_id: int, check: Callable[[Job], object] = lambda _: None) -> list[int]:
+        """Return the ids of the jobs that depend on a job, directly or not, each before those it depends on.
 
         A job can only depend on older ones, so this is the order of descending ids. ``check`` is called with
         each job and may raise. The reactor serves others after every MAX_VISITS_PER_TURN jobs.
         """
-        found: list[Job] = []
+        found: list[int] = []
         for count, job in enumerate(self._queue_state.dependents_of(job_id), 1):
             check(job)
-            found.append(job)
+            found.append(job.id)
             if count % MAX_VISITS_PER_TURN == 0:
                 await deferLater(self._clock, 0)
-        return sorted(found, key=lambda job: job.id, reverse=True)
+        found.sort(reverse=True)
+        return found
 
     async def skipped_because_of(
         self, job_id: int, check: Callable[[Job], object] = lambda _: None

@@ -46,10 +46,6 @@ def _coded(kind: Kind, job_id: int) -> int:
     return job_id << _KIND_BITS | _CODES[kind]
 
 
-def _decoded(code: int) -> tuple[Kind, int]:
-    return _KINDS[code & (1 << _KIND_BITS) - 1], code >> _KIND_BITS
-
-
 def dependencies_of(spec: Spec) -> Iterator[tuple[Kind, int]]:
     """Yield the dependencies of a spec as (kind, id)."""
     for kind, ids in (
@@ -130,7 +126,7 @@ class Dependencies:
                 self._wait(kind, job.id, job_id)
                 count += 1
             elif not kind.accepts(other.status):
-                self._mark_unsatisfiable(job.id, other)
+                self._mark_unsatisfiable((job.id,), other)
                 count += 1
         return count
 
@@ -150,19 +146,26 @@ class Dependencies:
         del self._cause_counts[cause]
         return cause
 
-    def resolve(self, job: Job) -> Iterator[int]:
-        """Yield the ids of the jobs for which the end of a job satisfies a dependency; mark the others."""
-        for kind, waiting in map(_decoded, self._waiting.pop(job.id, ())):
-            if kind.accepts(job.status):
-                yield waiting
-            else:
-                self._mark_unsatisfiable(waiting, job)
+    def resolve(self, job: Job) -> list[int]:
+        """Return the ids of the jobs for which the end of a job satisfies a dependency; mark the others."""
+        waiting = self._waiting.pop(job.id, None)
+        if waiting is None:
+            return []
+        satisfied = {_CODES[kind] for kind in _KINDS if kind.accepts(job.status)}
+        mask = (1 << _KIND_BITS) - 1
+        others = (code >> _KIND_BITS for code in waiting if code & mask not in satisfied)
+        self._mark_unsatisfiable(others, job)
+        return [code >> _KIND_BITS for code in waiting if code & mask in satisfied]
 
-    def _mark_unsatisfiable(self, job_id: int, cause: Job) -> None:
-        if job_id not in self.unsatisfiable:
-            self.unsatisfiable[job_id] = cause.id
-            self._causes[job_id] = job_or_array = cause.id if cause.array is None else cause.array
-            self._cause_counts[job_or_array] += 1
+    def _mark_unsatisfiable(self, job_ids: Iterable[int], cause: Job) -> None:
+        job_or_array, count = cause.id if cause.array is None else cause.array, 0
+        for job_id in job_ids:
+            if job_id not in self.unsatisfiable:
+                self.unsatisfiable[job_id] = cause.id
+                self._causes[job_id] = job_or_array
+                count += 1
+        if count:
+            self._cause_counts[job_or_array] += count
 
     def is_cause(self, job_id: int) -> bool:
         """Whether a job, or a task of an array, makes a job unsatisfiable that has not been skipped yet."""

@@ -689,7 +689,7 @@ class QueueState:
 
     def _resolve_dependencies(self, job: Job) -> None:
         """Enqueue the jobs that waited only for a job that has ended."""
-        for job_id in list(self.dependencies.resolve(job)):
+        for job_id in self.dependencies.resolve(job):
             dependent = self.jobs[job_id]
             dependent.unmet_dependencies -= 1
             self._enqueue_all(dependent)

@@ -154,7 +154,7 @@ class Harness:
         return begin(self._cancel(job_id, number, cascade))
 
     async def _cancel(self, job_id: int, number: int, cascade: bool) -> Job:
-        before = [job.id for job in await self.engine.job_commands.dependents_of(job_id)] if cascade else ()
+        before = await self.engine.job_commands.dependents_of(job_id) if cascade else ()
         return await self.engine.job_commands.cancel(job_id, ACTOR, number, before)
 
     def hold(self, job_id: int) -> "Deferred[Job]":

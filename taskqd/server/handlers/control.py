@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
+from taskqd.auth.submission_limits import count_changes
 from taskqd.engine.acts import Act
 from taskqd.engine.engine import Engine
 from taskqd.errors import Gone, NoSuchJob, WrongState
@@ -50,14 +51,18 @@ class ControlHandlers(HandlerGroup):
     async def _cancel_all(self, principal: Principal, request: CancelRequest) -> Job:
         """Cancel a job, and with `is_cascade` its dependents; all are authorized before any is cancelled."""
         job = self._queue_state.get(request.job)
-        dependents: list[Job] = []
+        dependents: list[int] = []
         if request.is_cascade:
-            dependents = await self._engine.job_commands.dependents_of(
-                job.id, lambda each: self._authorizer.authorize_dependent(principal, each)
-            )
-            self._authorizer.charge(principal, (job, *dependents))
-        ids = [each.id for each in dependents]
-        return await self._engine.job_commands.cancel(job.id, principal.actor, request.signal, ids)
+            count = count_changes((job,))
+
+            def check(dependent: Job) -> None:
+                nonlocal count
+                self._authorizer.authorize_dependent(principal, dependent)
+                count += count_changes((dependent,))
+
+            dependents = await self._engine.job_commands.dependents_of(job.id, check)
+            self._authorizer.charge(principal, count)
+        return await self._engine.job_commands.cancel(job.id, principal.actor, request.signal, dependents)
 
     @handles("RETRY")
     def _retry(self, client: IClient, request: RetryRequest | ManyRequest) -> Reply:
@@ -79,7 +84,7 @@ class ControlHandlers(HandlerGroup):
         skipped = await self._engine.job_commands.skipped_because_of(
             job_id, lambda each: self._authorizer.authorize_skipped(principal, each)
         )
-        self._authorizer.charge(principal, (job, *skipped))
+        self._authorizer.charge(principal, count_changes((job, *skipped)))
         await self._engine.job_commands.retry(job_id, principal.actor)
         for each in skipped:
             with suppress(WrongState, NoSuchJob, Gone):  # another client has retried or removed it meanwhile
