@@ -27,6 +27,8 @@ from bench.load import Programs
 
 JOBS = 100_000
 CONNECTIONS = 10_000
+DEPTH = 1000
+"""Requests that are sent before their replies are read."""
 QUIET = 0.3
 """Seconds between two cases, in which the daemon finishes what the last one has left."""
 POLL_INTERVAL = 0.02
@@ -109,6 +111,45 @@ def acts(daemon: Daemon, jobs: int) -> None:
             print(f"    answered {reply}")
 
 
+def arrays(daemon: Daemon, jobs: int) -> None:
+    """Each act on arrays of a tenth of the jobs and of all: of untouched tasks, then of touched ones."""
+    daemon.ask("PAUSE")
+    for count in (jobs // 10, jobs):
+        before = daemon.memory
+        array = _act_on(daemon, f"SUBMIT --array=1-{count} true", count, "untouched").split()[1]
+        print(f"    {(daemon.memory - before) / count:.0f} bytes per pending task")
+        for request in ("HOLD", "RELEASE", "SET --priority=5", "SET --queue=b", "WHY", "CANCEL", "RETRY"):
+            verb, _, options = request.partition(" ")
+            _act_on(daemon, f"{verb} {array} {options}".rstrip(), count, "untouched")
+        _act_on(daemon, f"CANCEL {array}", count, "untouched")
+        _act_on(daemon, f"REMOVE {array}", count, "untouched")
+        array = daemon.ask(f"SUBMIT --array=1-{count} true").split()[1]
+        _cancel_each(daemon, int(array), count)
+        for request in ("RETRY", "HOLD", "RELEASE", "SET --queue=b", "WHY", "CANCEL", "REMOVE"):
+            verb, _, options = request.partition(" ")
+            _act_on(daemon, f"{verb} {array} {options}".rstrip(), count, "touched")
+
+
+def _act_on(daemon: Daemon, request: str, count: int, kind: str) -> str:
+    verb, _, rest = request.partition(" ")
+    options = " ".join(word for word in rest.split() if word.startswith("--") and "array" not in word)
+    with probing(daemon, f"{verb} {options}".rstrip() + f", array of {count:,} {kind}"):
+        reply = daemon.ask(request)
+    if reply.startswith("ERROR"):
+        print(f"    answered {reply}")
+    return reply
+
+
+def _cancel_each(daemon: Daemon, array: int, count: int) -> None:
+    """Cancel the tasks of an array one by one."""
+    with closing(daemon.wire()) as wire:
+        for first in range(array + 1, array + 1 + count, DEPTH):
+            ids = range(first, min(first + DEPTH, array + 1 + count))
+            wire.send("".join(f"CANCEL {job_id}\r\n" for job_id in ids))
+            for _ in ids:
+                wire.line()
+
+
 def cascade(daemon: Daemon, jobs: int) -> None:
     """CANCEL --cascade of a job with direct dependents."""
     first = _fan(daemon, jobs)
@@ -177,7 +218,7 @@ def queues(daemon: Daemon, jobs: int) -> None:
             wire.ask("QUEUES", last="END")
 
 
-CASES = {one.__name__: one for one in (acts, cascade, skip, ready, close, queues, submissions)}
+CASES = {one.__name__: one for one in (acts, arrays, cascade, skip, ready, close, queues, submissions)}
 
 
 def main() -> None:

@@ -19,11 +19,7 @@ class TaskSet:
         self._start = 0  # no id before this index is in the set
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, TaskSet)
-            and (self.ids, self.count) == (other.ids, other.count)
-            and all(map(other.__contains__, self))
-        )
+        return isinstance(other, TaskSet) and (self.ids, bytes(self)) == (other.ids, bytes(other))
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 

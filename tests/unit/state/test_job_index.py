@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
@@ -166,3 +167,38 @@ def test_values_with_the_same_hash_are_found_together(monkeypatch: pytest.Monkey
     index = _index(_job(1), _job(2, owner="bob"), _job(3, owner="eve"))
     assert _found(index.find(JobFilter(owner="bob"), 1, 9)) == [2, 3]
     assert _found(index.find(JobFilter(owner="ann"), 1, 9)) == [1]
+
+
+# Tasks of an array.
+
+
+@given(
+    first=st.sampled_from([2, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1]),
+    count=st.sampled_from([1, 3, CHUNK_SIZE, 2 * CHUNK_SIZE]),
+    shared=JOBS,
+    wanted=FILTERS,
+    data=st.data(),
+)
+def test_tasks_that_are_put_together_are_found_like_those_that_are_added_one_by_one(
+    first: int, count: int, shared: Job, wanted: JobFilter, data: st.DataObject
+) -> None:
+    ids = range(first, first + count)
+    shared = replace(shared, id=first - 1, array=first - 1)
+    changed = replace(shared, status=Status.CANCELLED, spec=Spec(queue="r", label="y"))
+    others = [_job(1, status=Status.RUNNING), _job(ids.stop, owner="eve")]
+    some = TaskSet(ids)
+    for job_id in data.draw(st.lists(st.sampled_from(ids), max_size=5)):
+        some.discard(job_id)
+    together = _index(*others)
+    together.put_tasks(shared, TaskSet(ids), are_new=True)
+    together.put_tasks(changed, some)
+    one_by_one = _index(*others, *(replace(shared, id=job_id) for job_id in ids))
+    for job_id in some:
+        one_by_one.update(replace(changed, id=job_id))
+    for index in (together, one_by_one):
+        assert _found(index.find(wanted, 1, ids.stop)) == _found(one_by_one.find(wanted, 1, ids.stop))
+    together.remove_tasks(ids)
+    assert _found(together.find(JobFilter(), 1, ids.stop)) == [1, ids.stop]
+    for other in others:
+        together.remove(other.id)
+    assert list(together.find(JobFilter(), 1, ids.stop)) == []
