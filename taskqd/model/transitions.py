@@ -45,11 +45,6 @@ class Transition(NamedTuple):
     statuses: Mapping[Status, tuple[Status, ...]]
 
 
-def can_apply(event: JobEvent, job: Job) -> bool:
-    """Whether an event is possible in the job's status."""
-    return job.status in TRANSITIONS[type(event)].statuses
-
-
 def next_status(event: JobEvent, job: Job) -> Status | None:
     """Return the status of a job after an event, None if the event is not possible."""
     possible = TRANSITIONS[type(event)].statuses.get(job.status, ())

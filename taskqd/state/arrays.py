@@ -11,6 +11,7 @@ from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
     Changed,
+    Ended,
     Held,
     JobEvent,
     Released,
@@ -74,11 +75,8 @@ def affected(event: JobEvent, tasks: Tasks) -> set[Status]:
     return possible
 
 
-def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: int, at: float) -> None:
-    """Update an array of which ``count`` tasks had the status ``before`` and now have ``after``.
-
-    ``at`` is the time of the event that moved them.
-    """
+def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: int, event: JobEvent) -> None:
+    """Update an array of which ``count`` tasks had the status ``before``, and have ``after`` by an event."""
     if before is after:
         return
     tasks.counts[before] -= count
@@ -88,7 +86,7 @@ def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: 
         array.not_before = None
     if array.status.is_final:
         array.reason = _reason(array, tasks)
-        array.completed_at = _time_of_end(tasks, at)
+        array.completed_at = _time_of_end(tasks, event)
         array.is_held = False
     else:
         array.reason = Reason.QUEUED if array.status is Status.PENDING else None
@@ -137,12 +135,14 @@ def first_with(status: Status, tasks: Tasks) -> Job | None:
     return tasks.get(min(ids)) if ids else None
 
 
-def _time_of_end(tasks: Tasks, at: float) -> float:
+def _time_of_end(tasks: Tasks, event: JobEvent) -> float:
     """Return when the last task of a finished array ended; its end may be recorded before an earlier one."""
+    if not isinstance(event, Ended) or event.ended_at is None:
+        return event.at
     ends = [task.completed_at for task in tasks.touched.values() if task.completed_at is not None]
     if tasks.untouched and tasks.shared.completed_at is not None:
         ends.append(tasks.shared.completed_at)
-    return min(at, max(ends, default=at))
+    return min(event.at, max(ends))
 
 
 def _reason(array: Job, tasks: Tasks) -> Reason | None:

@@ -659,7 +659,7 @@ class QueueState:
     def _tasks_moved(self, array: Job, before: Status, after: Status, count: int, event: JobEvent) -> None:
         """Update the array of tasks that have moved; its bytes count as pending until the array has ended."""
         previous = array.status
-        arrays.tasks_moved(array, cast(Tasks, array.tasks), before, after, count, event.at)
+        arrays.tasks_moved(array, cast(Tasks, array.tasks), before, after, count, event)
         self._reindex(array, previous, event)
         if array.status.is_final is not previous.is_final:
             self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
