@@ -232,14 +232,15 @@ class JobCommands:
     ) -> tuple[int, dict[int, TaskqError], Deferred[dict[int, Changed | Failure]]]:
         """Change the jobs that need no wait; return how many, the errors, and the results for the others."""
         self._event_writer.check_writable()
-        batch = [job for job in map(self._queue_state.jobs.get, job_ids) if job is not None]
+        batch, unknown = self._get_all(job_ids)
         if is_removal:
             batch = [job for job in batch if not (_is_possible(act, job) and self._needs_time(job))]
         locked = {job.id: job for job in batch if self._locks.try_acquire(job)}
         try:
             changes, refusals = _try_act(act, locked.values())
+            refusals |= unknown
             # From now on they wait for their locks, before what may follow from the batch.
-            others = [job_id for job_id in job_ids if job_id not in locked]
+            others = [job_id for job_id in job_ids if job_id not in locked and job_id not in unknown]
             results = Deferred.fromCoroutine(self._carry_out_each(others, act, is_removal))
             if changes:
                 await self._event_writer.record_all([change.event for change in changes], may_wait)
@@ -248,6 +249,17 @@ class JobCommands:
                 self._locks.release(job)
         self._on_recorded(changes)
         return len(changes), refusals, results
+
+    def _get_all(self, job_ids: Iterable[int]) -> tuple[list[Job], dict[int, TaskqError]]:
+        """Return the jobs that are known, and the errors by id of the others."""
+        known: list[Job] = []
+        unknown: dict[int, TaskqError] = {}
+        for job_id in job_ids:
+            try:
+                known.append(self._queue_state.get(job_id))
+            except TaskqError as why:
+                unknown[job_id] = why
+        return known, unknown
 
     async def _carry_out_each(
         self, job_ids: Sequence[int], act: Act, is_removal: bool

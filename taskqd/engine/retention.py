@@ -79,12 +79,11 @@ class RetentionTask:
         self._ends = 0
         limits = self._retention
         before = self._clock.elapsed() - limits.age
-        expired = self._engine.queue_state.retention_index.pop_expired(
-            before, limits.count, limits.size, limits.memory
-        )
+        index = self._engine.queue_state.retention_index
+        expired = index.pop_expired(before, limits.count, limits.size, limits.memory)
         if expired:
             self._remove(expired)
-        return bool(expired)
+        return index.may_have_more
 
     def _remove(self, job_ids: list[int]) -> None:
         """Remove jobs; their records go with the next batch of the journal."""

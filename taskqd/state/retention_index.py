@@ -9,12 +9,16 @@ from taskqd.state.end_queue import EndQueue
 MAX_BATCH = 50
 """Jobs that ``pop_expired`` returns at most."""
 
+MAX_VISITED = 2000
+"""Entries of the queue that ``pop_expired`` visits, at 1 µs each: many may be outdated after a RETRY."""
+
 
 class RetentionIndex:
     """The finished jobs among ``jobs``, oldest first, and what they occupy together.
 
     ``is_needed(id)`` tells whether a job must not be removed. A job that ``pop_expired`` returned counts as
     removed until it is, or until ``retain`` is called for it. Outdated entries of the queue are ignored.
+    ``may_have_more`` tells whether the last ``pop_expired`` has stopped before it had visited all entries.
     """
 
     def __init__(self, jobs: Mapping[int, Job], is_needed: Callable[[int], bool]) -> None:
@@ -27,6 +31,7 @@ class RetentionIndex:
         self._is_needed = is_needed
         self._ended = EndQueue()
         self._expiring: set[int] = set()
+        self.may_have_more = False
 
     def add(self, job: Job) -> None:
         """Add a job that has ended."""
@@ -55,7 +60,11 @@ class RetentionIndex:
         None is no limit. The sizes never expire the last finished job.
         """
         ids: list[int] = []
-        while self._ended and len(ids) < MAX_BATCH:
+        self.may_have_more = True
+        for _ in range(MAX_VISITED):
+            if not self._ended or len(ids) == MAX_BATCH:
+                self.may_have_more = bool(ids)
+                break
             ended_at, job_id = self._ended.first
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
                 self._ended.pop()  # `reconsider` adds a needed job again
@@ -66,6 +75,7 @@ class RetentionIndex:
                 self._expiring_memory += footprint_of(self._jobs[job_id])
                 ids.append(job_id)
             else:
+                self.may_have_more = bool(ids)
                 break
         return ids
 

@@ -205,6 +205,16 @@ def test_jobs_whose_lock_is_held_are_changed_after_it_is_released() -> None:
     assert set(harness.statuses()) == {CANCELLED}
 
 
+def test_jobs_removed_before_their_portion_comes_are_skipped() -> None:
+    harness = filled(MAX_JOBS_PER_BATCH + 2)
+    assert answer(harness, "CANCEL --queue=q") == f"OK {MAX_JOBS_PER_BATCH + 2}\r\n"
+    replied = ask(harness, "RETRY --queue=q")
+    for job_id in (MAX_JOBS_PER_BATCH + 1, MAX_JOBS_PER_BATCH + 2):
+        ask(harness, f"REMOVE {job_id}")
+    harness.settle()
+    assert result_of(replied) == b"OK %d\r\n" % MAX_JOBS_PER_BATCH
+
+
 # Users and limits.
 
 
