@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,9 +22,9 @@ POLL_INTERVAL = 0.005
 
 
 class Daemon:
-    """A daemon that keeps its state in ``home``, also after a stop."""
+    """A daemon that keeps its state in ``home``, also after a stop; ``more`` are further options of it."""
 
-    def __init__(self, home: Path, programs: Programs, slots: int = 4) -> None:
+    def __init__(self, home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> None:
         self.home = home
         self.socket = home / "socket"
         self._programs = programs
@@ -36,7 +36,7 @@ class Daemon:
             f"--state={home / 'state'}",
         ]
         self._command += [f"--listen=unix:{self.socket}", f"--slots={slots}", "--stop-grace=0"]
-        self._command += ["--on-stop=interrupt"]
+        self._command += ["--on-stop=interrupt", *more]
 
     def start(self) -> float:
         """Start the daemon, and return the seconds until its first reply."""
@@ -96,14 +96,14 @@ class Daemon:
         jobs = self.jobs()
         return jobs["pending"] + jobs["running"]
 
-    def true_rate(self, jobs: int) -> float:
-        """Return the ``true`` jobs per second, from the first submission to the last recorded end.
+    def true_rate(self, jobs: int, command: str = "true") -> float:
+        """Return the jobs per second of a command, from the first submission to the last recorded end.
 
         Jobs that were unfinished before do not count. STATS is polled only after the last jobs have ended.
         """
         before = self.unfinished()
         began = time.perf_counter()
-        last = int(self.submit(jobs, clients=1, command="true").last.split()[1])
+        last = int(self.submit(jobs, clients=1, command=command).last.split()[1])
         some = " ".join(str(last - at) for at in range(min(jobs, MAX_WAIT_IDS)))
         with closing(self.wire()) as wire:
             wire.ask(f"WAIT {some}", last="END")
@@ -126,9 +126,9 @@ class Daemon:
 
 
 @contextmanager
-def running(home: Path, programs: Programs, slots: int = 4) -> Iterator[Daemon]:
-    """Run a daemon in ``home`` during the context."""
-    daemon = Daemon(home, programs, slots)
+def running(home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> Iterator[Daemon]:
+    """Run a daemon in ``home`` during the context, with ``more`` options."""
+    daemon = Daemon(home, programs, slots, more)
     daemon.start()
     try:
         yield daemon

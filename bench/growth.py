@@ -117,7 +117,12 @@ class Harness:
         )
         self.retention_task = RetentionTask(self.engine, self.journal, retention, clocks)
         self.compactor = Compactor(
-            self.journal, reactor, partial(write_snapshot, reactor), self.queue_state.relocate, in_thread
+            self.journal,
+            reactor,
+            partial(write_snapshot, reactor),
+            self.queue_state.relocate,
+            in_thread,
+            self.queue_state.jobs.__contains__,
         )
 
     @property

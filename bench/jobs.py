@@ -62,12 +62,13 @@ def measure(bench: Bench) -> Measured:
 def _best(against: str, ours: list[float], theirs: dict[str, list[float]], *, is_durable: bool) -> Row:
     asked = [runner.name for runner, _, _ in RUNNERS if runner.is_durable or not is_durable]
     medians = {name: statistics.median(theirs[name]) for name in asked if theirs[name]}
+    goal = Goal(1.5 if is_durable else 1)
     lacking = "; ".join(name for name in asked if name not in medians)
     if not medians:
-        return Row(TITLE, against, "/s", ours, goal=Goal(2), missing=lacking)
+        return Row(TITLE, against, "/s", ours, goal=goal, missing=lacking)
     best = max(medians, key=lambda name: medians[name])
     named = f"{against}: {best}" + (f" (no figure of: {lacking})" if lacking else "")
-    return Row(TITLE, named, "/s", ours, theirs[best], Goal(2))
+    return Row(TITLE, named, "/s", ours, theirs[best], goal)
 
 
 def _of_ours(bench: Bench) -> float:

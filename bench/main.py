@@ -20,12 +20,15 @@ from bench import (
     jobs,
     machine,
     memory,
+    observers,
     output,
     report,
     roundtrip,
     slopes,
+    slots,
     start,
     submissions,
+    transports,
 )
 from bench.bench import Bench, Measurement
 from bench.load import Programs
@@ -34,13 +37,16 @@ from bench.place import CHECKOUT, Failed, Missing, directory
 from bench.results import Kept, Measured, Row, Store
 
 MEASUREMENTS = [
-    Measurement("submissions", "submissions per second, beside beanstalkd", submissions.measure),
+    Measurement("submissions", "submissions per second, beside redis and beanstalkd", submissions.measure),
+    Measurement("transports", "submissions on TCP and TLS, beside the UNIX socket", transports.measure),
     Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
+    Measurement("slots", "jobs per second by slots and kind, beside xargs and parallel", slots.measure),
     Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),
     Measurement("crowded", "the same with a million other jobs pending", crowded.measure),
     Measurement("memory", "memory per pending job, beside beanstalkd", memory.measure),
     Measurement("start", "a start with a million jobs, beside beanstalkd", start.measure),
     Measurement("output", "a gigabyte of output, beside cat", output.measure),
+    Measurement("observers", "clients that watch events or follow output", observers.measure),
     Measurement("client", "the command line, beside the start of Python", client.measure),
     Measurement("pending", "growth of the cost with pending jobs", slopes.pending),
     Measurement("connections", "growth of the cost with connections", slopes.connections),

@@ -33,8 +33,12 @@ class Missing(Failed):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return our environment without variables of taskqd, task-spooler and nq, and with ``more``."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "TS_", "NQ"))}
+    """Return our environment without variables of taskqd, task-spooler and nq, and with ``more``.
+
+    Compiled modules are kept, as in an installation.
+    """
+    dropped = ("TASKQ_", "TS_", "NQ", "PYTHONDONTWRITEBYTECODE")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**ours, **more}
 
 
@@ -62,10 +66,14 @@ def ends_with_us() -> list[str]:
 
 @contextmanager
 def served(
-    command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
+    command: Sequence[str | Path],
+    home: Path,
+    is_up: Callable[[], bool],
+    timeout: float = SERVER_TIMEOUT,
+    **more: str,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server in ``home`` during the context, which begins when it is up."""
-    process = started(command, home, is_up, **more)
+    process = started(command, home, is_up, timeout, **more)
     try:
         yield process
     finally:
@@ -73,7 +81,11 @@ def served(
 
 
 def started(
-    command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
+    command: Sequence[str | Path],
+    home: Path,
+    is_up: Callable[[], bool],
+    timeout: float = SERVER_TIMEOUT,
+    **more: str,
 ) -> "subprocess.Popen[bytes]":
     """Start a server in ``home``, with its log there, and wait until it is up; if that fails, end it."""
     with (home / "log").open("ab") as log:
@@ -86,7 +98,7 @@ def started(
             stderr=log,
             start_new_session=True,
         )
-    until = time.monotonic() + SERVER_TIMEOUT
+    until = time.monotonic() + timeout
     try:
         while not is_up():
             if process.poll() is not None or time.monotonic() > until:
@@ -115,6 +127,12 @@ def memory(pid: int, field: str = "VmRSS") -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise Failed(f"/proc/{pid}/status has no {field}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of all threads that a process has now, in seconds."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def children(pid: int) -> list[int]:

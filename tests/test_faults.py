@@ -10,14 +10,14 @@ from unittest import mock
 
 import pytest
 
-from taskqd.model.events import Cancelled, Event, Output, Record
+from taskqd.model.events import Output, Record
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import entry_builder, segment_writer
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import JournalEnd
-from taskqd.storage.journal.snapshot import SnapshotWriter
+from taskqd.storage.journal.snapshot_survey import Part, SnapshotSurvey
 from taskqd.storage.spool.output_stream import OutputStream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.filesystem import CHECKS
@@ -132,11 +132,11 @@ def test_sweep_detects_blocks_that_are_not_synced() -> None:
 
 
 def test_sweep_detects_a_snapshot_that_omits_a_record() -> None:
-    def is_kept(self: Any, event: Event, sequence: int) -> bool:
-        return not isinstance(event, Cancelled) and bool(sound(self, event, sequence))
+    def parts(self: Any, packed: bytes) -> list[Part]:
+        return sound(self, packed)[:-1]
 
-    sound = SnapshotWriter._is_kept
-    assert seen(Mode.ONCE, "rename", mock.patch.object(SnapshotWriter, "_is_kept", is_kept))
+    sound = SnapshotSurvey.parts
+    assert seen(Mode.ONCE, "rename", mock.patch.object(SnapshotSurvey, "parts", parts))
 
 
 # The sweep is limited by CPU time and progress.

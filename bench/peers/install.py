@@ -17,6 +17,8 @@ PROGRAMS = {
     "tsp": "task-spooler",
     "nq": "nq",
     "redis-server": "redis-server",
+    "parallel": "parallel",
+    "xargs": "findutils",
     "cc": "gcc libc6-dev",
     "setpriv": "util-linux",
 }

@@ -1,4 +1,6 @@
-"""Celery, rq and huey: two workers each, a redis-server as broker, and a task that runs ``sh -c true``.
+"""Celery, rq and huey: two workers each, huey also with 4 and 8 threads, and a redis-server as broker.
+
+Their task runs ``sh -c true``.
 
 Their applications are in bench/peers/apps and run in the venv of the peers.
 """
@@ -21,7 +23,7 @@ class Library:
     """A task queue written in Python."""
 
     def __init__(self, name: str, worker: list[str], processes: int, how: str, is_durable: bool) -> None:
-        self.library = name
+        self.library = name.split(maxsplit=1)[0]
         self._worker: list[str | Path] = [PYTHON, "-m", *worker]
         self._processes = processes
         self._options = redis.DURABLE if is_durable else redis.IN_MEMORY
@@ -60,6 +62,11 @@ class Library:
         return float(done.stdout)
 
 
+def _huey(threads: int) -> tuple[str, int, str]:
+    words = f"huey.bin.huey_consumer huey_app.huey -k thread -w {threads} --no-periodic --quiet"
+    return words, 1, f"{threads} threads, results in redis"
+
+
 def _library(name: str, is_durable: bool) -> Library:
     worker, processes, how = {
         "celery": (
@@ -77,8 +84,11 @@ def _library(name: str, is_durable: bool) -> Library:
             1,
             f"{WORKERS} processes, results in redis",
         ),
+        "huey 4": _huey(4),
+        "huey 8": _huey(8),
     }[name]
     return Library(name, worker.split(), processes, how, is_durable)
 
 
-LIBRARIES = [_library(name, is_durable) for name in ("celery", "rq", "huey") for is_durable in (True, False)]
+NAMES = ("celery", "rq", "huey", "huey 4", "huey 8")
+LIBRARIES = [_library(name, is_durable) for name in NAMES for is_durable in (True, False)]

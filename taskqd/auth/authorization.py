@@ -1,24 +1,27 @@
 """Authorizes requests before their handlers see them: by role, owner, queue of the token, and limits.
 
-LIST, WATCH and SCHEDULES are not refused; they leave out what a client may not see (`visible_jobs`).
+LIST, WATCH and SCHEDULES are not refused; they leave out what a client may not see (`narrow`).
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from taskqd.auth.principal import Principal
-from taskqd.auth.submission_limits import SubmissionLimits, count_changes
+from taskqd.auth.submission_limits import NOTHING_PENDING, SubmissionLimits, count_changes
 from taskqd.config.limits import Limits, PendingLimit
 from taskqd.config.settings import ON_END_QUEUE
 from taskqd.errors import Forbidden, TaskqError
 from taskqd.model import roles
 from taskqd.model.job import Job
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
 from taskqd.model.submission import Submission
+from taskqd.protocol.act_requests import ManyRequest, RetryRequest, SetManyRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.state.queue_state import QueueState
@@ -51,10 +54,11 @@ class Authorizer:
         is_admin = principal.role is Role.ADMIN
         if not is_admin and permission is not Permission.SUBMIT:
             self._check_subjects(principal, verb, argument)
-        if verb == "RETRY":
-            self.submission_limits.check_retry(principal, self._queue_state.get(argument.job))
-        elif verb == "SET":
+        if verb == "SET":
             self.submission_limits.check_changes(argument.values)
+        if isinstance(argument, RetryRequest):
+            self.submission_limits.check_retry(principal, self._queue_state.get(argument.job))
+        elif isinstance(argument, SetRequest):
             job = self._queue_state.get(argument.job)
             self.submission_limits.check_growth(principal, job, argument.values)
         if not is_admin and permission is Permission.MODIFY:
@@ -83,9 +87,25 @@ class Authorizer:
         if changeable or not jobs:
             self.submission_limits.check_rate(principal, count_changes(changeable) or 1)
 
-    def charge(self, principal: Principal, jobs: Iterable[Job]) -> None:
+    def portion_check(self, principal: Principal, verb: str, request: ManyRequest) -> Callable[[Job], None]:
+        """Return a check of the jobs of one portion of an act on many; it counts those that it lets pass.
+
+        It raises QueueFull for a job that exceeds a limit of pending jobs.
+        """
+        limits, also = self.submission_limits, NOTHING_PENDING
+
+        def check(job: Job) -> None:
+            nonlocal also
+            if isinstance(request, SetManyRequest):
+                also = limits.check_growth(principal, job, request.values, also)
+            elif verb == "RETRY":
+                also = limits.check_retry(principal, job, also)
+
+        return check
+
+    def charge(self, principal: Principal, count: int) -> None:
         """Count a change of several jobs as one of each; raises QueueFull above the client's rate."""
-        self.submission_limits.check_rate(principal, count_changes(jobs))
+        self.submission_limits.check_rate(principal, count)
 
     # Submissions.
 
@@ -167,12 +187,14 @@ class Authorizer:
 
     # Visibility.
 
-    def visible_jobs(self, principal: Principal) -> Callable[[Job], bool]:
-        """Return a predicate that is true for the jobs that a client may see."""
+    def narrow(self, principal: Principal, wanted: JobFilter) -> JobFilter | None:
+        """Return a filter without the jobs that a client may not see, None if it may see none of them."""
         owner, queue = self.visible_owner(principal), principal.queue
-        return lambda job: (
-            (owner is None or job.owner == owner) and (queue is None or job.spec.queue == queue)
-        )
+        if owner is not None and wanted.owner not in (None, owner):
+            return None
+        if queue is not None and wanted.queue not in (None, queue):
+            return None
+        return replace(wanted, owner=owner or wanted.owner, queue=queue or wanted.queue)
 
     def visible_owner(self, principal: Principal) -> str | None:
         """Return the only owner whose jobs a client may see, None if it may see those of all owners."""

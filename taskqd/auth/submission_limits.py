@@ -19,6 +19,7 @@ from taskqd.state.queue_state import QueueState
 
 MAX_CHARACTER_SIZE = 4
 """Bytes of one character in UTF-8."""
+NOTHING_PENDING = Pending()
 MAX_SCHEDULES_BYTES = 16 * 1024**2
 """Bytes of memory that the schedules of one user may take, as `footprint` counts them."""
 
@@ -26,7 +27,7 @@ MAX_SCHEDULES_BYTES = 16 * 1024**2
 class SubmissionLimits:
     """Checks the configured `limits`; each check raises if its limit is exceeded.
 
-    Rate, priority, schedules and the pending jobs of one user are not limited for admins.
+    Rates, priority, schedules and the pending jobs of one user are not limited for admins.
     """
 
     def __init__(self, queue_state: QueueState, limits: Limits, clock: IReactorTime) -> None:
@@ -38,6 +39,7 @@ class SubmissionLimits:
         """Characters that a command may have in any case."""
         rate = limits.submissions
         self._rate_limiter = None if rate is None else RateLimiter(rate, max(1.0, BURST * rate))
+        self._act_limiter = None if limits.acts is None else RateLimiter(limits.acts, limits.acts)
 
     # Sizes.
 
@@ -133,32 +135,51 @@ class SubmissionLimits:
         limiter = self._rate_limiter
         return float("inf") if limiter is None else limiter.available(name, self._clock.seconds())
 
+    def delay_of_acts(self, principal: Principal, count: int) -> float:
+        """Count jobs that an act on many is about to change, and return 0.
+
+        Return the seconds to wait, without counting them, if the client changes too many per second.
+        """
+        if self._act_limiter is None or principal.role is Role.ADMIN:
+            return 0.0
+        return self._act_limiter.consume(principal.name, self._clock.seconds(), count)
+
     # Pending jobs.
 
     def max_pending(self, principal: Principal) -> PendingLimit:
         """Return how many jobs of a client may be pending."""
         return UNBOUNDED if principal.role is Role.ADMIN else self.limits.pending_limit_per_user
 
-    def check_retry(self, principal: Principal, job: Job) -> None:
-        """Raise QueueFull if an ended job, or the tasks of an array, cannot become pending again."""
+    def check_retry(self, principal: Principal, job: Job, also: Pending = NOTHING_PENDING) -> Pending:
+        """Raise QueueFull if an ended job, or the tasks of an array, cannot become pending again.
+
+        ``also`` is what becomes pending with it. Return that and the job together.
+        """
         if not job.status.is_final:
-            return  # RETRY is refused for another reason
+            return also  # RETRY is refused for another reason
         count = 1
         if job.tasks is not None:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
         whole = self._queue_state.array_of(job)
         size = footprint_of(whole) if whole.status.is_final else 0
-        self._check_pending(principal, job, Pending(count, size))
+        return self._check_pending(principal, job, Pending(also.jobs + count, also.bytes + size))
 
-    def check_growth(self, principal: Principal, job: Job, values: dict[str, Any]) -> None:
-        """Raise QueueFull if a SET makes a pending job too large for the memory of pending jobs."""
+    def check_growth(
+        self, principal: Principal, job: Job, values: dict[str, Any], also: Pending = NOTHING_PENDING
+    ) -> Pending:
+        """Raise QueueFull if a SET makes a pending job too large for the memory of pending jobs.
+
+        ``also`` is by how much others grow with it. Return that and the growth of the job together.
+        """
         growth = footprint(job.command, replace(job.spec, **values)) - footprint(job.command, job.spec)
-        if growth > 0:
-            self._check_pending(principal, job, Pending(0, growth))
+        if growth <= 0:
+            return also
+        return self._check_pending(principal, job, Pending(0, also.bytes + growth))
 
-    def _check_pending(self, principal: Principal, job: Job, more: Pending) -> None:
+    def _check_pending(self, principal: Principal, job: Job, more: Pending) -> Pending:
         check_pending(pending_in_all(self._queue_state), more, self.limits.pending_limit)
         check_pending(pending_of(self._queue_state, job.owner), more, self.max_pending(principal), job.owner)
+        return more
 
     # Schedules.
 

@@ -4,6 +4,7 @@ This module imports nothing that takes time, so that Ctrl-C is handled before th
 """
 
 import _signal  # type: ignore[import-not-found]
+import gc
 import os
 import sys
 
@@ -14,6 +15,7 @@ def main() -> None:
     """Run the command and exit."""
     if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
+    gc.disable()  # until the modules of the command are imported, see ``Command.invoke``
     _open_standard_streams()
     from taskqd.cli.app import main as run  # noqa: PLC0415
 

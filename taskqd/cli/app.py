@@ -22,7 +22,7 @@ from taskqd.cli.interrupts import INTERRUPTED
 SECTIONS: dict[str, dict[str, str]] = {
     "Submit": {
         "submit": "submit",
-        "run": "submit",
+        "run": "run",
     },
     "Inspect": {
         "status": "query",

@@ -4,11 +4,13 @@ import sys
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from taskqd.cli.context import Session
-from taskqd.cli.display.sanitize import Sanitizer
 from taskqd.client import Facts, Output
+
+if TYPE_CHECKING:
+    from taskqd.cli.display.sanitize import Sanitizer
 
 
 @contextmanager
@@ -34,7 +36,7 @@ class OutputPrinter:
     def __init__(self, is_raw: bool) -> None:
         streams = () if is_raw else ("stdout", "stderr")
         self._sanitizers = {
-            name: Sanitizer(stream.encoding) for name in streams if (stream := _stream(name)).isatty()
+            name: _sanitizer(stream.encoding) for name in streams if (stream := _stream(name)).isatty()
         }
 
     def write(self, piece: Output) -> None:
@@ -55,6 +57,12 @@ class OutputPrinter:
         """Write incomplete sequences that were held back, and reset colours."""
         for name, sanitizer in self._sanitizers.items():
             _write(name, sanitizer.finish())
+
+
+def _sanitizer(encoding: str) -> "Sanitizer":
+    from taskqd.cli.display.sanitize import Sanitizer  # noqa: PLC0415 - only needed on a terminal
+
+    return Sanitizer(encoding)
 
 
 def _stream(name: str) -> TextIO:

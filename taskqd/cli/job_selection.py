@@ -1,32 +1,50 @@
-"""Selects the jobs of a command by id, range or filter, and applies an action to each.
+"""Selects the jobs of a command by id, range or filter, and applies an action to them.
 
 If jobs were selected by a range or filter, the user is asked for confirmation on a terminal, and the number
-of jobs is printed at the end; not so for jobs given by their ids.
+of jobs is printed at the end; not so for jobs given by their ids. Jobs selected by filters are changed by one
+request, those given by ids or ranges by one request each.
 """
 
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import click
 
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display.text import confirm, describe_status
-from taskqd.client import Client, Facts, Filters, Ref, Refused, Status
+from taskqd.client import ActFilters, Changes, Client, Facts, Filters, Ref, Refused, Status
 from taskqd.protocol.values import capitals
 
 _RETRY_IN = re.compile(r"retry in ([0-9]{1,9}(?:\.[0-9]+)?) s")
 """In a refusal by the rate limit: when the next request is accepted (docs/protocol.md §7)."""
 
 
+MAX_COUNTED = 1000
+"""Jobs that are counted for the question whether to change them; of more it says so."""
+MAX_PIPELINED = 1000
+"""Requests that are sent before the first of them that the rate limit refuses is sent again."""
+MIN_RATE_DELAY = 0.1
+"""Seconds to wait at least before refused requests are sent again: in the time for one, many are accepted."""
+
+
 class Action(NamedTuple):
-    """An action on jobs: its name, its past participle, and the statuses of jobs that it applies to."""
+    """An action on jobs: its name, past participle and verb, and the statuses of jobs that it applies to."""
 
     name: str
     done: str
+    verb: str
     statuses: Sequence[str]
+
+
+class ActOptions(TypedDict, total=False):
+    """The options of an action, as ``Client.act_on_each`` has them."""
+
+    signal: str | None
+    cascade: bool
+    changes: Changes
 
 
 class Selection(NamedTuple):
@@ -55,17 +73,26 @@ class _RateLimitRetry:
                 request()
                 return
             except Refused as refusal:
-                match = _RETRY_IN.search(refusal.text) if refusal.code == "QUEUE_FULL" else None
-                if match is None:
+                wait = _rate_delay(refusal)
+                if wait is None:
                     raise
-                wait = float(match[1])
-            if not self._has_notified:
-                self._has_notified = True
-                self._session.print_message(
-                    f"rate limit: the daemon accepts the next change in {wait:g} s; "
-                    "continuing at the speed that it allows"
-                )
+            self._has_notified = self._has_notified or _notify_rate_limit(self._session, wait)
             time.sleep(wait)
+
+
+def _rate_delay(refusal: Refused) -> float | None:
+    """Return the seconds until a request that the rate limit has refused is accepted, else None."""
+    match = _RETRY_IN.search(refusal.text) if refusal.code == "QUEUE_FULL" else None
+    return None if match is None else float(match[1])
+
+
+def _notify_rate_limit(session: Session, wait: float) -> bool:
+    """Print that the daemon's rate limit delays the command; return True."""
+    session.print_message(
+        f"rate limit: the daemon accepts the next change in {wait:g} s; "
+        "continuing at the speed that it allows"
+    )
+    return True
 
 
 def for_each(
@@ -99,40 +126,107 @@ def print_each(session: Session, jobs: Sequence[Ref], print_one: Callable[[Clien
         return max(for_each(session, client, jobs, print_one))
 
 
-def apply_to_each(
-    session: Session, given: dict[str, Any], action: Action, apply: Callable[[Client, Ref], Status | Facts]
+def apply(
+    session: Session,
+    given: dict[str, Any],
+    action: Action,
+    options: ActOptions,
+    report: Callable[[Session, Client, Sequence[Ref]], None] = lambda *_: None,
 ) -> int:
-    """Apply an action to each selected job, after confirmation if needed; return the exit code.
+    """Apply an action to the selected jobs, after confirmation if needed; return the exit code.
 
-    The result of ``apply`` is printed: the job's new status, or facts with its id. ``given`` has the values
-    of ``parameters.job_selection``.
+    ``given`` has the values of ``parameters.job_selection``. For jobs selected by filters only their number
+    is printed, unless the daemon is older than release 0.8 or ``cascade`` is given: then they are changed one
+    by one. ``report`` is called with the jobs that were changed one by one.
     """
-    select = _selector(given, action)
+    named, filters = _parse_selection(given, action)
+    is_sure = given["is_sure"] or not _can_ask()
     with session.connect() as client:
-        selection = select(client)
+        if filters and not options.get("cascade") and client.can_act_on_many():
+            return _apply_to_many(session, client, action, filters, options, is_sure=is_sure)
+        selection = _select(client, named, filters, action)
         count = len(selection.jobs)
-        if (
-            selection.is_searched
-            and count > 1
-            and not given["is_sure"]
-            and _can_ask()
-            and not confirm(f"{action.name} {count} jobs?")
-        ):
-            session.print_message("cancelled; no job was changed")
+        if selection.is_searched and count > 1 and not is_sure and not _confirm(session, action, f"{count}"):
             return REFUSED
-
-        def apply_to_one(client: Client, job: Ref) -> None:
-            result = apply(client, job)
-            if isinstance(result, Status):
-                print_new_status(session, job, result, selection.is_several)
-            else:
-                session.print_answer(str(result["id"]), result)
-
         with session.answer_list(selection.is_several):
-            codes = for_each(session, client, selection.jobs, apply_to_one)
+            codes = _apply_to_each(session, client, selection, action, options)
+        report(session, client, [job for job, code in codes.items() if not code])
     if selection.is_searched:
-        session.print_message(_summary(codes.count(0), len(codes), action))
-    return max(codes, default=0)
+        session.print_message(_summary(list(codes.values()).count(0), len(codes), action))
+    return max(codes.values(), default=0)
+
+
+def _apply_to_many(
+    session: Session,
+    client: Client,
+    action: Action,
+    filters: ActFilters,
+    options: ActOptions,
+    *,
+    is_sure: bool,
+) -> int:
+    if not is_sure:
+        found = len(client.list(limit=MAX_COUNTED + 1, **_listed(filters, action)))
+        count = f"more than {MAX_COUNTED}" if found > MAX_COUNTED else f"{found}"
+        if found > 1 and not _confirm(session, action, count):
+            return REFUSED
+    signal, changes = options.get("signal"), options.get("changes")
+    changed = client.act_on_many(action.verb, signal=signal, changes=changes, **filters)
+    if session.is_json:
+        session.print_answer("", {"changed": changed})
+    session.print_message(_summary(changed, changed, action))
+    return 0
+
+
+def _apply_to_each(
+    session: Session, client: Client, selection: Selection, action: Action, options: ActOptions
+) -> dict[Ref, int]:
+    """Apply an action to each job, print the results, and return an exit code for each.
+
+    Refusals are printed and do not stop the loop. Requests that exceed the rate limit are repeated.
+    """
+    codes: dict[Ref, int] = {}
+    left = list(selection.jobs)
+    has_notified = False
+    while left:
+        portion, left = left[:MAX_PIPELINED], left[MAX_PIPELINED:]
+        refused: list[Ref] = []
+        delay = 0.0
+        results = client.act_on_each(action.verb, portion, **options)
+        for result, job in zip(results, portion, strict=True):
+            if not isinstance(result, Refused):
+                _print_result(session, job, result, selection.is_several)
+                codes[job] = 0
+            elif (wait := _rate_delay(result)) is not None:
+                refused.append(job)
+                delay = max(delay, wait)
+            else:
+                subject = f"job {job}" if len(selection.jobs) > 1 else ""
+                codes[job] = session.print_refusal(result, subject, {"id": job})
+        if refused:
+            left = refused + left
+            has_notified = has_notified or _notify_rate_limit(session, delay)
+            time.sleep(max(delay, MIN_RATE_DELAY))
+    return codes
+
+
+def _print_result(session: Session, job: Ref, result: Status | Facts | int | None, is_several: bool) -> None:
+    """Print what an action on one job has returned: its new status, or its id."""
+    if isinstance(result, Status):
+        print_new_status(session, job, result, is_several)
+    elif isinstance(result, dict):
+        session.print_answer(str(result["id"]), result)
+    else:
+        number = job if result is None else result
+        session.print_answer(str(number), {"id": number})
+
+
+def _confirm(session: Session, action: Action, count: str) -> bool:
+    """Ask whether to change jobs; print a message if not."""
+    if confirm(f"{action.name} {count} jobs?"):
+        return True
+    session.print_message("cancelled; no job was changed")
+    return False
 
 
 def print_new_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
@@ -157,25 +251,42 @@ def _summary(done: int, found: int, action: Action) -> str:
     return f"{jobs} {action.done}" + (f", {found - done} refused" if done < found else "")
 
 
-def _selector(given: dict[str, Any], action: Action) -> Callable[[Client], Selection]:
-    """Return a function that selects the jobs; raises a usage error without ids and filters, or with both."""
+def _parse_selection(given: dict[str, Any], action: Action) -> tuple[Sequence[Ref | range], ActFilters]:
+    """Return the ids and ranges, or the filters; raises a usage error without either, or with both."""
     named = given["jobs"]
-    filters: Filters = {}
-    for name in ("queue", "label", "owner", "status"):
+    filters: ActFilters = {}
+    for name in ("queue", "label", "owner", "status", "match"):
         if given[f"of_{name}"] is not None:
             filters[name] = given[f"of_{name}"]
     if bool(named) == bool(filters):
         raise click.UsageError("expected either job IDs or filter options")
+    if filters.get("status"):
+        requested = capitals(filters["status"] or "").split(",")
+        statuses = [status for status in action.statuses if status in requested]
+        if not statuses:
+            raise click.UsageError(
+                f"only jobs with the status {' or '.join(action.statuses)} can be {action.done}"
+            )
+        filters["status"] = ",".join(statuses)
+    return named, filters
+
+
+def _select(client: Client, named: Sequence[Ref | range], filters: ActFilters, action: Action) -> Selection:
     if not filters:
-        return lambda client: _select_named(client, named, action)
-    requested = capitals(filters.get("status") or ",".join(action.statuses)).split(",")
-    statuses = [status for status in action.statuses if status in requested]
-    if not statuses:
-        raise click.UsageError(
-            f"only jobs with the status {' or '.join(action.statuses)} can be {action.done}"
-        )
-    filters["status"] = ",".join(statuses)
-    return lambda client: Selection([job["id"] for job in client.list_all(**filters)], is_searched=True)
+        return _select_named(client, named, action)
+    found = client.list_all(**_listed(filters, action))
+    return Selection([job["id"] for job in found], is_searched=True)
+
+
+def _listed(filters: ActFilters, action: Action) -> Filters:
+    """Return the filters of LIST for the jobs that an action changes."""
+    return Filters(
+        status=filters.get("status") or ",".join(action.statuses),
+        queue=filters.get("queue"),
+        owner=filters.get("owner"),
+        label=filters.get("label"),
+        match=filters.get("match"),
+    )
 
 
 def _select_named(client: Client, named: Sequence[Ref | range], action: Action) -> Selection:

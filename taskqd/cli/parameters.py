@@ -280,6 +280,12 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
         ),
         click.option("--owner", "of_owner", metavar="NAME", help="Jobs of this user."),
         click.option(
+            "--match",
+            "of_match",
+            metavar="TEXT",
+            help="Jobs whose command or label has this text, in any case.",
+        ),
+        click.option(
             "--status",
             "of_status",
             metavar="A,B",

@@ -12,6 +12,7 @@
 It needs only the standard library, so that importing it is fast.
 """
 
+from taskqd.client.acts import ActFilters
 from taskqd.client.address import Unreachable, Untrusted, parse_address
 from taskqd.client.client import Client, Filters
 from taskqd.client.decoder import Ended, Facts, Output, Refused, Result, Shutdown, Status
@@ -19,6 +20,7 @@ from taskqd.client.discovery import find_address
 from taskqd.client.encoder import Changes, Options, Recurring, Ref
 
 __all__ = [
+    "ActFilters",
     "Changes",
     "Client",
     "Ended",

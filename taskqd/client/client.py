@@ -7,38 +7,38 @@ KeyboardInterrupt within a call it can only be closed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
+from taskqd.client.acts import ActFilters, Acts
 from taskqd.client.decoder import Facts, Output, Result, Shutdown, Status
 from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
 from taskqd.client.session import Reply, encode_request
-from taskqd.client.streams import Streams, encode_submission, remaining_time
+from taskqd.client.streams import encode_submission, remaining_time
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+DEFAULT_LIMIT = 100
+"""Jobs in a list if the request has no limit."""
 PAGE_SIZE = 1000
 """Number of jobs per request of ``list_all``."""
 
 
-class Filters(TypedDict, total=False):
+class Filters(ActFilters, total=False):
     """Filters for a list of jobs; a job must match all that are given.
 
-    ``status`` may name several statuses: ``"PENDING,RUNNING"``. An array is listed as one job; ``tasks``
-    lists its tasks too, and ``array`` only the tasks of one array.
+    ``status`` may name several statuses: ``"PENDING,RUNNING"``. ``match`` is text that the command or the
+    label contains, in any case. An array is listed as one job; ``tasks`` lists its tasks too, and ``array``
+    only the tasks of one array.
     """
 
-    status: str | None
-    queue: str | None
-    owner: str | None
-    label: str | None
     key: str | None
     array: int | None
     tasks: bool
 
 
-class Client(Streams):
+class Client(Acts):
     """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
     It connects at once. Without an address, it uses the daemon that ``taskq`` finds (``find_address``).
@@ -179,8 +179,15 @@ class Client(Streams):
         given = dict(filters)
         has_tasks = bool(given.pop("tasks", False))
         options = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
-        options += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
-        return self._query(b"LIST" + options + b" --reverse" * reverse, self._reader.read_jobs)
+        flags = b" --tasks" * has_tasks + b" --reverse" * reverse
+        found: list[Facts] = []
+        while True:  # a request with ``match`` searches a limited number of jobs
+            page = option("from", start) + option("limit", limit)
+            jobs, start = self._query(b"LIST" + options + page + flags, self._reader.read_jobs)
+            found += jobs
+            if start is None:
+                return found
+            limit = (DEFAULT_LIMIT if limit is None else limit) - len(jobs)
 
     def list_all(
         self, start: int | None = None, *, reverse: bool = False, **filters: "Unpack[Filters]"
@@ -198,12 +205,25 @@ class Client(Streams):
         """Return the queues with their slots and the number of jobs per status."""
         return self._query(b"QUEUES", self._reader.read_queues)
 
-    def set_queue(self, queue: str, slots: int | str | None) -> Facts:
-        """Set the number of slots of a queue; return the queue.
+    def set_queue(
+        self,
+        queue: str,
+        slots: int | str | None = "unchanged",
+        *,
+        fair: bool | str = "unchanged",
+        rate: str | None = "unchanged",
+    ) -> Facts:
+        """Change the slots of a queue, whether its users take turns, and its start rate; return the queue.
 
-        None removes the limit of the queue, ``"default"`` restores the value of the daemon's settings.
+        None removes a limit, ``"default"`` restores the value of the daemon's settings. A rate is a text such
+        as ``"10/m"``.
         """
-        options = option("slots", "none" if slots is None else slots)
+        values = {"slots": slots, "fair": str(fair).lower(), "rate": rate}
+        options = b"".join(
+            option(name, "none" if value is None else value)
+            for name, value in values.items()
+            if value != "unchanged"
+        )
         return self._request(b"SET-QUEUE " + _encode_name(queue) + options, self._reader.read_queue)
 
     def pause(self, queue: str | None = None, *, schedule: int | None = None) -> None:

@@ -149,9 +149,11 @@ class ReplyReader:
         """Read a JOB."""
         return _parse_facts(self._read_first_line("JOB")[1])
 
-    def read_jobs(self) -> Sequence[Facts]:
-        """Read JOB lines up to their END."""
-        return self._read_list("JOB")
+    def read_jobs(self) -> tuple[Sequence[Facts], int | None]:
+        """Read JOB lines up to their END, and the id from which the list goes on, None if it is complete."""
+        jobs, end = self._read_list("JOB")
+        _, *following = end.split(" ")[:2]
+        return jobs, int(following[0]) if following else None
 
     def read_queue(self) -> Facts:
         """Read a QUEUE."""
@@ -159,17 +161,18 @@ class ReplyReader:
 
     def read_queues(self) -> Sequence[Facts]:
         """Read QUEUE lines up to their END."""
-        return self._read_list("QUEUE")
+        return self._read_list("QUEUE")[0]
 
     def read_schedules(self) -> Sequence[Facts]:
         """Read SCHEDULE lines up to their END."""
-        return self._read_list("SCHEDULE")
+        return self._read_list("SCHEDULE")[0]
 
-    def _read_list(self, kind: str) -> Sequence[Facts]:
+    def _read_list(self, kind: str) -> tuple[Sequence[Facts], str]:
+        """Read lines up to their END; return their facts, and the text of END."""
         found = []
         while (reply := self._read_first_line(kind, "END"))[0] == kind:
             found.append(_parse_facts(reply[1]))
-        return found
+        return found, reply[1]
 
     def read_event(self) -> Facts:
         """Read an EVENT, its number as ``seq``."""

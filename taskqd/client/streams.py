@@ -11,7 +11,7 @@ from taskqd.client.connection import ConnectionLost, Pipeline
 from taskqd.client.decoder import Ended, Facts, Output, Refused, Status
 from taskqd.client.encoder import Command, Options, Ref, option
 from taskqd.client.follow_position import FollowPosition, describe_restart
-from taskqd.client.session import ClientSession, encode_request
+from taskqd.client.session import ClientSession, Reply, encode_request
 from taskqd.errors import BadRequest
 from taskqd.protocol.values import parse_duration
 
@@ -51,27 +51,29 @@ class Streams(ClientSession):
         try:
             for command in commands:
                 if command is None:
-                    yield from self._read_ids(pipeline, 0)
+                    yield from self._read_replies(pipeline, 0, self._reader.read_id)
                     continue
                 try:
                     pipeline.add(encode_submission(command, options))
                 except Refused as refusal:
-                    yield from self._read_ids(pipeline, 0)
+                    yield from self._read_replies(pipeline, 0, self._reader.read_id)
                     yield refusal
                 if pipeline.buffered_bytes >= MAX_BATCH_BYTES:
-                    yield from self._read_ids(pipeline, MAX_UNANSWERED)
-            yield from self._read_ids(pipeline, 0)
+                    yield from self._read_replies(pipeline, MAX_UNANSWERED, self._reader.read_id)
+            yield from self._read_replies(pipeline, 0, self._reader.read_id)
         except GeneratorExit:
             pipeline.discard_replies()
             raise
 
-    def _read_ids(self, pipeline: Pipeline, max_unanswered: int) -> Iterator[int | Refused]:
+    def _read_replies(
+        self, pipeline: Pipeline, max_unanswered: int, read: Callable[[], Reply]
+    ) -> Iterator[Reply | Refused]:
         """Flush the pipeline, then yield results while replies have arrived or too many are outstanding."""
         pipeline.flush()
         while pipeline.should_read_reply(max_unanswered):
             pipeline.unanswered -= 1
             try:
-                yield self._reader.read_id()
+                yield read()
             except Refused as refusal:
                 yield refusal
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from taskqd.config.limits import LIMITS, NONE, parse_limit
 from taskqd.errors import BadRequest
+from taskqd.model.rate import Rate, parse_rate
 from taskqd.model.roles import ANY_NAME, Role
 from taskqd.protocol.values import is_name, parse_duration, parse_size
 
@@ -147,6 +148,42 @@ def amounts(high: int, reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[s
         return pairs
 
     return convert
+
+
+def switches(reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[str, bool]]:
+    """Return the converter of {name: true or false}, or of a list of NAME=true or NAME=false."""
+
+    def convert(value: Any) -> dict[str, bool]:
+        found = {}
+        for name, switch in _pairs(value).items():
+            try:
+                found[_name(name, reserved)] = boolean(switch)
+            except InvalidValue:
+                raise InvalidValue(f"{name} = {shown(switch)}") from None
+        return found
+
+    return convert
+
+
+def rates(reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[str, Rate]]:
+    """Return the converter of {name: rate}, or of a list of NAME=RATE."""
+
+    def convert(value: Any) -> dict[str, Rate]:
+        found = {}
+        for name, rate in _pairs(value).items():
+            try:
+                found[_name(name, reserved)] = parse_rate(text(rate))
+            except (InvalidValue, ValueError):
+                raise InvalidValue(f"{name} = {shown(rate)}") from None
+        return found
+
+    return convert
+
+
+def _name(name: str, reserved: tuple[str, ...]) -> str:
+    if not is_name(name) or name in reserved:
+        raise InvalidValue
+    return name
 
 
 def roles(value: Any) -> dict[str, Role]:

@@ -42,8 +42,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Every limit: times in seconds, sizes in bytes, None for no limit.
 
     Those of one user (``connections_per_user``, ``pending_per_user``, ``pending_bytes_per_user``,
-    ``schedules_per_user``, ``submissions``, ``priority``) do not apply to admins, who can stop the daemon
-    anyway.
+    ``schedules_per_user``, ``submissions``, ``acts``, ``priority``) do not apply to admins, who can stop the
+    daemon anyway. ``slots_per_user`` applies to admins too: it shares out the machine.
     """
 
     connections: int | None = 10_000
@@ -78,8 +78,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Memory of the PENDING jobs of one user: 100,000 jobs with 2,600 bytes or 83 dependencies each."""
     schedules_per_user: int | None = 1000
     """Schedules of one user, each of which submits jobs until it is ended."""
+    slots_per_user: int | None = None
+    """Slots on which the jobs of one user run, so that no user keeps all others waiting."""
     submissions: float | None = 1000.0
     """Submissions and commands of one user per second, over ``BURST`` seconds: all users share the disk."""
+    acts: float | None = 5000.0
+    """Jobs per second that the commands of one user for many jobs change; they wait and are not refused."""
     replies: int = 65_536
     """Unread replies of a connection above which no more requests are read from it."""
     output: int | None = 16 * 1024**3
@@ -185,8 +189,10 @@ LIMITS: dict[str, Limit] = {
     "pending-bytes": _size("1M", "100000G"),
     "pending-bytes-per-user": _size("1M", "100000G"),
     "schedules-per-user": _count(1, 1_000_000),
+    "slots-per-user": _count(1, 10_000),
     # At least one submission per burst.
     "submissions": _rate(1 / BURST, 1_000_000),
+    "acts": _rate(1, 1_000_000),
     "replies": _size("4k", "16M", may_be_none=False),
     "output": _size("0", "100000G"),
     "block-memory": _size("64k", "100000G"),

@@ -16,6 +16,7 @@ from taskqd.config import converters
 from taskqd.config.converters import InvalidValue, shown
 from taskqd.config.limits import LIMITS, Limits, make_limits
 from taskqd.errors import BadRequest, SettingsError
+from taskqd.model.rate import Rate
 from taskqd.model.roles import ANY_NAME, Role
 
 MAX_SLOTS = 10_000
@@ -68,11 +69,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     ``state`` is the state directory, ``listen`` has the endpoint strings. If none of them is a UNIX socket,
     the daemon listens on its default one as well, unless ``default_socket`` is false. ``slots``, ``queues``
-    and ``resources`` are the total capacity. A stop that ends running jobs gives them ``stop_grace``
-    seconds. Jobs that it leaves are ended after ``leave_for`` seconds without a daemon, never if that is
-    None. The daemon starts a runner if there is none, unless it ``waits_for_runner``. ``roles`` are by user
-    name, ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job runs
-    as the user who submitted it. Without ``speedups`` only Twisted's own sockets are used.
+    and ``resources`` are the total capacity; ``fair_queues`` and ``queue_rates`` are by queue too. A stop
+    that ends running jobs gives them ``stop_grace`` seconds. Jobs that it leaves are ended after
+    ``leave_for`` seconds without a daemon, never if that is None. The daemon starts a runner if there is
+    none, unless it ``waits_for_runner``. ``roles`` are by user name, ``auth`` has further checkers (strings
+    of twisted.cred's strcred). With ``run_as_owner`` a job runs as the user who submitted it. Without
+    ``speedups`` only Twisted's own sockets are used.
     """
 
     state: str
@@ -85,6 +87,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     waits_for_runner: bool = False
     retention: Retention = Retention()
     queues: dict[str, int] = {}
+    fair_queues: dict[str, bool] = {}
+    queue_rates: dict[str, Rate] = {}
     resources: dict[str, int] = {}
     on_end: OnEnd | None = None
     limits: Limits = Limits()
@@ -211,6 +215,18 @@ SETTINGS: dict[str, Setting] = {
         converters.amounts(MAX_SLOTS, reserved=(ON_END_QUEUE,)),
         f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MAX_SLOTS}, such as slow=2",
         "NAME=SLOTS: the slot limit of a queue; repeatable. Other queues have no limit but --slots.",
+    ),
+    "queue-fair": _table(
+        "fair_queues",
+        converters.switches(reserved=(ON_END_QUEUE,)),
+        f"a name but not {ON_END_QUEUE} and true or false, such as slow=true",
+        "NAME=true: the users of a queue's jobs take turns; NAME=false: they do not; repeatable.",
+    ),
+    "queue-rate": _table(
+        "queue_rates",
+        converters.rates(reserved=(ON_END_QUEUE,)),
+        f"a name but not {ON_END_QUEUE} and a number of starts per second, minute or hour, such as mail=10/m",
+        "NAME=RATE: the start rate of a queue, such as 5/s, 10/m, 100/h or 1/15m; repeatable.",
     ),
     "resource": _table(
         "resources",

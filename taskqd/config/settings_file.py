@@ -16,8 +16,14 @@ from taskqd.errors import SettingsError
 
 _PREFIXES = {"retention": "retention-", "on_end": "on-end-"}
 """Tables whose keys are settings, and the prefix of those settings' names."""
-_TABLES = {setting.field: name for name, setting in SETTINGS.items() if setting.is_table}
-"""Tables that are one setting each, by their name in the file."""
+_QUEUE_KEYS = {"slots": "queue", "fair": "queue-fair", "rate": "queue-rate"}
+"""The keys of the table of a queue, and the setting of each, which has its values by queue."""
+_TABLES = {
+    setting.field: name
+    for name, setting in SETTINGS.items()
+    if setting.is_table and name not in _QUEUE_KEYS.values()
+} | {"queues": "queue"}
+"""Tables that are one setting each, by their name in the file; that of the queues is several."""
 
 
 def read_toml(text: str, source: str) -> dict[str, Any]:
@@ -28,7 +34,7 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
         raise SettingsError(f"{source} is not TOML: {why}") from None
     document = _with_known_spelling(document, [*SETTINGS, *_PREFIXES], "", source)
     tables = {table: _check_table(document.pop(table, {}), table, source) for table in (*_PREFIXES, *_TABLES)}
-    for name in _TABLES.values():
+    for name in (*_TABLES.values(), *_QUEUE_KEYS.values()):
         if name in document:
             raise unknown_setting(name, source)
     for table, prefix in _PREFIXES.items():
@@ -37,9 +43,9 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
             if prefix + key in document:
                 raise _duplicate(source, prefix + key, f"once in [{table}]")
             document[prefix + key] = value
-    tables["queues"] = {queue: _slots(content, queue, source) for queue, content in tables["queues"].items()}
+    document.update(_queue_settings(tables.pop("queues"), source))
     tables["limits"] = _with_known_spelling(tables["limits"], LIMITS, "limits.", source)
-    document.update({name: tables[table] for table, name in _TABLES.items() if tables[table]})
+    document.update({name: tables[table] for table, name in _TABLES.items() if tables.get(table)})
     return {name: check(name, value, source) for name, value in document.items()}
 
 
@@ -70,11 +76,15 @@ def _check_table(content: Any, table: str, source: str) -> dict[str, Any]:
     return content
 
 
-def _slots(content: Any, queue: str, source: str) -> Any:
-    """Return the only value of the table of a queue."""
-    if not isinstance(content, dict) or set(content) != {"slots"}:
-        raise SettingsError(
-            f"{source}: queues.{queue} must be a table, [queues.{queue}], with slots alone, "
-            f"not {shown(content)}"
-        )
-    return content["slots"]
+def _queue_settings(queues: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of queues by name, with the value of each queue that has one."""
+    settings: dict[str, dict[str, Any]] = {}
+    for queue, content in queues.items():
+        if not isinstance(content, dict) or not content or not content.keys() <= _QUEUE_KEYS.keys():
+            raise SettingsError(
+                f"{source}: queues.{queue} must be a table, [queues.{queue}], with one or more of "
+                f"{', '.join(_QUEUE_KEYS)}, not {shown(content)}"
+            )
+        for key, value in content.items():
+            settings.setdefault(_QUEUE_KEYS[key], {})[queue] = value
+    return settings

@@ -194,7 +194,16 @@ class TaskqService(Service):
     def _recover(self, recovery: Recovery) -> QueueState:
         """Replay the journal, remove files of unknown jobs, and end processes that a crash left running."""
         parts, settings = self.components, self.settings
-        queue_state = recovery.replay(CapacityTotals(settings.slots, settings.queues, settings.resources))
+        queue_state = recovery.replay(
+            CapacityTotals(
+                slots=settings.slots,
+                queues=settings.queues,
+                resources=settings.resources,
+                fair=settings.fair_queues,
+                rates=settings.queue_rates,
+                slots_per_user=settings.limits.slots_per_user,
+            )
+        )
         self._log.info("{state}: {count} jobs known", state=settings.state, count=len(queue_state.jobs))
         parts.journal.start_writing(queue_state.last_id)
         recovery.record_clock_jump(queue_state)

@@ -206,6 +206,7 @@ def make_compactor(components: Components, queue_state: QueueState) -> Compactor
         partial(write_snapshot, components.reactor),
         queue_state.relocate,
         components.threads.run,
+        queue_state.jobs.__contains__,
     )
 
 

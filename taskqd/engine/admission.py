@@ -4,7 +4,6 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest
 from taskqd.model.spec import Spec
-from taskqd.state.capacity import demands_of
 from taskqd.state.explain import describe_excess
 from taskqd.state.queue_state import QueueState
 
@@ -40,7 +39,7 @@ def check_capacity(queue_state: QueueState, spec: Spec) -> None:
     """Raise BadRequest if a job demands more than the total capacity."""
     if spec.slots == 1 and not spec.needs:
         return
-    excess = queue_state.capacity.exceeds_total(demands_of(spec))
+    excess = queue_state.capacity.exceeds_total(queue_state.capacity.demands_of(spec, owner=""))
     if excess is not None:
         raise BadRequest(
             f"the job could never start: it {describe_excess(queue_state, excess)}; ask for less, "

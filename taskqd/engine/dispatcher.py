@@ -263,7 +263,7 @@ class Dispatcher:
         if attempt is None:
             self._forget(job)
         else:
-            await self._follow(job, attempt)
+            await self._follow(self._queue_state.jobs[job.id], attempt)
 
     async def _follow(self, job: Job, attempt: "Deferred[Outcome]") -> None:
         """Record the end of an attempt when it has ended, and start others with its capacity."""
@@ -293,11 +293,12 @@ class Dispatcher:
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
         """Record the start and spawn the process; None if the job may no longer start."""
         async with self._locks.of(job):
-            if not self._queue_state.may_start(job, self._clock.elapsed()):
+            known = self._queue_state.jobs.get(job.id)
+            if known is None or not self._queue_state.may_start(known, self._clock.elapsed()):
                 return None
-            number, word, runner = job.attempts + 1, self._make_word(), self._executor.runner
+            number, word, runner = known.attempts + 1, self._make_word(), self._executor.runner
             started = Started(id=job.id, at=self._clock.now(), attempt=number, word=word, runner=runner)
-            await self._event_writer.record(started)
+            job = await self._event_writer.record(started)
             try:
                 self._uncounted.add(job.id)
                 if self._end_events.is_stopping:

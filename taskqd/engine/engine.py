@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -21,7 +21,7 @@ from taskqd.engine.queue_commands import QueueCommands
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.submissions import Submissions
 from taskqd.execution.interfaces import IExecutor
-from taskqd.model.job import Job, Status
+from taskqd.model.job import Job, Status, Tasks
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal, ISpool
 
@@ -69,7 +69,9 @@ class Engine:
             self._on_started,
             self._on_ended,
         )
-        self._dependency_failures = DependencyFailures(event_writer, locks, self._on_ended)
+        self._dependency_failures = DependencyFailures(
+            event_writer, locks, self._on_ended, self._on_tasks_ended
+        )
         self.job_commands = JobCommands(
             event_writer,
             locks,
@@ -78,6 +80,7 @@ class Engine:
             self.counters,
             self._act_on_changes,
             self._on_ended,
+            self._on_tasks_ended,
         )
         self.queue_commands = QueueCommands(event_writer, self.dispatcher.start_due_jobs)
         self.submissions = Submissions(
@@ -87,7 +90,7 @@ class Engine:
             max_pending,
             lambda: self.dispatcher.is_draining,
             self._on_accepted,
-            self.job_commands.purge,
+            lambda job_id: self.job_commands.purge({job_id: 0}),
         )
         self.clock_jumps = ClockJumps(event_writer)
         self.clock_jumps.add_observer(self.dispatcher.start_due_jobs)
@@ -115,7 +118,10 @@ class Engine:
     # Ends of jobs.
 
     def add_end_observer(self, on_ended: OnJobEnded) -> None:
-        """Call ``on_ended`` with each job that ends; with an array when its last task has ended."""
+        """Call ``on_ended`` with each job that ends; with an array when its last task has ended.
+
+        Tasks that an event of their array ends without a start are not announced here.
+        """
         self._end_observers.append(on_ended)
 
     def wait(self, job_id: int) -> "Deferred[Job]":
@@ -150,23 +156,37 @@ class Engine:
         return sum(map(len, self._waiters.values()))
 
     def _on_ended(self, *ended: Job) -> None:
-        """Announce jobs that have ended: a single one, or some tasks of one array.
-
-        The array itself is announced once, when it has ended with them.
-        """
+        """Announce jobs that have ended; an array is announced once, when it has ended with some of them."""
+        arrays: dict[int, Job] = {}
         for job in ended:
             self.counters[_COUNTERS[job.status]] += 1
             self._notify_ended(job)
-        array = self.queue_state.array_of(ended[0])
-        if array.tasks is not None and array.status.is_final:
+            if job.array is not None:
+                arrays[job.array] = self.queue_state.array_of(job)
+        for array in arrays.values():
+            if array.status.is_final:
+                self._notify_ended(array)
+        self._act_on_changes()
+
+    def _on_tasks_ended(self, array: Job, status: Status, count: int) -> None:
+        """Announce that pending tasks of an array have ended, and the array if it has ended with them."""
+        self.counters[_COUNTERS[status]] += count
+        ids = cast(Tasks, array.tasks).ids
+        for job in [self.queue_state.jobs[job_id] for job_id in self._waiters if job_id in ids]:
+            if job.status.is_final:
+                self._notify_waiters(job)
+        if array.status.is_final:
             self._notify_ended(array)
         self._act_on_changes()
 
-    def _notify_ended(self, job: Job) -> None:
+    def _notify_waiters(self, job: Job) -> None:
         waiters = self._waiters.get(job.id)
         while waiters:
             waiters.pop()(job)  # this may end the subscriptions of others
         self._waiters.pop(job.id, None)
+
+    def _notify_ended(self, job: Job) -> None:
+        self._notify_waiters(job)
         for on_ended in self._end_observers:
             try:
                 on_ended(job)

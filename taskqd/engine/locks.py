@@ -4,7 +4,7 @@ So each decision about a job sees the outcome of the previous one.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +33,23 @@ class KeyedLock(Generic[Key]):
     def is_locked(self, key: Key) -> bool:
         """Whether the lock of a key is held."""
         return key in self._waiters
+
+    def locked_among(self, keys: Collection[Key]) -> list[Key]:
+        """Return those of some keys whose locks are held."""
+        return [key for key in self._waiters if key in keys]
+
+    def is_any_locked(self, keys: range) -> bool:
+        """Whether any of the locks of a range of keys is held."""
+        if len(self._waiters) < len(keys):
+            return any(key in keys for key in self._waiters)
+        return any(key in self._waiters for key in keys)
+
+    def try_acquire(self, key: Key) -> bool:
+        """Acquire the lock of a key unless it is held; return whether the caller must release it."""
+        if key in self._waiters:
+            return False
+        self._waiters[key] = deque()
+        return True
 
     async def acquire(self, key: Key) -> None:
         """Wait for the lock of a key. The caller must release it."""
@@ -86,6 +103,18 @@ class JobLocks:
         """Return the lock of a job, for ``async with``."""
         return JobLock(self._locks, job)
 
+    def try_acquire(self, job: Job) -> bool:
+        """Acquire the lock of a job if that needs no wait; return whether the caller must ``release`` it."""
+        if job.array is not None and self._locks.is_locked(job.array):
+            return False
+        if job.tasks is not None and self._locks.is_any_locked(job.tasks.ids):
+            return False
+        return self._locks.try_acquire(job.id)
+
+    def release(self, job: Job) -> None:
+        """Release the lock of a job that ``try_acquire`` has acquired."""
+        self._locks.release(job.id)
+
 
 class JobLock:
     """The lock of one job, held within an ``async with``; the end of the block waits for nothing."""
@@ -107,10 +136,9 @@ class JobLock:
             return
         await locks.acquire(job.id)
         self._held.append(job.id)
-        for task in job.tasks.ids if job.tasks else ():
-            if locks.is_locked(task):
-                await locks.acquire(task)
-                self._held.append(task)
+        for task in locks.locked_among(job.tasks.ids) if job.tasks else ():
+            await locks.acquire(task)
+            self._held.append(task)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,6 +1,7 @@
 """The commands for queues and schedules: pause, resume, resize, schedule, unschedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -8,7 +9,7 @@ from taskqd.engine.admission import check_capacity
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.model.actor import Actor
-from taskqd.model.events import Paused, QueueEvent, Resized, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import Configured, Paused, QueueEvent, Resized, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Spec
 
@@ -59,11 +60,30 @@ class QueueCommands:
         await self._event_writer.record_other(event)
         self._start_due_jobs()
 
+    async def change(self, by: Actor, queue: str, values: Mapping[str, int | bool | str | None]) -> None:
+        """Change settings of a queue, ``slots``, ``fair`` and ``rate``; None restores that of the settings.
+
+        0 slots are no limit. ``rate`` is the text of a rate, or "none" for no limit.
+        """
+        now = self._clock.now()
+        events: list[QueueEvent] = []
+        for setting, value in values.items():
+            if setting == "slots":
+                slots = cast("int | None", value)
+                events.append(Resized(at=now, by=by.name, origin=by.origin, queue=queue, slots=slots))
+            else:
+                switch = cast("bool | str | None", value)
+                events.append(
+                    Configured(
+                        at=now, by=by.name, origin=by.origin, queue=queue, setting=setting, value=switch
+                    )
+                )
+        await self._event_writer.record_all(events)
+        self._start_due_jobs()
+
     async def resize(self, by: Actor, queue: str, slots: int | None) -> None:
         """Set the slots of a queue; 0 removes the limit, None restores the value of the settings."""
-        event = Resized(at=self._clock.now(), by=by.name, origin=by.origin, queue=queue, slots=slots)
-        await self._event_writer.record_other(event)
-        self._start_due_jobs()
+        await self.change(by, queue, {"slots": slots})
 
     async def schedule(
         self, command: str, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool

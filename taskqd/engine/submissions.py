@@ -127,7 +127,7 @@ class Submissions:
         """Append the events of a batch to ``events``; return the ids of its jobs, or the errors."""
         by, submissions, max_pending = batch
         results: list[int | TaskqError] = []
-        checked = None
+        checked, now = None, self._clock.now()
         for each in submissions:
             if isinstance(each, TaskqError):
                 results.append(each)
@@ -141,7 +141,7 @@ class Submissions:
             except TaskqError as why:
                 results.append(why)
             else:
-                event = self._make_event(command, spec, by)
+                event = self._make_event(command, spec, by, now)
                 results.append(event.id)
                 events.append(event)
         return results
@@ -149,7 +149,7 @@ class Submissions:
     def _accept(self, new: NewJob) -> "Deferred[int]":
         self._check(new.spec)
         self.quota.reserve(new.by.name, new.command, new.spec, new.max_pending)
-        event = self._make_event(new.command, new.spec, new.by, new.schedule)
+        event = self._make_event(new.command, new.spec, new.by, self._clock.now(), new.schedule)
         if not new.blocks:
             recorded = self._event_writer.record(event)
         else:
@@ -185,11 +185,13 @@ class Submissions:
             raise Draining("the daemon is stopping and accepts no new jobs; submit again when it is back")
         admission.check(self._queue_state, spec)
 
-    def _make_event(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
+    def _make_event(
+        self, command: str, spec: Spec, by: Actor, now: float, schedule: int | None = None
+    ) -> Submitted:
         """Return the event of an accepted job, with the next free id."""
         event = Submitted(
             id=self._next_id,
-            at=self._clock.now(),
+            at=now,
             owner=by.name,
             origin=by.origin,
             command=command,

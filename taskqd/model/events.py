@@ -9,6 +9,7 @@ client shows it. Each class states two rules about itself: ``in_snapshot`` (whic
 keeps), and for events of jobs ``applies_to_arrays`` (whether one can happen to an array as a whole).
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import ClassVar, TypeVar
 
@@ -17,7 +18,7 @@ from msgspec import Struct, field
 from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-FORMAT = 6
+FORMAT = 7
 """The version of the journal's format, written into the first record of each segment."""
 
 
@@ -316,6 +317,21 @@ class Resized(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     slots: int | None = None
 
 
+class Configured(QueueEvent, frozen=True, kw_only=True, tag=_tag):
+    """A setting of a queue, ``fair`` or ``rate``, was changed; None restores the value of the settings.
+
+    The value of ``rate`` is its text (rate.py), or "none" for no limit.
+    """
+
+    queue: str
+    setting: str
+    value: bool | str | None = None
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        return "configured", self.queue, self.setting
+
+
 class _PauseEvent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """The start or end of a pause: of a queue, of a schedule, or of everything if neither is named."""
 
@@ -370,8 +386,51 @@ class Clocked(_Named, frozen=True, gc=False, kw_only=True, tag=_tag):
     ahead: float = 0.0
 
 
+CompactedEvent = Submitted | Started | Cancelled | Skipped | Held | Released | Changed | Ended
+"""The events that a Compacted may have."""
+
+
+class Compacted(Struct, frozen=True, gc=False, kw_only=True, tag=_tag):
+    """All kept events of a job that has ended, as one record of a snapshot; since format 7.
+
+    The record has the number of the first event, which is the Submitted; ``numbers`` are those of the others.
+    The time of day was not set between any two of the events.
+    """
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+
+    events: tuple[CompactedEvent, ...]
+    numbers: tuple[int, ...]
+
+    @property
+    def id(self) -> int:
+        """The id of the job."""
+        return self.events[0].id
+
+    @property
+    def at(self) -> float:
+        """The time of the last event."""
+        return self.events[-1].at
+
+    def end_of(self, attempt: int) -> Ended | None:
+        """Return the end of an attempt, None if that is not among the events."""
+        found, current = None, 0
+        for event in self.events:
+            if isinstance(event, Started):
+                current = event.attempt
+            elif isinstance(event, Ended) and current == attempt:
+                found = event  # a start that was undone may have had the same number before
+        return found
+
+    def numbered(self, number: int) -> Sequence[tuple[int, CompactedEvent]]:
+        """Return the events with their numbers, of a record with this number."""
+        return list(zip((number, *self.numbers), self.events, strict=True))
+
+
 Event = JobEvent | QueueEvent | Clocked
-Record = Opened | Snapshot | Event
+Replayed = Event | Compacted
+"""A record that a replay yields."""
+Record = Opened | Snapshot | Replayed
 
 Base = TypeVar("Base")
 
@@ -385,7 +444,7 @@ def _concrete(base: type[Base]) -> tuple[type[Base], ...]:
 JOB_EVENTS = _concrete(JobEvent)
 QUEUE_EVENTS = _concrete(QueueEvent)
 EVENTS: tuple[type[Event], ...] = (*JOB_EVENTS, *QUEUE_EVENTS, Clocked)
-RECORDS: tuple[type[Record], ...] = (Opened, Snapshot, *EVENTS)
+RECORDS: tuple[type[Record], ...] = (Opened, Snapshot, Compacted, *EVENTS)
 """The types that may be in a journal, for its decoder."""
 
 RecordPosition = tuple[int, int, int]

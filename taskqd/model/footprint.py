@@ -4,7 +4,7 @@ It counts against the limits ``pending-bytes`` and ``pending-bytes-per-user`` wh
 against ``[retention] memory`` when it has ended.
 """
 
-from taskqd.model.job import Job
+from taskqd.model.job import NO_EXTRAS, Job
 from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, Spec
 
 JOB_BYTES = 500
@@ -58,6 +58,8 @@ def footprint(command: str, spec: Spec) -> int:
 
 def footprint_of(job: Job) -> int:
     """Return an upper bound in bytes for a job; its two specs, if it was changed, share large fields."""
+    if job.extras is NO_EXTRAS:
+        return footprint(job.command, job.spec) + (ATTEMPT_BYTES if job.last_attempt is not None else 0)
     size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
     return size if job.spec_before_change is None else size + SPEC_BYTES + _changeable(job.spec_before_change)
 

@@ -6,7 +6,6 @@ When clocks are put forward, some wall-clock times do not occur; when they are p
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from taskqd.errors import BadRequest
 
@@ -37,6 +36,8 @@ LOCAL: tzinfo = _LocalTime()
 
 def named(name: str) -> tzinfo:
     """Return a time zone by its name in the tz database; raises BadRequest if it is unknown."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - slow, and most starts of taskq need none
+
     try:
         if _NAME.fullmatch(name):
             return ZoneInfo(name)

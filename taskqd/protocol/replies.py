@@ -63,9 +63,12 @@ def ok(text: str) -> bytes:
     return b"OK %b\r\n" % _one_line(text)
 
 
-def end(count: int) -> bytes:
-    """Return the END line of a list, with the number of its entries."""
-    return b"END %d\r\n" % count
+def end(count: int, following: int | None = None) -> bytes:
+    """Return the END line of a list with the number of its entries.
+
+    If the list is partial, `following` is the id from which to go on.
+    """
+    return b"END %d\r\n" % count if following is None else b"END %d %d\r\n" % (count, following)
 
 
 def event(sequence: int, event: Event) -> bytes:

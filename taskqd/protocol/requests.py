@@ -1,17 +1,19 @@
-"""The request of each verb as a value, and the parser of its arguments; SUBMIT and SCHEDULE are in submit.py.
+"""The request of each verb as a value, and the parser of its arguments.
+
+SUBMIT and SCHEDULE are in submit.py, the verbs that change jobs in act_requests.py.
 
 Each parser has the arguments (usage of the verb, text after the verb) and raises BadRequest or NoSuchJob.
 Verbs with the same arguments share a request class and a parser.
 """
 
 import re
-import signal
 from typing import Any
 
 from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import (
     Option,
@@ -24,14 +26,13 @@ from taskqd.protocol.arguments import (
     split_options,
 )
 from taskqd.protocol.option_values import MAX_SLOTS
-from taskqd.protocol.submit import SET_OPTIONS, resolve_time
 from taskqd.protocol.values import (
     capitals,
     parse_duration,
     parse_integer,
     parse_name,
-    parse_signal,
     parse_size,
+    parse_start_rate,
 )
 
 DEFAULT_OUTPUT_LIMIT = 1024**2
@@ -69,16 +70,12 @@ class JobRequest(EmptyRequest, frozen=True, kw_only=True):
 
 
 class ListRequest(EmptyRequest, frozen=True, kw_only=True):
-    """LIST. A filter that is None matches every job.
+    """LIST the jobs that `wanted` admits.
 
     `array` restricts the list to the tasks of that array; otherwise tasks are listed only if `has_tasks`.
     """
 
-    statuses: frozenset[Status] | None = None
-    queue: str | None = None
-    owner: str | None = None
-    label: str | None = None
-    key: str | None = None
+    wanted: JobFilter = JobFilter()
     array: int | None = None
     has_tasks: bool = False
     first: int | None = None
@@ -139,30 +136,14 @@ class WatchRequest(EmptyRequest, frozen=True, kw_only=True):
         return () if self.job is None else (self.job,)
 
 
-class CancelRequest(JobRequest, frozen=True, kw_only=True):
-    """CANCEL a job with a signal; with `is_cascade` also the jobs that depend on it."""
-
-    signal: int = signal.SIGTERM
-    is_cascade: bool = False
-
-
-class RetryRequest(JobRequest, frozen=True, kw_only=True):
-    """RETRY a job; with `is_cascade` also the jobs that were skipped because of it."""
-
-    is_cascade: bool = False
-
-
-class SetRequest(JobRequest, frozen=True, kw_only=True):
-    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either."""
-
-    values: dict[str, Any]
-
-
 class SetQueueRequest(EmptyRequest, frozen=True, kw_only=True):
-    """SET-QUEUE: the slots of a queue; 0 for no limit, None for the value in the settings."""
+    """SET-QUEUE: the settings of a queue that are to be changed, by name; None for that of the settings file.
+
+    ``slots`` are a number, 0 for no limit; ``fair`` is a bool; ``rate`` is its text, or "none" for no limit.
+    """
 
     queue: str
-    slots: int | None
+    values: dict[str, int | bool | str | None]
 
 
 class PauseRequest(EmptyRequest, frozen=True, kw_only=True):
@@ -282,11 +263,23 @@ def _parse_statuses(text: str) -> frozenset[Status]:
     return frozenset(map(Status, names))
 
 
+def _parse_match(text: str) -> str:
+    if not text:
+        raise BadRequest("expected some text that the command or the label contains")
+    return text.casefold()
+
+
+FILTER_OPTIONS: Table = {
+    "status": OptionType("statuses", _parse_statuses, "<status>[,...]"),
+    "queue": OptionType("queue", parse_name, "<name>"),
+    "owner": OptionType("owner", str, "<name>"),
+    "label": OptionType("label", str, "<quoted>"),
+    "match": OptionType("match", _parse_match, "<quoted>"),
+}
+"""The options that select jobs; their values are fields of JobFilter (`pop_filter`)."""
+
 _LIST_OPTIONS: Table = {
-    "status": OptionType("statuses", _parse_statuses),
-    "queue": OptionType("queue", parse_name),
-    "owner": OptionType("owner", str),
-    "label": OptionType("label", str),
+    **FILTER_OPTIONS,
     "key": OptionType("key", parse_name),
     "array": OptionType("array", parse_job_id),
     "tasks": OptionType("has_tasks", parse_flag),
@@ -298,7 +291,13 @@ _LIST_OPTIONS: Table = {
 
 def parse_list(usage: str, text: str) -> ListRequest:
     """Parse LIST."""
-    return ListRequest(**parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)[1])
+    _, values = parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)
+    return ListRequest(wanted=pop_filter(values), **values)
+
+
+def pop_filter(values: dict[str, Any]) -> JobFilter:
+    """Remove the values of the options that select jobs, and return them as a filter."""
+    return JobFilter(**{name: values.pop(name) for name in JobFilter.__struct_fields__ if name in values})
 
 
 _OUTPUT_OPTIONS: Table = {
@@ -358,37 +357,6 @@ def parse_watch(usage: str, text: str) -> WatchRequest:
     return WatchRequest(**parse_arguments(usage, text, 0, 0, _WATCH_OPTIONS)[1])
 
 
-_CANCEL_OPTIONS: Table = {
-    "signal": OptionType("signal", parse_signal),
-    "cascade": OptionType("is_cascade", parse_flag),
-}
-
-
-def parse_cancel(usage: str, text: str) -> CancelRequest:
-    """Parse CANCEL."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, _CANCEL_OPTIONS)
-    return CancelRequest(job=parse_job_ref(ref), **values)
-
-
-def parse_retry(usage: str, text: str) -> RetryRequest:
-    """Parse RETRY."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, {"cascade": OptionType("is_cascade", parse_flag)})
-    return RetryRequest(job=parse_job_ref(ref), **values)
-
-
-def parse_set(usage: str, text: str) -> SetRequest:
-    """Parse SET."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, SET_OPTIONS)
-    if not values:
-        raise BadRequest("expected at least one option to change, such as --priority=5; HELP SET lists them")
-    resolve_time(values)
-    if values.get("delay") is not None and values.get("at") is not None:
-        raise BadRequest("--delay counts from now and --at is a time; give one of them")
-    if "delay" in values or "at" in values:
-        values = {"delay": None, "at": None, **values}
-    return SetRequest(job=parse_job_ref(ref), values=values)
-
-
 def _parse_queue_slots(text: str) -> int | None:
     if text in ("none", "default"):
         return 0 if text == "none" else None
@@ -401,12 +369,29 @@ def _parse_queue_slots(text: str) -> int | None:
         ) from None
 
 
+def _parse_queue_fair(text: str) -> bool | None:
+    if text not in ("true", "false", "default"):
+        raise BadRequest(f"expected true, false or default (the value in the settings), not {text[:40]!r}")
+    return None if text == "default" else text == "true"
+
+
+def _parse_queue_rate(text: str) -> str | None:
+    return None if text == "default" else parse_start_rate(text)
+
+
+_QUEUE_OPTIONS = {
+    "slots": OptionType("slots", _parse_queue_slots),
+    "fair": OptionType("fair", _parse_queue_fair),
+    "rate": OptionType("rate", _parse_queue_rate),
+}
+
+
 def parse_set_queue(usage: str, text: str) -> SetQueueRequest:
     """Parse SET-QUEUE."""
-    (queue,), values = parse_arguments(usage, text, 1, 1, {"slots": OptionType("slots", _parse_queue_slots)})
-    if "slots" not in values:
+    (queue,), values = parse_arguments(usage, text, 1, 1, _QUEUE_OPTIONS)
+    if not values:
         raise BadRequest(f"expected {usage}")
-    return SetQueueRequest(queue=parse_name(queue), **values)
+    return SetQueueRequest(queue=parse_name(queue), values=values)
 
 
 def parse_schedule_number(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest
 from taskqd.model.roles import Permission
-from taskqd.protocol import requests, submit
+from taskqd.protocol import act_requests, requests, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import HelpRequest
 from taskqd.protocol.values import capitals
@@ -62,8 +62,8 @@ _ALL = (
     ),
     Verb("SHOW <id>", "Show everything about a job, as JSON.", requests.parse_job, Permission.VIEW),
     Verb(
-        "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--key=K] [--array=<id>] [--tasks] "
-        "[--from=<id>] [--limit=N] [--reverse]",
+        "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--match=TEXT] [--key=K] [--array=<id>] "
+        "[--tasks] [--from=<id>] [--limit=N] [--reverse]",
         "List jobs by id, 100 by default; for the next page, pass --from the id after the last.",
         requests.parse_list,
         Permission.KNOWN,
@@ -88,41 +88,50 @@ _ALL = (
         Permission.VIEW,
     ),
     Verb(
-        "CANCEL <id> [--signal=NAME] [--cascade]",
+        "CANCEL <id>|<filters> [--signal=NAME] [--cascade]",
         "End a job: a pending one at once, a running one by a signal to all of its processes; --cascade: "
-        "also the jobs that depend on it.",
-        requests.parse_cancel,
+        "also the jobs that depend on it. With filters in place of the id: all that match, OK <count>.",
+        act_requests.parse_cancel,
         Permission.MODIFY,
+        requests.FILTER_OPTIONS,
     ),
     Verb(
-        "RETRY <id> [--cascade]",
+        "RETRY <id>|<filters> [--cascade]",
         "Make a finished job PENDING again, under the same id; --cascade: also the jobs that failed because "
-        "of it.",
-        requests.parse_retry,
+        "of it. With filters: all that match, OK <count>.",
+        act_requests.parse_retry,
         Permission.MODIFY,
+        requests.FILTER_OPTIONS,
         is_for_ended=True,
     ),
     Verb(
-        "HOLD <id>", "Keep a pending job from starting until RELEASE.", requests.parse_job, Permission.MODIFY
+        "HOLD <id>|<filters>",
+        "Keep a pending job from starting until RELEASE. With filters: all that match, OK <count>.",
+        act_requests.parse_act,
+        Permission.MODIFY,
+        requests.FILTER_OPTIONS,
     ),
     Verb(
-        "RELEASE <id>",
-        "Let a pending job start that is held or delayed.",
-        requests.parse_job,
+        "RELEASE <id>|<filters>",
+        "Let a pending job start that is held or delayed. With filters: all that match, OK <count>.",
+        act_requests.parse_act,
         Permission.MODIFY,
+        requests.FILTER_OPTIONS,
     ),
     Verb(
-        "SET <id> --<option>=<value> ...",
-        "Change options of a pending job: JOB <json>.",
-        requests.parse_set,
+        "SET <id>|<filters> --<option>=<value> ...",
+        "Change options of a pending job: JOB <json>. With filters (--in-queue, --with-label, --status, "
+        "--owner, --match): of all that match, OK <count>.",
+        act_requests.parse_set,
         Permission.MODIFY,
-        submit.SET_OPTIONS,
+        act_requests.SET_TABLE,
     ),
     Verb(
-        "REMOVE <id>",
-        "Delete a finished job and its output.",
-        requests.parse_job,
+        "REMOVE <id>|<filters>",
+        "Delete a finished job and its output. With filters: all that match, OK <count>.",
+        act_requests.parse_act,
         Permission.MODIFY,
+        requests.FILTER_OPTIONS,
         is_for_ended=True,
     ),
     Verb(
@@ -139,8 +148,9 @@ _ALL = (
         Permission.KNOWN,
     ),
     Verb(
-        "SET-QUEUE <queue> --slots=<n>|none|default",
-        "Change how many slots the jobs of a queue may use together; default is the value in the settings.",
+        "SET-QUEUE <queue> [--slots=<n>|none|default] [--fair=true|false|default] "
+        "[--rate=<rate>|none|default]",
+        "Change the slots of a queue, whether its users take turns, or how many jobs it starts (10/m).",
         requests.parse_set_queue,
         Permission.ADMIN,
     ),

@@ -5,11 +5,13 @@ This is the only module that uses private parts of Twisted; ``is_supported`` che
 Python opens them so (PEP 446), and proc.set_close_on_exec sets the flag on inherited ones.
 """
 
+import fcntl
 import inspect
 import os
 import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -20,6 +22,12 @@ from taskqd.execution import proc
 
 READ_SIZE = 65_536
 """Bytes per read: the default capacity of a pipe. Twisted's own reader takes 8 KiB."""
+LARGE_READ_SIZE = 262_144
+"""Bytes per read from a pipe that was enlarged; larger reads miss the processor's cache."""
+LARGE_CAPACITY = 1024**2
+"""Bytes that an enlarged pipe can hold: the limit for users without privileges (pipe(7))."""
+READS_BEFORE_ENLARGING = 16
+"""A pipe that was full at this many reads is enlarged, so that both sides wait for each other less."""
 
 UNKNOWN_STATUS = -1
 """The status of a process that something else has reaped."""
@@ -46,18 +54,30 @@ class ChildUsage(NamedTuple):
 class PipeReader(ProcessReader):
     """Our end of a pipe that a process prints into; the process may take back what it has printed."""
 
+    _full_reads = 0
+    _read_size = READ_SIZE
+
     def doRead(self) -> Any:
-        """Read what a pipe can hold."""
+        """Read what a pipe can hold, and enlarge one that is full again and again."""
         try:
-            data = os.read(self.fd, READ_SIZE)
+            data = os.read(self.fd, self._read_size)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
+        if len(data) == READ_SIZE:
+            self._full_reads += 1
+            if self._full_reads == READS_BEFORE_ENLARGING:
+                self._enlarge()
         self.dataReceived(data)
         return None
+
+    def _enlarge(self) -> None:
+        with suppress(OSError):  # the user's pipes have the most memory that pipe(7) permits
+            fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, LARGE_CAPACITY)
+            self._read_size = LARGE_READ_SIZE
 
 
 class SessionProcess(Process):

@@ -373,6 +373,13 @@ class Connection(LineReceiver):
     def can_send(self) -> bool:
         return self._flow.can_send and not self._time_slices.is_spent
 
+    @property
+    def is_congested(self) -> bool:
+        return not self._flow.can_send
+
+    def next_slice(self) -> "Deferred[None]":
+        return self.while_connected(self._time_slices.next_slice())
+
     def writable(self) -> "Deferred[None]":
         if self.can_send:
             return succeed(None)

@@ -19,7 +19,9 @@ from taskqd.model.roles import Role
 from taskqd.server.request_memory import RequestMemory
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two checks for idle connections and for tokens that are no longer valid."""
+"""Seconds between two checks for idle connections, less if the idle time is short."""
+CHECKS_PER_IDLE_TIME = 16
+"""Checks of each connection during the idle time. An idle one is closed later by up to such a period."""
 
 
 class IPausablePort(Protocol):
@@ -88,6 +90,10 @@ class ConnectionLimits:
         self._users: dict[IConnection, str] = {}
         self._count_by_user: dict[str, int] = {}
         self._check_timer: IDelayedCall | None = None
+        self._next_checks: dict[IConnection, float] = {}  # when to check for idleness, the earliest first
+        self._interval = CHECK_INTERVAL
+        if limits.idle_time is not None:
+            self._interval = min(CHECK_INTERVAL, limits.idle_time / 4)
 
     @property
     def available(self) -> int:
@@ -117,7 +123,7 @@ class ConnectionLimits:
         self._unidentified[connection] = _Unidentified(connection.host, timer)
         if self.available <= 0:
             self._stop_accepting()
-        self._schedule_check()
+        self._schedule_idle_check(connection)
 
     def evict_unidentified(self) -> None:
         """Close the oldest unidentified connection if there are too many, in all or of the latest address."""
@@ -152,6 +158,7 @@ class ConnectionLimits:
     def closed(self, connection: IConnection) -> None:
         """Stop counting a connection."""
         self.connections.discard(connection)
+        self._next_checks.pop(connection, None)
         self._remove_unidentified(connection)
         self._remove_user(connection)
         if not self._is_accepting and self.available > 0:
@@ -166,9 +173,7 @@ class ConnectionLimits:
             self._check_timer = None
 
     def close_expired(self) -> None:
-        """Close idle connections, and those whose token is no longer valid."""
-        idle_time = self.limits.idle_time
-        since = None if idle_time is None else self._clock.seconds() - idle_time
+        """Close the connections whose token is no longer valid; to be called when tokens have changed."""
         for connection in list(self.connections):
             user = connection.principal
             if user is not None and user.token is not None and not self._is_valid(user):
@@ -177,8 +182,19 @@ class ConnectionLimits:
                         f"the token of {user.name} was revoked or changed, or has expired; AUTH with another"
                     )
                 )
-            elif since is not None and connection.is_idle(since):
+
+    def _close_idle(self) -> None:
+        """Close the connections that are idle, of those whose check is due."""
+        now, idle_time = self._clock.seconds(), self.limits.idle_time or 0
+        while self._next_checks:
+            connection, due = next(iter(self._next_checks.items()))
+            if due > now:
+                break
+            del self._next_checks[connection]
+            if connection.is_idle(now - idle_time):
                 connection.close()
+            else:
+                self._schedule_idle_check(connection)
 
     def _remove_unidentified(self, connection: IConnection) -> None:
         unidentified = self._unidentified.pop(connection, None)
@@ -214,13 +230,17 @@ class ConnectionLimits:
         for port in self._ports:
             port.resumeProducing()
 
-    def _schedule_check(self) -> None:
-        if self._check_timer is None and self.connections:
-            idle_time = self.limits.idle_time
-            interval = CHECK_INTERVAL if idle_time is None else min(CHECK_INTERVAL, idle_time / 4)
-            self._check_timer = self._clock.callLater(interval, self._check)
+    def _schedule_idle_check(self, connection: IConnection) -> None:
+        """Check a connection after the period that is the same for all, so that they stay in order."""
+        idle_time = self.limits.idle_time
+        if idle_time is not None:
+            period = max(self._interval, idle_time / CHECKS_PER_IDLE_TIME)
+            self._next_checks[connection] = self._clock.seconds() + period
+            if self._check_timer is None:
+                self._check_timer = self._clock.callLater(self._interval, self._check)
 
     def _check(self) -> None:
         self._check_timer = None
-        self.close_expired()
-        self._schedule_check()
+        self._close_idle()
+        if self._next_checks and self._check_timer is None:
+            self._check_timer = self._clock.callLater(self._interval, self._check)

@@ -19,6 +19,8 @@ class IClient(Interface):
 
     can_send: bool = Attribute("Whether more of a reply may be produced and sent now, without `writable`.")
 
+    is_congested: bool = Attribute("Whether the client does not read what was sent to it.")
+
     def identify(authenticating: "Deferred[Any]") -> "Deferred[Any]":
         """Return `authenticating`, whose result becomes the client's principal.
 
@@ -37,6 +39,12 @@ class IClient(Interface):
         """Fire once the client has read enough for more to be sent, and the reactor has had time for others.
 
         Fails when the client has disconnected. May be cancelled.
+        """
+
+    def next_slice() -> "Deferred[None]":
+        """Fire when the reactor has had time for others; the client may be congested.
+
+        Fails with CancelledError when the client has disconnected.
         """
 
     def abort(why: str) -> None:

@@ -1,13 +1,13 @@
-"""UNIX sockets of clients that transfer bytes only.
+"""Sockets of clients that transfer bytes only, in fewer steps than Twisted's.
 
-Twisted's own use recvmsg(2) in order to receive descriptors as well. Here the kernel closes descriptors that
-a client sends nevertheless (unix(7)), and a read costs half.
+Twisted's UNIX sockets use recvmsg(2) in order to receive descriptors as well. Here the kernel closes
+descriptors that a client sends nevertheless (unix(7)), and a read costs half.
 """
 
 import errno
 from typing import Any
 
-from twisted.internet import main, unix
+from twisted.internet import main, tcp, unix
 
 from taskqd.speedups.direct_write import DirectWriteMixin
 
@@ -42,6 +42,10 @@ class _ByteTransfer(DirectWriteMixin):
 
 class ByteSocket(_ByteTransfer, unix.Server):
     """The server side of a UNIX connection."""
+
+
+class ByteTcpSocket(_ByteTransfer, tcp.Server):
+    """The server side of a TCP connection, also of one that carries TLS."""
 
 
 class ByteClient(_ByteTransfer, unix.Client):

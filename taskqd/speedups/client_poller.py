@@ -1,4 +1,4 @@
-"""Polls all UNIX clients with a separate epoll(7), which is one descriptor for the reactor.
+"""Polls all clients with a separate epoll(7), which is one descriptor for the reactor.
 
 The reactor sets up a logging context for each event of each descriptor, which costs more than reading a line.
 It also does not tell when all events of a poll are handled. Here all clients that are ready are served in one
@@ -17,8 +17,13 @@ from zope.interface import implementer
 
 from taskqd.speedups.batch import BatchScope
 
-READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+READ, WRITE = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
+END = HANGUP | select.EPOLLRDHUP
+MAX_SERVED = 500
+"""Clients that are served in one poll cycle, at 10 to 25 µs per request: the reactor has other work too."""
+MAX_ENDED = 200
+"""Connections whose peer has closed that are served in one poll cycle, at 30 to 50 µs each."""
 
 
 class ISocketTransport(Protocol):
@@ -44,8 +49,10 @@ class ISocketTransport(Protocol):
 class ClientPoller:
     """The reactor of the clients' transports, and one descriptor of the real ``reactor``.
 
-    In each poll cycle, which is one batch of ``batches``, each client that is ready is served once. All
-    methods that do not concern descriptors are the reactor's.
+    In each poll cycle, which is one batch of ``batches``, each client that is ready is served once, up to
+    MAX_SERVED; the others follow in the next cycles, before the next poll. Clients that have closed are
+    served last, up to MAX_ENDED in each poll, so that requests do not wait for thousands of them. All methods
+    that do not concern descriptors are the reactor's.
     """
 
     _log = Logger()
@@ -56,6 +63,7 @@ class ClientPoller:
         self._epoll = select.epoll()
         self._clients: dict[int, ISocketTransport] = {}
         self._events: dict[int, int] = {}
+        self._unserved: list[tuple[int, ISocketTransport, int]] = []  # of the last poll, with their events
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -118,17 +126,29 @@ class ClientPoller:
         return "clients"
 
     def doRead(self) -> None:
-        """Serve all clients that are ready."""
+        """Serve clients that are ready."""
         self._batches.begin()
-        clients = self._clients
-        for descriptor, events in self._epoll.poll(0, len(clients)):
-            client = clients.get(descriptor)
-            if client is not None:  # else it was closed earlier in this cycle
+        ended = [] if self._unserved else self._poll()
+        portion, self._unserved = self._unserved[:MAX_SERVED], self._unserved[MAX_SERVED:]
+        for descriptor, client, events in (*portion, *ended):
+            if self._clients.get(descriptor) is client:  # else it was closed meanwhile
                 try:
                     self._serve(client, descriptor, events)
                 except BaseException:  # noqa: BLE001 - the other clients must be served all the same
                     self._log.failure("internal error while closing a connection")
         self._batches.end()
+
+    def _poll(self) -> list[tuple[int, ISocketTransport, int]]:
+        """Find the clients that are ready; return the first MAX_ENDED of those that have closed."""
+        ended: list[tuple[int, ISocketTransport, int]] = []
+        clients = self._clients
+        for descriptor, events in self._epoll.poll(0, len(clients)):
+            ready = descriptor, clients[descriptor], events
+            if not events & END:
+                self._unserved.append(ready)
+            elif len(ended) < MAX_ENDED:
+                ended.append(ready)
+        return ended
 
     def connectionLost(self, reason: Failure) -> None:
         """Close all clients: the reactor stops."""

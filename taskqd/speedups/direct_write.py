@@ -23,7 +23,3 @@ class DirectWriteMixin(tcp.Connection):
         rest = data if isinstance(sent, Exception) else data[sent:]
         if rest:
             super().write(rest)  # type: ignore[no-untyped-call]
-
-
-class DirectTcpSocket(DirectWriteMixin, tcp.Server):
-    """The server side of a TCP connection."""

@@ -7,16 +7,15 @@ from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFac
 from zope.interface import directlyProvides, providedBy
 
 from taskqd.speedups.batch import BatchScope
-from taskqd.speedups.byte_socket import ByteConnector, ByteSocket
+from taskqd.speedups.byte_socket import ByteConnector, ByteSocket, ByteTcpSocket
 from taskqd.speedups.client_poller import ClientPoller
-from taskqd.speedups.direct_write import DirectTcpSocket
 
 
 class AcceleratedReactor:
-    """Delegates to ``reactor``, and polls its UNIX clients itself.
+    """Delegates to ``reactor``, and polls its clients itself.
 
-    ``batches`` notifies its observers of I/O events that are handled together: UNIX clients that are ready in
-    one poll cycle.
+    ``batches`` notifies its observers of I/O events that are handled together: clients of UNIX sockets, TCP
+    and TLS that are ready in one poll cycle.
     """
 
     # Any: all interfaces of the reactor are passed on.
@@ -49,10 +48,8 @@ class AcceleratedReactor:
 
         The arguments are those of ``unix.Server``.
         """
-        if self._poller is None and IReactorFDSet.providedBy(self._reactor):
-            self._poller = ClientPoller(self._reactor, self.batches)
         make: Any = ByteSocket  # mypy takes its arguments for those of an outgoing connection
-        return cast("unix.Server", make(*arguments[:-1], self._poller or self._reactor))
+        return cast("unix.Server", make(*arguments[:-1], self._reactor_of_clients()))
 
     def connectUNIX(  # noqa: N802 - as IReactorUNIX has it
         self,
@@ -70,8 +67,35 @@ class AcceleratedReactor:
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Listen on a TCP port, as IReactorTCP has it; replies are written directly."""
+        """Listen on a TCP port, as IReactorTCP has it; its clients share the epoll of UNIX clients."""
         listening = tcp.Port(port, factory, backlog, interface, self._reactor)
-        listening.transport = DirectTcpSocket
+        listening.transport = self._tcp_transport  # type: ignore[assignment]
         listening.startListening()
         return listening
+
+    def listenSSL(  # noqa: N802 - as IReactorSSL has it
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,  # noqa: N803
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Listen on a TCP port for TLS, as IReactorSSL has it; replies are written at once."""
+        from twisted.protocols import tls  # noqa: PLC0415 - needs OpenSSL, an extra
+
+        encrypting = tls.TLSMemoryBIOFactory(contextFactory, False, factory, cast("Any", self._reactor))
+        encrypting.protocol = tls.TLSMemoryBIOProtocol  # its default joins the replies of a reactor turn
+        listening = self.listenTCP(port, encrypting, backlog, interface)
+        cast("Any", listening)._type = "TLS"  # noqa: SLF001 - for the log, as Twisted's listenSSL does
+        return listening
+
+    def _tcp_transport(self, *arguments: Any) -> tcp.Server:
+        make: Any = ByteTcpSocket  # as for unix_transport
+        return cast("tcp.Server", make(*arguments[:-1], self._reactor_of_clients()))
+
+    def _reactor_of_clients(self) -> Any:
+        """Return the poller of clients, or the reactor if it has no descriptors that can be added."""
+        if self._poller is None and IReactorFDSet.providedBy(self._reactor):
+            self._poller = ClientPoller(self._reactor, self.batches)
+        return self._poller or self._reactor

@@ -1,15 +1,17 @@
 """Job arrays: the tasks of an array, and how the array's own status follows from theirs.
 
 The tasks of an array have the ids after its own, one per index. An event of the array is applied to each task
-to which it is possible; an event of a task may change the status of the array.
+to which it is possible; an event of a task may change the status of the array. Tasks that have had no event
+alone are counted and not kept as objects (model/job.py, Tasks; docs/decisions/0060).
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
     Changed,
+    Ended,
     Held,
     JobEvent,
     Released,
@@ -19,26 +21,33 @@ from taskqd.model.events import (
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array
+from taskqd.model.task_set import TaskSet
 
 
-def make_tasks(array: Job, event: Submitted, indexes: Array) -> Iterator[Job]:
-    """Create the tasks of an array, one per index, and yield them."""
-    array.tasks = Tasks(first=array.id + 1, count=indexes.count, counts={Status.PENDING: indexes.count})
-    for index, job_id in zip(range(indexes.first, indexes.last + 1), array.tasks.ids, strict=True):
-        yield Job(
-            id=job_id,
-            command=event.command,
-            spec=array.spec,
-            owner=array.owner,
-            submitted_at=event.at,
-            is_held=array.is_held,
-            not_before=array.not_before,
-            is_dated=array.is_dated,
-            reason=array.reason,
-            array=array.id,
-            index=index,
-            schedule=event.schedule,
-        )
+def make_tasks(array: Job, event: Submitted, indexes: Array) -> None:
+    """Give an array its tasks, one per index: all are untouched."""
+    shared = Job(
+        id=array.id,
+        command=event.command,
+        spec=array.spec,
+        owner=array.owner,
+        submitted_at=event.at,
+        is_held=array.is_held,
+        not_before=array.not_before,
+        is_dated=array.is_dated,
+        reason=array.reason,
+        array=array.id,
+        index=indexes.first,
+    )
+    shared.schedule = event.schedule
+    first, count = array.id + 1, indexes.count
+    array.tasks = Tasks(
+        first=first,
+        count=count,
+        counts={Status.PENDING: count},
+        untouched=TaskSet(range(first, first + count)),
+        shared=shared,
+    )
 
 
 def task_id(array: Job, task: TaskId) -> int:
@@ -53,33 +62,31 @@ def task_id(array: Job, task: TaskId) -> int:
     return array.id + 1 + task.index - indexes.first
 
 
-def affected(event: JobEvent, tasks: list[Job]) -> list[Job]:
-    """Return the tasks to which an event of their array is to be applied.
+def affected(event: JobEvent, tasks: Tasks) -> set[Status]:
+    """Return the statuses of the tasks to which an event of their array is to be applied.
 
     RETRY of an array applies to the tasks that did not complete, or to all if all completed.
     """
-    possible = [task for task in tasks if transitions.can_apply(event, task)]
+    possible = {
+        status for status in transitions.TRANSITIONS[type(event)].statuses if tasks.counts.get(status)
+    }
     if isinstance(event, Retried):
-        return [task for task in possible if task.status is not Status.COMPLETED] or possible
+        return possible - {Status.COMPLETED} or possible
     return possible
 
 
-def task_moved(array: Job, task: Job, before: Status, at: float, jobs: Mapping[int, Job]) -> None:
-    """Update an array whose task had another status before.
-
-    ``at`` is the time of the event that moved it, ``jobs`` has all tasks by id.
-    """
-    tasks = array.tasks
-    if tasks is None or task.status is before:
+def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: int, event: JobEvent) -> None:
+    """Update an array of which ``count`` tasks had the status ``before``, and have ``after`` by an event."""
+    if before is after:
         return
-    tasks.counts[before] -= 1
-    tasks.counts[task.status] = tasks.counts.get(task.status, 0) + 1
+    tasks.counts[before] -= count
+    tasks.counts[after] = tasks.counts.get(after, 0) + count
     array.status = _status(tasks)
     if array.status is not Status.PENDING:
         array.not_before = None
     if array.status.is_final:
-        array.reason = _reason(array, tasks, jobs)
-        array.completed_at = _time_of_end(tasks, at, jobs)
+        array.reason = _reason(array, tasks)
+        array.completed_at = _time_of_end(tasks, event)
         array.is_held = False
     else:
         array.reason = Reason.QUEUED if array.status is Status.PENDING else None
@@ -111,14 +118,34 @@ def _status(tasks: Tasks) -> Status:
 _BY_PRECEDENCE = (Status.RUNNING, Status.FAILED, Status.CANCELLED, Status.COMPLETED)
 
 
-def _time_of_end(tasks: Tasks, at: float, jobs: Mapping[int, Job]) -> float:
+def counts_by_queue(array: Job, tasks: Tasks) -> Counter[tuple[str, Status]]:
+    """Return the number of tasks by queue and status: SET moves only those that are pending then."""
+    if array.spec_before_change is None:
+        return Counter({(array.spec.queue, status): count for status, count in tasks.counts.items()})
+    counts = Counter((task.spec.queue, task.status) for task in tasks.touched.values())
+    counts[tasks.shared.spec.queue, tasks.shared.status] += len(tasks.untouched)
+    return +counts
+
+
+def first_with(status: Status, tasks: Tasks) -> Job | None:
+    """Return the task with the lowest index among those with a status, None if there is none."""
+    ids = [job_id for job_id, task in tasks.touched.items() if task.status is status]
+    if tasks.untouched and tasks.shared.status is status:
+        ids.append(tasks.untouched.first)
+    return tasks.get(min(ids)) if ids else None
+
+
+def _time_of_end(tasks: Tasks, event: JobEvent) -> float:
     """Return when the last task of a finished array ended; its end may be recorded before an earlier one."""
-    ends = (jobs[job_id].completed_at for job_id in tasks.ids)
-    return min(at, max((end for end in ends if end is not None), default=at))
+    if not isinstance(event, Ended) or event.ended_at is None:
+        return event.at
+    ends = [task.completed_at for task in tasks.touched.values() if task.completed_at is not None]
+    if tasks.untouched and tasks.shared.completed_at is not None:
+        ends.append(tasks.shared.completed_at)
+    return min(event.at, max(ends))
 
 
-def _reason(array: Job, tasks: Tasks, jobs: Mapping[int, Job]) -> Reason | None:
+def _reason(array: Job, tasks: Tasks) -> Reason | None:
     """Return the reason of a finished array: that of its first task with the same status."""
-    if array.status is Status.COMPLETED:
-        return None
-    return next(jobs[job_id].reason for job_id in tasks.ids if jobs[job_id].status is array.status)
+    first = None if array.status is Status.COMPLETED else first_with(array.status, tasks)
+    return None if first is None else first.reason

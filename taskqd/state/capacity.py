@@ -9,24 +9,40 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from taskqd.config.settings import ON_END_QUEUE
+from taskqd.model.rate import Rate
 from taskqd.model.spec import Spec
+from taskqd.state.start_rates import StartRates
 
 
 class CapacityTotals(Struct, frozen=True):
-    """The totals of the settings: slots, slots by queue, and amounts by resource."""
+    """The totals of the settings: slots, slots by queue, and amounts by resource.
+
+    ``fair`` tells by queue whether the owners of its jobs take turns; ``rates`` are start rates by queue.
+    ``slots_per_user`` are those on which the jobs of one owner may run, None if there is no limit.
+    """
 
     slots: int = 1
     queues: Mapping[str, int] = {}
     resources: Mapping[str, int] = {}
+    fair: Mapping[str, bool] = {}
+    rates: Mapping[str, Rate] = {}
+    slots_per_user: int | None = None
 
 
 class Constraint(NamedTuple):
-    """Something limited: ``slots``, a ``queue`` or ``resource`` by name, an ``array`` by id."""
+    """Something limited: ``slots``, a ``queue`` or ``resource`` by name, an ``array`` by id.
+
+    The slots of a ``user`` are those of one owner, by name. The ``rate`` of a queue limits starts: an amount
+    of it is not released when the job ends, but when the period of the rate is over (start_rates.py).
+    """
 
     kind: str
     name: str = ""
 
 
+USER = "user"
+RATE = "rate"
 SLOTS = Constraint("slots")
 """The slots of the daemon, of which every job needs at least one."""
 
@@ -54,11 +70,18 @@ def demands_of(spec: Spec, array: int | None = None) -> Demands:
 class Capacity:
     """The total of each constraint, and the amount that is allocated.
 
-    ``queue_limit(name)`` returns a queue's slots, None if the queue has no limit.
+    ``queue_limit(name)`` returns a queue's slots, None if the queue has no limit. ``rates`` has the starts of
+    the queues with a start rate.
     """
 
-    def __init__(self, totals: CapacityTotals, queue_limit: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        totals: CapacityTotals,
+        queue_limit: Callable[[str], int | None],
+        rates: StartRates | None = None,
+    ) -> None:
         self.totals = totals
+        self.rates = StartRates(totals.rates.get) if rates is None else rates
         self._queue_limit = queue_limit
         self._arrays: dict[str, int] = {}
         self._allocated: dict[Constraint, int] = {}
@@ -70,6 +93,26 @@ class Capacity:
         else:
             self._arrays[str(job_id)] = max_running
 
+    def demands_of(self, spec: Spec, owner: str, array: int | None = None) -> Demands:
+        """Return all demands of an owner's job; ``array`` is the one that it is a task of.
+
+        First is that of a start rate, which is for the start, and not held while the job runs.
+        """
+        held = self.held_by(spec, owner, array)
+        if self.rates.rate(spec.queue) is None:
+            return held
+        return (Demand(Constraint(RATE, spec.queue), 1), *held)
+
+    def held_by(self, spec: Spec, owner: str, array: int | None = None) -> Demands:
+        """Return the demands that an owner's job holds while it runs.
+
+        The jobs of ``[on_end]`` do not use the slots of a user: the daemon runs them.
+        """
+        held = demands_of(spec, array)
+        if self.totals.slots_per_user is None or spec.queue == ON_END_QUEUE:
+            return held
+        return (Demand(Constraint(USER, owner), spec.slots), *held)
+
     def total(self, constraint: Constraint) -> int | None:
         """Return the total of a constraint, None if there is no limit."""
         if constraint.kind == "slots":
@@ -78,10 +121,17 @@ class Capacity:
             return self._queue_limit(constraint.name)
         if constraint.kind == "resource":
             return self.totals.resources.get(constraint.name, 0)
+        if constraint.kind == USER:
+            return self.totals.slots_per_user
+        if constraint.kind == RATE:
+            rate = self.rates.rate(constraint.name)
+            return None if rate is None else rate.starts
         return self._arrays.get(constraint.name)
 
     def allocated(self, constraint: Constraint) -> int:
         """Return how much of a constraint is allocated."""
+        if constraint.kind == RATE:
+            return self.rates.used(constraint.name)
         return self._allocated.get(constraint, 0)
 
     def available(self, constraint: Constraint) -> int | None:
@@ -105,10 +155,22 @@ class Capacity:
                 return demand
         return None
 
-    def conflict(self, demands: Demands, reserved: Demands) -> Demand | None:
-        """Return the demand whose allocation would leave less than is reserved, None if there is none."""
+    def reservable(self, demands: Demands) -> Demands:
+        """Return those demands of an overtaken job for which capacity may be reserved now.
+
+        While its owner has too few slots, or its queue no start, only these are reserved: what the jobs of
+        others could use would stand idle.
+        """
+        own = tuple(demand for demand in demands if demand.constraint.kind in (USER, RATE))
+        return demands if self.shortage(own) is None else own
+
+    def conflict(self, demands: Demands, overtaken: Demands) -> Demand | None:
+        """Return the demand that would leave less than is reserved for a job, None if there is none.
+
+        ``overtaken`` are the demands of the job that capacity is reserved for.
+        """
         amounts = dict(demands)
-        for constraint, amount in reserved:
+        for constraint, amount in self.reservable(overtaken):
             available = self.available(constraint) if constraint in amounts else None
             if available is not None and available - amounts[constraint] < amount:
                 return Demand(constraint, amounts[constraint])

@@ -14,7 +14,10 @@ from taskqd.model.job import Job
 
 
 class DelayQueue:
-    """Jobs by due time, in seconds; ``is_ready(job)`` tells whether a job waits only for its time."""
+    """Jobs by due time, in seconds; ``is_ready(job)`` tells whether a job waits only for its time.
+
+    The untouched tasks of an array have one entry, with the id of the array, for their shared state.
+    """
 
     def __init__(self, jobs: Mapping[int, Job], is_ready: Callable[[Job], bool]) -> None:
         self._jobs = jobs
@@ -58,6 +61,8 @@ class DelayQueue:
     def _current(self, is_dated: bool, due_at: float, job_id: int) -> Job | None:
         """Return the job of an entry, None if the entry is outdated."""
         job = self._jobs.get(job_id)
+        if job is not None and job.tasks is not None:
+            job = job.tasks.shared if job.tasks.untouched else None
         if job is None or (job.not_before, job.is_dated) != (due_at, is_dated) or not self._is_ready(job):
             return None
         return job

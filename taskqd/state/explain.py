@@ -6,10 +6,12 @@ nothing but capacity, and from at least MIN_ATTEMPTS attempts.
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 from taskqd.model.durations import format_duration, format_time
-from taskqd.model.job import Job, Reason, Status
-from taskqd.state.capacity import Demand, demands_of
+from taskqd.model.job import Job, Reason, Status, Tasks
+from taskqd.state.arrays import first_with
+from taskqd.state.capacity import RATE, USER, Demand
 from taskqd.state.queue_state import QueueState
 
 MIN_ATTEMPTS = 3
@@ -69,13 +71,13 @@ def _delay(job: Job, delay: float, time_of_day: float) -> str:
 
 
 def _array(queue_state: QueueState, array: Job, now: float, shortage: str | None) -> str:
-    tasks = (queue_state.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
-    first = next(task for task in tasks if task.status is Status.PENDING)
+    first = cast(Job, first_with(Status.PENDING, cast(Tasks, array.tasks)))
     return f"no task is running; job {first.id}, the first: {explain(queue_state, first, now, shortage)}"
 
 
 def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: str | None) -> str:
-    demands = demands_of(job.spec, job.array)
+    queue_state.capacity.rates.set_time(now)
+    demands = queue_state.capacity.demands_of(job.spec, job.owner, job.array)
     excess = queue_state.capacity.exceeds_total(demands)
     if excess is not None:
         return f"can never start: {describe_excess(queue_state, excess)}"
@@ -86,14 +88,15 @@ def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: s
     if reserved_for is not None:
         text = f"capacity is reserved for job {reserved_for}, which needs more and has been overtaken"
     elif shortage is not None:
-        text = _shortage(queue_state, shortage)
+        text = _shortage(queue_state, shortage, now)
     elif machine_shortage is not None:
         text = f"capacity is available, but no job can start at present: {machine_shortage}"
     else:
         text = "capacity is available"
     ahead = queue_state.ready_queue.count_ahead(job)
     place = f"{ahead} {_noun(ahead, 'job')} ahead" if ahead else "first"
-    return f"{text}; {place} in queue {job.spec.queue}" + _estimate(queue_state, job, ahead)
+    turns = ", whose users take turns" if queue_state.queues.is_fair(job.spec.queue) else ""
+    return f"{text}; {place} in queue {job.spec.queue}{turns}" + _estimate(queue_state, job, ahead, now)
 
 
 def describe_excess(queue_state: QueueState, demand: Demand) -> str:
@@ -102,10 +105,20 @@ def describe_excess(queue_state: QueueState, demand: Demand) -> str:
     return f"needs {_amount(demand)}, the total is {total}"
 
 
-def _shortage(queue_state: QueueState, demand: Demand) -> str:
+def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
     total = queue_state.capacity.total(demand.constraint) or 0
-    available = max(0, total - queue_state.capacity.allocated(demand.constraint))
+    allocated = queue_state.capacity.allocated(demand.constraint)
+    available = max(0, total - allocated)
+    (kind, name), amount = demand
+    if kind == RATE:
+        opens_at = queue_state.capacity.rates.opens_at(name)
+        when = f"{format_time(opens_at + queue_state.ahead)} (in {_approximate(opens_at - now)})"
+        return f"queue {name} starts up to {queue_state.queues.rate(name)}; the next may start at {when}"
     holders = sorted(queue_state.ready_queue.holders(demand.constraint))
+    if kind == USER:
+        more = f"; this job needs {amount}" if amount > 1 else ""
+        used = f"user {name} runs jobs on {allocated} of {total} {_noun(total, 'slot')}"
+        return f"{used}, the limit for one user: {_jobs(map(str, holders))}{more}"
     held = f"{_jobs(map(str, holders))} {_noun(len(holders), 'holds', 'hold')}"
     rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
     return f"needs {_amount(demand)}, " + (rest if available else f"none of {total} is available; {held} all")
@@ -116,12 +129,18 @@ def _amount(demand: Demand) -> str:
     slots = f"{amount} {_noun(amount, 'slot')}"
     if kind == "queue":
         return f"{slots} of queue {name}"
+    if kind == USER:
+        return f"{slots} for one user"
     if kind == "array":
         return f"a place in the limit of array {name}"
     return f"{amount} {name}" if name else slots
 
 
-def _estimate(queue_state: QueueState, job: Job, ahead: int) -> str:
+def _estimate(queue_state: QueueState, job: Job, ahead: int, now: float) -> str:
+    rate = queue_state.queues.rate(job.spec.queue)
+    if rate is not None:
+        delay = queue_state.capacity.rates.opens_at(job.spec.queue) - now + ahead // rate.starts * rate.period
+        return f"; at {rate} it may start in about {_approximate(delay)}" if ahead and delay > 0 else ""
     durations = queue_state.queues.recent_durations(job.spec.queue)
     if len(durations) < MIN_ATTEMPTS:
         return ""

@@ -1,5 +1,7 @@
 """Quotas of pending jobs: in total and per owner, including submissions that are not durable yet."""
 
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
@@ -11,6 +13,7 @@ from taskqd.model.spec import Spec
 from taskqd.state.queue_state import QueueState
 
 _PENDING = Status.PENDING
+_owner = attrgetter("owner")
 
 
 class Pending(NamedTuple):
@@ -93,10 +96,11 @@ class PendingQuota:
 
     def release(self, *events: Submitted) -> None:
         """Stop counting submissions that are in the queue state now or have failed."""
-        for event in events:
-            spec, owner = event.spec, event.owner
-            count = job_count(spec)
-            less = footprint(event.command, spec)
+        for owner, group in groupby(events, _owner):
+            count = less = 0
+            for event in group:
+                count += job_count(event.spec)
+                less += footprint(event.command, event.spec)
             self._jobs -= count
             self._bytes -= less
             self._jobs_of[owner] -= count

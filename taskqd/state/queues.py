@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from sortedcontainers import SortedDict
 
-from taskqd.model.events import Paused, QueueEvent, Resized, Resumed
+from taskqd.model.events import Configured, Paused, QueueEvent, Resized, Resumed
 from taskqd.model.job import Status
+from taskqd.model.rate import NO_RATE, Rate, parse_rate
 from taskqd.model.spec import DEFAULT_QUEUE
 
 MAX_DURATIONS = 50
@@ -22,49 +23,65 @@ NAME_BATCH = 100
 """Names of queues that ``Queues.describe`` looks up at a time."""
 
 _PENDING = Status.PENDING
+_NOTHING: Mapping[str, bool | str] = {}
 
 
 class Queue:
     """One queue.
 
-    ``resized`` are the slots that SET-QUEUE has set: 0 for no limit, None if it has set none. ``durations``
-    are those of the latest attempts, in seconds; they are not compared.
+    ``resized`` are the slots that SET-QUEUE has set: 0 for no limit, None if it has set none. ``configured``
+    are the other settings that it has set, by name (events.Configured). ``durations`` are those of the latest
+    attempts, in seconds; they are not compared.
     """
 
-    __slots__ = ("counts", "durations", "is_paused", "resized")
+    __slots__ = ("configured", "counts", "durations", "is_paused", "resized")
 
     def __init__(self) -> None:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.is_paused = False
         self.resized: int | None = None
+        self.configured: Mapping[str, bool | str] = _NOTHING
         self.durations: deque[float] | None = None  # created when needed: it takes most of the memory
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Queue) and (self.counts, self.is_paused, self.resized) == (
-            other.counts,
-            other.is_paused,
-            other.resized,
-        )
+        return isinstance(other, Queue) and self._compared() == other._compared()
+
+    def _compared(self) -> tuple[object, ...]:
+        return self.counts, self.is_paused, self.resized, self.configured
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    def record_duration(self, seconds: float) -> None:
+        """Record the duration of an attempt."""
+        if self.durations is None:
+            self.durations = deque(maxlen=MAX_DURATIONS)
+        self.durations.append(seconds)
 
     @property
     def is_default(self) -> bool:
         """Whether it is the same as a queue that no job has named."""
-        return not self.is_paused and self.resized is None and not any(self.counts.values())
+        is_set = self.is_paused or self.resized is not None or bool(self.configured)
+        return not is_set and not any(self.counts.values())
 
 
 class Queues:
-    """The queues by name; ``limits`` are the slots of the settings.
+    """The queues by name; ``limits`` are the slots of the settings, ``fair`` and ``rates`` their others.
 
     ``pausing`` has the queues whose pause is being written to the journal, and None if everything is being
     paused. Their jobs must not start, or the start could be recorded after the pause. It is not compared.
     """
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        fair: Mapping[str, bool] | None = None,
+        rates: Mapping[str, Rate] | None = None,
+    ) -> None:
         self.is_paused = False
         self.pausing: list[str | None] = []
         self._limits = limits
+        self._fair = fair or {}
+        self._rates = rates or {}
         self._queues: SortedDict[str, Queue] = SortedDict()
 
     def __eq__(self, other: object) -> bool:
@@ -82,6 +99,26 @@ class Queues:
             return queue.resized or None
         return self._limits.get(name)
 
+    def is_fair(self, name: str) -> bool:
+        """Whether the owners of a queue's jobs take turns."""
+        queue = self._queues.get(name)
+        if queue is not None and "fair" in queue.configured:
+            return bool(queue.configured["fair"])
+        return self._fair.get(name, False)
+
+    def rate(self, name: str) -> Rate | None:
+        """Return the start rate of a queue, None if it has none."""
+        queue = self._queues.get(name)
+        if queue is not None and "rate" in queue.configured:
+            text = str(queue.configured["rate"])
+            return None if text == NO_RATE else parse_rate(text)
+        return self._rates.get(name)
+
+    def with_starts(self) -> set[str]:
+        """Return the queues for which it matters what has started: they are fair or have a rate."""
+        names = {*self._fair, *self._rates, *(name for name in self._queues if self._queues[name].configured)}
+        return {name for name in names if self.is_fair(name) or self.rate(name) is not None}
+
     def has_pause(self, name: str) -> bool:
         """Whether no job of a queue may start: the queue or everything is paused, or is about to be."""
         queue = self._queues.get(name)
@@ -93,6 +130,11 @@ class Queues:
         if isinstance(event, Resized):
             self._get(event.queue).resized = event.slots
             self._discard_default(event.queue)
+        elif isinstance(event, Configured):
+            queue = self._get(event.queue)
+            configured = {**queue.configured, event.setting: event.value}
+            queue.configured = {name: value for name, value in configured.items() if value is not None}
+            self._discard_default(event.queue)
         else:
             self._set_paused(cast("Paused | Resumed", event).queue, isinstance(event, Paused))
 
@@ -103,32 +145,35 @@ class Queues:
             self._get(name).is_paused = is_paused
             self._discard_default(name)
 
-    def job_added(self, name: str) -> None:
-        """Count a new PENDING job of a queue."""
+    def job_added(self, name: str, count: int = 1) -> None:
+        """Count new PENDING jobs of a queue."""
         queue = self._queues.get(name) or self._get(name)
-        queue.counts[_PENDING] += 1
+        queue.counts[_PENDING] += count
 
-    def job_moved(self, name: str, before: Status | None, after: Status | None) -> None:
-        """Count a job whose status has changed.
+    def job_moved(self, name: str, before: Status | None, after: Status | None, count: int = 1) -> None:
+        """Count jobs whose status has changed.
 
-        ``before`` is None if the job was in another queue, ``after`` if it is in another one or removed.
+        ``before`` is None if they were in another queue, ``after`` if they are in another one or removed.
         """
         if before is after:
             return
         queue = self._get(name)
         if after is not None:
-            queue.counts[after] += 1
+            queue.counts[after] += count
         if before is not None:
-            queue.counts[before] -= 1
+            queue.counts[before] -= count
             if after is None:
                 self._discard_default(name)
 
+    def job_ended(self, name: str, status: Status, seconds: float) -> None:
+        """Count a job that is known only since it ended, and record the duration of its attempt."""
+        queue = self._queues.get(name) or self._get(name)
+        queue.counts[status] += 1
+        queue.record_duration(seconds)
+
     def record_duration(self, name: str, seconds: float) -> None:
         """Record the duration of an attempt of a queue's job."""
-        queue = self._get(name)
-        if queue.durations is None:
-            queue.durations = deque(maxlen=MAX_DURATIONS)
-        queue.durations.append(seconds)
+        self._get(name).record_duration(seconds)
 
     def recent_durations(self, name: str) -> list[float]:
         """Return the durations of the latest attempts of a queue's jobs, in seconds."""
@@ -154,17 +199,30 @@ class Queues:
     def _names_after(self, last: str) -> list[str]:
         """Return the next names in order, an empty list at the end."""
         known = islice(self._queues.irange(last, inclusive=(False, True)), NAME_BATCH)
-        permanent = (name for name in (DEFAULT_QUEUE, *self._limits) if name > last)
+        permanent = (name for name in self._permanent() if name > last)
         return sorted({*known, *permanent})[:NAME_BATCH]
 
+    def _permanent(self) -> tuple[str, ...]:
+        """Return the queues that exist without jobs, with repetitions."""
+        return DEFAULT_QUEUE, *self._limits, *self._fair, *self._rates
+
     def _is_permanent(self, name: str) -> bool:
-        return name == DEFAULT_QUEUE or name in self._limits
+        return name in self._permanent()
 
     def describe_one(self, name: str, busy: int) -> dict[str, Any]:
         """Return the description of a queue, as QUEUES sends it."""
         queue = self._queues.get(name) or Queue()
         counts = {status.value.lower(): count for status, count in queue.counts.items()}
-        return {"name": name, "slots": self.limit(name), "busy": busy, "paused": queue.is_paused, **counts}
+        rate = self.rate(name)
+        return {
+            "name": name,
+            "slots": self.limit(name),
+            "busy": busy,
+            "paused": queue.is_paused,
+            **counts,
+            "fair": self.is_fair(name),
+            "rate": None if rate is None else rate.text,
+        }
 
     def _get(self, name: str) -> Queue:
         if name not in self._queues:

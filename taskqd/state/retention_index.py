@@ -1,20 +1,24 @@
 """Finished jobs by age, for the retention. The tasks of an array are removed together with it."""
 
 from collections.abc import Callable, Mapping
-from heapq import heappop, heappush
 
 from taskqd.model.footprint import footprint_of
 from taskqd.model.job import Job
+from taskqd.state.end_queue import EndQueue
 
 MAX_BATCH = 50
 """Jobs that ``pop_expired`` returns at most."""
+
+MAX_VISITED = 2000
+"""Entries of the queue that ``pop_expired`` visits, at 1 µs each: many may be outdated after a RETRY."""
 
 
 class RetentionIndex:
     """The finished jobs among ``jobs``, oldest first, and what they occupy together.
 
     ``is_needed(id)`` tells whether a job must not be removed. A job that ``pop_expired`` returned counts as
-    removed until it is, or until ``retain`` is called for it. Outdated entries of the heap are ignored.
+    removed until it is, or until ``retain`` is called for it. Outdated entries of the queue are ignored.
+    ``may_have_more`` tells whether the last ``pop_expired`` has stopped before it had visited all entries.
     """
 
     def __init__(self, jobs: Mapping[int, Job], is_needed: Callable[[int], bool]) -> None:
@@ -25,16 +29,18 @@ class RetentionIndex:
         self._expiring_memory = 0
         self._jobs = jobs
         self._is_needed = is_needed
-        self._ended: list[tuple[float, int]] = []
+        self._ended = EndQueue()
         self._expiring: set[int] = set()
+        self.may_have_more = False
 
     def add(self, job: Job) -> None:
         """Add a job that has ended."""
-        if job.array is None and job.ended is not None:
+        ended = job.ended
+        if job.array is None and ended is not None:
             self.count += 1
             self.bytes += job.kept_bytes
             self.memory += footprint_of(job)
-            heappush(self._ended, (job.ended, job.id))
+            self._ended.add(ended, job.id)
 
     def discard(self, job: Job) -> None:
         """Remove a finished job that runs again or has been removed."""
@@ -54,17 +60,22 @@ class RetentionIndex:
         None is no limit. The sizes never expire the last finished job.
         """
         ids: list[int] = []
-        while self._ended and len(ids) < MAX_BATCH:
-            ended_at, job_id = self._ended[0]
+        self.may_have_more = True
+        for _ in range(MAX_VISITED):
+            if not self._ended or len(ids) == MAX_BATCH:
+                self.may_have_more = bool(ids)
+                break
+            ended_at, job_id = self._ended.first
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
-                heappop(self._ended)  # `reconsider` adds a needed job again
+                self._ended.pop()  # `reconsider` adds a needed job again
             elif ended_at < before or self._is_over(max_count, max_bytes, max_memory):
-                heappop(self._ended)
+                self._ended.pop()
                 self._expiring.add(job_id)
                 self._expiring_bytes += self._jobs[job_id].kept_bytes
                 self._expiring_memory += footprint_of(self._jobs[job_id])
                 ids.append(job_id)
             else:
+                self.may_have_more = bool(ids)
                 break
         return ids
 
@@ -91,8 +102,9 @@ class RetentionIndex:
     def reconsider(self, job_id: int) -> None:
         """Consider a job again that was needed when it expired."""
         job = self._jobs.get(job_id)
-        if job is not None and job.ended is not None and job.array is None:
-            heappush(self._ended, (job.ended, job_id))
+        ended = None if job is None else job.ended
+        if job is not None and ended is not None and job.array is None:
+            self._ended.add(ended, job_id)
 
     def _is_stale(self, ended_at: float, job_id: int) -> bool:
         job = self._jobs.get(job_id)

@@ -1,6 +1,6 @@
 """The interfaces of the storage; each has one implementation here, and a fake in ``tests/fakes``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ class IJournal(Interface):
         together with others.
         """
 
-    def append_all(events: "Sequence[Event]") -> "Deferred[RecordPosition]":
+    def append_all(events: "Sequence[Event]", may_wait: bool = False) -> "Deferred[RecordPosition]":
         """Append one or more events atomically; fires with the position of the first one.
 
         As ``append``, but for all: if the Deferred fails, none of them is or ever will be in the journal.
@@ -117,7 +117,7 @@ class ISpool(Interface):
     def store_blocks(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         """Store the blocks of a submission by name (``script``, ``stdin``, ``secret``).
 
-        Fires once they are durable. After an OSError some may be there; ``remove_job`` removes them, and so
+        Fires once they are durable. After an OSError some may be there; ``remove_jobs`` removes them, and so
         does the next start.
         """
 
@@ -160,8 +160,11 @@ class ISpool(Interface):
     def read_progress(job_id: int) -> int:
         """Return the percentage that the running job last reported, 0 if it reported none."""
 
-    def remove_job(job_id: int, attempts: int) -> "Deferred[None]":
-        """Remove all files of a job; fails with OSError, and may then be repeated."""
+    def remove_jobs(attempts: "Mapping[int, int]") -> "Deferred[None]":
+        """Remove all files of some jobs, whose numbers of attempts are given by id.
+
+        Fails with OSError if some could not be removed, and may then be repeated.
+        """
 
     def add_output_observer(job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_output`` when a job prints, and when an attempt is opened or closed.

@@ -228,3 +228,47 @@ def test_daemon_with_few_descriptors_survives_a_flood_of_connections(tmp_path: P
         for connection in flood:
             connection.close()
         assert one.close() == []
+
+
+SHARED = """
+[queues.default]
+fair = true
+
+[limits]
+slots-per-user = 2
+"""
+
+
+@other_users.only_root
+def test_users_take_turns_and_run_jobs_on_their_slots_only(tmp_path: Path) -> None:
+    file = tmp_path / "taskqd.toml"
+    file.write_text(SHARED)
+    with open_to_all(tmp_path, "--config", str(file), "--slots", "3") as (one, user):
+        games, other, root = user("games"), user("daemon"), one.connect()
+        long = [games.submit("sleep 300") for _ in range(3)]
+        root.wait_running(*long[:2])
+        assert games.ask(f"WHY {long[2]}") == (
+            f"OK user games runs jobs on 2 of 2 slots, the limit for one user: jobs {long[0]} and {long[1]}; "
+            "first in queue default, whose users take turns"
+        )
+        assert games.ask("SUBMIT --slots=3 true").startswith(
+            "ERROR BAD_REQUEST the job could never start: it needs 3 slots for one user, the total is 2"
+        )
+        assert other.wait(other.submit("true")) == "COMPLETED"
+        blocker = root.submit("sleep 300")
+        root.wait_running(blocker)
+        root.cancel(*long)
+        # A user may run two of the three slots, so two jobs of each order are enough to see the turns.
+        root.ask("SET-QUEUE default --slots=1")
+        jobs = [games.submit("sleep 0.02") for _ in range(4)]
+        turns = [other.submit("sleep 0.02") for _ in range(2)]
+        root.cancel(blocker)
+        for job in (*jobs, *turns):
+            assert root.wait(job) == "COMPLETED"
+        order = sorted((*jobs, *turns), key=lambda job: str(root.show(job)["started_at"]))
+        first, second = (jobs, turns) if order[0] == jobs[0] else (turns, jobs)
+        assert order[:4] == [first[0], second[0], first[1], second[1]]
+        assert order[4:] == jobs[2:]
+        one.crash()
+        one.start()
+        assert one.connect().queues()["default"]["fair"] is True

@@ -1,6 +1,7 @@
 """Order, queues, slots, resources, holds, changes and pauses, with a real daemon (docs/protocol.md §3)."""
 
 import re
+from datetime import datetime
 
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.wire import Wire, until
@@ -168,3 +169,31 @@ def test_set_to_a_higher_priority_moves_a_job_forward(daemon: DaemonFactory) -> 
     wire.cancel(blocker)
     assert order(wire, first, second) == [second, first]
     until(lambda: wire.stats()["busy"] == 0, "nothing to run")
+
+
+def test_queue_with_a_rate_starts_no_more_jobs_within_its_period_across_a_restart(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon("--queue-rate", "mail=2/3s", slots=9)
+    wire = one.connect()
+    jobs = [wire.submit("--queue=mail true") for _ in range(5)]
+    for job in jobs[:2]:
+        assert wire.wait(job) == "COMPLETED"
+    assert re.fullmatch(
+        r"OK queue mail starts up to 2 per 3 seconds; the next may start at \S+Z \(in .* s\); "
+        r"2 jobs ahead in queue mail; at 2 per 3 seconds it may start in about .* s",
+        wire.ask(f"WHY {jobs[4]}"),
+    )
+    one.crash()
+    one.start()
+    wire = one.connect()
+    assert wire.queues()["mail"]["rate"] == "2/3s"
+    for job in jobs:
+        assert wire.wait(job) == "COMPLETED"
+    times = [datetime.fromisoformat(str(wire.show(job)["started_at"]).replace("Z", "+00:00")) for job in jobs]
+    for earlier, later in zip(times, times[2:], strict=False):
+        assert (later - earlier).total_seconds() >= 2.999, "times are shown in milliseconds"
+    assert (times[4] - times[0]).total_seconds() < 60.0
+    assert wire.ask("SET-QUEUE mail --rate=none --fair=true").endswith('"fair":true,"rate":null}')
+    waiting = [wire.submit("--queue=mail sleep 300") for _ in range(4)]
+    wire.wait_running(*waiting)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -545,28 +544,6 @@ def test_closed_stdout_is_no_error(running: Daemon, wire: Wire) -> None:
         check=False,
     )
     assert (shown.stdout.strip(), shown.stderr) == (b"10", b"")
-
-
-def test_submit_is_fast_and_imports_no_twisted(running: Daemon, taskq: Taskq) -> None:
-    seconds = []
-    for _ in range(10):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        _submit(taskq, "true")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.1, "CPU time (seconds), since elapsed time depends on the load"
-    shown = subprocess.run(
-        [sys.executable, "-X", "importtime", TASKQ, "submit", "true"],
-        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
-        capture_output=True,
-        timeout=DEADLINE,
-        check=True,
-    )
-    imported = {
-        line.rpartition(b"|")[2].strip().split(b".")[0].decode() for line in shown.stderr.splitlines()
-    }
-    assert "taskqd" in imported
-    assert not imported & {"twisted", "zope", "msgspec", "rich", "asyncio"}
 
 
 def test_run_and_wait_continue_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:

@@ -27,8 +27,26 @@ class FakeClient:
         self.aborts: list[str] = []
         self.writable_waiters: list[Deferred[None]] = []
         self.can_send = True
+        self.is_slice_spent = False
+        self.slice_waiters: list[Deferred[None]] = []
         self.held: list[Deferred[Any]] = []
         self.next_line_waiters: list[Deferred[None]] = []
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether ``can_send`` is False although the client has a time slice."""
+        return not (self.can_send or self.is_slice_spent)
+
+    def grant_slice(self) -> None:
+        """Give the client another time slice."""
+        self.can_send, self.is_slice_spent = True, False
+        waiters, self.slice_waiters = self.slice_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def spend_slice(self) -> None:
+        """Let the client send nothing more in this time slice."""
+        self.can_send, self.is_slice_spent = False, True
 
     def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
         def identified(principal: Principal) -> Principal:
@@ -52,6 +70,10 @@ class FakeClient:
             return succeed(None)
         self.writable_waiters.append(Deferred())
         return self.writable_waiters[-1]
+
+    def next_slice(self) -> "Deferred[None]":
+        self.slice_waiters.append(Deferred())
+        return self.slice_waiters[-1]
 
     def abort(self, why: str) -> None:
         self.aborts.append(why)

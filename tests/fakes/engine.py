@@ -1,7 +1,7 @@
 """An engine on top of fakes for journal, spool and executor."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -154,7 +154,7 @@ class Harness:
         return begin(self._cancel(job_id, number, cascade))
 
     async def _cancel(self, job_id: int, number: int, cascade: bool) -> Job:
-        before = [job.id for job in await self.engine.job_commands.dependents_of(job_id)] if cascade else ()
+        before = await self.engine.job_commands.dependents_of(job_id) if cascade else ()
         return await self.engine.job_commands.cancel(job_id, ACTOR, number, before)
 
     def hold(self, job_id: int) -> "Deferred[Job]":
@@ -180,6 +180,10 @@ class Harness:
     def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
         """Return the Deferred of a resize."""
         return begin(self.engine.queue_commands.resize(ACTOR, queue, slots))
+
+    def set_queue(self, queue: str, values: Mapping[str, int | bool | str | None]) -> "Deferred[None]":
+        """Return the Deferred of a change of a queue's settings."""
+        return begin(self.engine.queue_commands.change(ACTOR, queue, values))
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""

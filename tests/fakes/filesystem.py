@@ -74,7 +74,7 @@ class FakeFilesystem(Filesystem):
             raise error
         before = set(self.descriptors)
         result: Any = None if name in {"sync", "sync_directory"} else call(*args)
-        if name == "read_file":
+        if name in {"read_file", "map_file"}:
             self.descriptors = before  # it has closed the file that it opened
         if name in {"create", "open"}:
             self.descriptors.add(result)

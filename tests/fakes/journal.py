@@ -42,7 +42,7 @@ class FakeJournal:
     def append(self, event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         return self.append_all((event,))
 
-    def append_all(self, events: Sequence[Event]) -> "Deferred[RecordPosition]":
+    def append_all(self, events: Sequence[Event], may_wait: bool = False) -> "Deferred[RecordPosition]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         durable: Deferred[RecordPosition] = Deferred()

@@ -20,6 +20,7 @@ from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
 from taskqd.execution.start_message import make_start
+from taskqd.model.events import Output
 from taskqd.model.job import Job, Reason
 from taskqd.model.spec import Spec
 from taskqd.runner.process import JobProcess
@@ -30,6 +31,8 @@ COMPLETED = Outcome(reason=None, exit_code=0)
 RUNNER = "00000000000000a1"
 """The name of the runner of a FakeExecutor."""
 FAILED = Outcome(reason=Reason.EXIT, exit_code=3)
+LARGE = Outcome(reason=None, exit_code=0, stdout=Output(5000))
+"""The outcome of an attempt whose output is in a file."""
 
 
 @implementer(IExecutor)

@@ -1,7 +1,7 @@
 """A spool in memory."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 
@@ -138,10 +138,10 @@ class FakeSpool:
     def read_progress(self, job_id: int) -> int:
         return self.percentages.get(job_id, 0)
 
-    def remove_job(self, job_id: int, attempts: int) -> "Deferred[None]":
+    def remove_jobs(self, attempts: Mapping[int, int]) -> "Deferred[None]":
         if self.error is not None:
             return fail(self.error)
-        self.removed.append((job_id, attempts))
+        self.removed.extend(attempts.items())
         return succeed(None)
 
     def close_attempt(self, job_id: int) -> None:

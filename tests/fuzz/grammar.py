@@ -53,6 +53,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
         *(b"l", b'"a b"', b'"\\x1b[31m"', b'"\\xC3\\xA9"', b'"\\xC2\\x9B31m"', b'""'),
         b'"' + b"l" * 1000 + b'"',
     ),
+    "match": (b"true", b"TRUE", b'"a b"', b'"\\xC3\\x9F"', b'""', b'"' + b"m" * 1000 + b'"'),
     "umask": (b"022", b"0", b"777", b"0777", b"888", b"1777"),
     "nice": (b"0", b"19", b"-20", b"20", b"-21"),
     "nofile": (b"3", b"1024", b"1048576", b"1048577", b"2"),
@@ -122,9 +123,20 @@ class Grammar:
 
     def _make_verbs(self) -> dict[str, Callable[[], bytes]]:
         """Return a function for the rest of the line of each verb."""
-        listing = ("status", "queue", "owner", "label", "key", "array", "tasks", "from", "limit", "reverse")
+        filters = ("status", "queue", "owner", "label", "match")
+        listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse")
         part = ("attempt", "offset", "limit", "tail")
-        slots = (b"--slots=1", b"--slots=none", b"--slots=default", b"--slots=0", b"--slots=10001")
+        slots = (
+            b"--slots=1",
+            b"--slots=none",
+            b"--slots=default",
+            b"--slots=0",
+            b"--slots=10001",
+            b"--fair=true",
+            b"--fair=default --rate=none",
+            b"--rate=9000/s",
+            b"--rate=1/0s",
+        )
         streams = (b"stdout", b"stderr", b"STDOUT", b"stdin")
         return {
             "SUBMIT": lambda: self._words(
@@ -135,8 +147,10 @@ class Grammar:
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
             "WAIT": self._wait,
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
-            "CANCEL": lambda: self._words(self._changeable(), self._options(("signal", "cascade"))),
-            "SET": lambda: self._words(self._changeable(), self._options(tuple(SET_OPTIONS), 1)),
+            "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade"))),
+            "SET": lambda: self._words(
+                self._subject(b"--with-label=l"), self._options(tuple(SET_OPTIONS), 1)
+            ),
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
             "PAUSE": self._pause,
             "RESUME": lambda: self._one(b"q%d" % self._number(9), b"--schedule=%d" % self._number(9)),
@@ -144,7 +158,7 @@ class Grammar:
             "WATCH": lambda: self._options(("since", "job", "queue")),
             "AUTH": self._of(_TOKENS),
             "HELP": self._of((b"", b"submit", b"SET", b"FROB", b"HELP HELP")),
-            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._changeable),
+            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._subject),
             **dict.fromkeys(("STATUS", "RESULT", "SHOW", "HISTORY", "WHY"), self._id),
             **dict.fromkeys(("QUEUES", "SCHEDULES", "STATS", "HELLO", "PING", "QUIT"), self._of((b"",))),
         }
@@ -228,6 +242,10 @@ class Grammar:
         return blocks
 
     # Arguments of verbs.
+
+    def _subject(self, many: bytes = b"--label=l") -> bytes:
+        """Return a job to change, or a filter that no damage turns into one of other jobs."""
+        return many if self._maybe(0.1) else self._changeable()
 
     def _scheduling(self) -> bytes:
         timing = self._options(("every", "cron", "overlap"), 1)

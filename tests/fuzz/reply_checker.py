@@ -73,6 +73,11 @@ _OF_A_RECORD = (*_OF_A_CHANGE, "QUEUE_FULL")
 _ONE_STATUS = ("STATUS", _is_status)
 _JUST_OK = ("OK", _is_empty)
 _COUNT = ("END", _is_number)
+_PARTIAL_COUNT = ("END", _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?"))
+"""With the id from which the list goes on."""
+_ON_MANY = ("OK", _is_number)
+_ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SET", b"REMOVE")
+"""Verbs that are answered with a count if a filter is in place of the id."""
 
 REPLIES: dict[bytes, Reply] = {
     b"SUBMIT": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "KEY_CONFLICT", "DRAINING")),
@@ -82,7 +87,7 @@ REPLIES: dict[bytes, Reply] = {
         codes=(*_OF_A_CHANGE, "NOT_FINISHED", "TOO_LARGE"),
     ),
     b"SHOW": Reply(("JOB", _is_object), codes=_OF_A_JOB),
-    b"LIST": Reply(_COUNT, ("JOB", _is_object), codes=_OF_A_CHANGE),
+    b"LIST": Reply(_PARTIAL_COUNT, ("JOB", _is_object), codes=_OF_A_CHANGE),
     b"OUTPUT": Reply(("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
@@ -231,6 +236,8 @@ class ReplyChecker:
         self.replies[word] += 1
         if request.verb == b"WAIT" and not _is_status(text):
             form = Reply(("END", _is_number), ("STATUS", _is_one_of_several))
+        if request.verb in _ACTS and word == "OK" and _is_number(text):
+            form = Reply(_ON_MANY)
         count = 0
         if form.first:
             self._check(request, form.first, word, text)
@@ -248,7 +255,7 @@ class ReplyChecker:
         self._finish_reply(request, form, text, count)
 
     def _finish_reply(self, request: ParsedRequest, form: Reply, text: str, count: int) -> None:
-        if form.last == _COUNT and int(text) != count:
+        if form.last in (_COUNT, _PARTIAL_COUNT) and int(text.split(maxsplit=1)[0]) != count:
             raise RuleBroken(f"{request.line!r}: END {text} after {count} lines")
         if form.last[0] == "JOB_ID" and request.verb == b"SUBMIT":
             self.jobs.append(int(text))

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from taskqd.model.events import (
     Cancelled,
     Changed,
+    Configured,
     Ended,
     Event,
     Held,
@@ -95,6 +96,10 @@ def removed(job_id: int) -> Removed:
 
 def resized(queue: str, slots: int | None) -> Resized:
     return Resized(at=300.0, by="bob", queue=queue, slots=slots)
+
+
+def configured(queue: str, setting: str, value: bool | str | None) -> Configured:
+    return Configured(at=300.0, by="bob", queue=queue, setting=setting, value=value)
 
 
 def paused(queue: str | None = None, schedule: int | None = None) -> Paused:

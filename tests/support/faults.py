@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver, LogEvent, LogPublisher, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
@@ -518,7 +519,12 @@ class Scenario:
         self.retention_task = RetentionTask(self.engine, self.journal, Retention(1e9, KEPT), self.reactor)
         self.retention_task.start()
         self.compactor = Compactor(
-            self.journal, self.reactor, self._write_snapshot, queue_state.relocate, in_thread
+            self.journal,
+            self.reactor,
+            self._write_snapshot,
+            queue_state.relocate,
+            in_thread,
+            queue_state.jobs.__contains__,
         )
         self.compactor.start()
         self._is_on = True
@@ -962,14 +968,21 @@ def _attempts(queue_state: QueueState, job_id: int) -> int | None:
 
 def plain(queue_state: QueueState) -> dict[str, Any]:
     """Return the state of all jobs, without positions and without the pids of ended attempts."""
-    jobs = msgspec.to_builtins(queue_state.jobs, str_keys=True)
-    for job in jobs.values():
-        is_running = job["status"] == "RUNNING" and not job["tasks"]
-        for attempt in (job["attempt"], *job["past"]):
-            if attempt is not None:
+    jobs: dict[str, dict[str, Any]] = {}
+    for known in queue_state.jobs.values():
+        tasks = known.tasks and (known.tasks.ids, {s: n for s, n in known.tasks.counts.items() if n})
+        job = jobs[str(known.id)] = {**msgspec.to_builtins(replace(known, tasks=None)), "tasks": tasks}
+        is_running = known.status is Status.RUNNING and known.tasks is None
+        job["attempts_in_memory"] = attempts = []
+        job["last_attempt"] = job["extras"]["past"] = None
+        job["end"] = known.completed_at
+        for each in (*known.past, known.attempt):
+            if each is not None:
+                attempt = msgspec.to_builtins(each)
                 attempt["record"] = None
-                if not is_running or attempt is not job["attempt"]:
+                if not is_running or each is not known.attempt:
                     attempt["pid"] = attempt["pid_started"] = None
+                attempts.append(attempt)
     counts = {status.value: count for status, count in queue_state.counts.items()}
     others: dict[str, Any] = {
         "queues": list(queue_state.describe_queues()),

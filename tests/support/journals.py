@@ -13,6 +13,7 @@ from typing import Any
 from taskqd.model.events import (
     FORMAT,
     Cancelled,
+    Compacted,
     Ended,
     Event,
     Opened,
@@ -106,7 +107,10 @@ def split_events(events: list[Event], count: int) -> list[list[Event]]:
 def replay(directory: Path | str, filesystem: Filesystem | None = None) -> list[Event]:
     """Return all valid events of a journal; raises JournalDamaged."""
     segments = Segments(str(directory), filesystem or Filesystem())
-    return [event for event, _ in segments.replay(segments.layout(), Replay())]
+    events: list[Event] = []
+    for record, _ in segments.replay(segments.layout(), Replay()):
+        events += record.events if isinstance(record, Compacted) else [record]
+    return events
 
 
 def fold(events: Iterable[Event]) -> QueueState:

@@ -327,7 +327,9 @@ class Client(Thread):
         """Pause a queue or all queues for a moment; a kill in between leaves it paused."""
         queue = self._chance.choice(("a", "b", ""))
         slots = self._chance.choice(("1", "2", "none", "default"))
-        self._wire.send(f"PAUSE {queue}\r\nSET-QUEUE a --slots={slots}\r\nRESUME {queue}\r\n".encode())
+        fair = self._chance.choice(("true", "false", "default"))
+        change = f"SET-QUEUE a --slots={slots} --fair={fair}"
+        self._wire.send(f"PAUSE {queue}\r\n{change}\r\nRESUME {queue}\r\n".encode())
         for reply in self._wire.lines(3):
             if reply != "OK" and not reply.startswith('QUEUE {"name":"a",'):
                 raise Broken("a decision about a queue is answered", None, reply)

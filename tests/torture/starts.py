@@ -8,6 +8,7 @@ from threading import Lock
 from typing import NamedTuple
 
 _STARTED = re.compile(rb'^[0-9a-f]{8} \+?([0-9]+) (\{"type":"started",.*\})$', re.MULTILINE)
+_COMPACTED = re.compile(rb'^[0-9a-f]{8} ([0-9]+) (\{"type":"compacted",.*\}) *$', re.MULTILINE)
 _FILES = ("*.snapshot", "*.journal")
 
 
@@ -41,5 +42,12 @@ class Starts:
 
     def _add(self, text: bytes) -> None:
         for sequence, event in _STARTED.findall(text):
-            fields = json.loads(event)
-            self._starts[int(sequence)] = Start(fields["word"], fields.get("runner", ""))
+            self._note(int(sequence), json.loads(event))
+        for sequence, line in _COMPACTED.findall(text):
+            record = json.loads(line)
+            for number, fields in zip((int(sequence), *record["numbers"]), record["events"], strict=True):
+                if fields["type"] == "started":
+                    self._note(number, fields)
+
+    def _note(self, sequence: int, event: dict[str, str]) -> None:
+        self._starts[sequence] = Start(event["word"], event.get("runner", ""))

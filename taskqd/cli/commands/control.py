@@ -1,5 +1,6 @@
 """The commands cancel, hold, release, set, retry and remove, for jobs by id or by filter."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import click
@@ -7,16 +8,16 @@ import click
 from taskqd.cli import job_options, parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.job_selection import Action, apply_to_each
+from taskqd.cli.job_selection import Action, apply
 from taskqd.cli.statuses import FINISHED, LIVE, PENDING
-from taskqd.client import Changes, Client, Facts, Ref, Status
+from taskqd.client import Changes, Client, Ref, Refused
 
-CANCEL = Action("Cancel", "cancelled", LIVE)
-HOLD = Action("Hold", "held", PENDING)
-RELEASE = Action("Release", "released", PENDING)
-SET = Action("Change", "changed", PENDING)
-RETRY = Action("Retry", "retried", FINISHED)
-REMOVE = Action("Remove", "removed", FINISHED)
+CANCEL = Action("Cancel", "cancelled", "CANCEL", LIVE)
+HOLD = Action("Hold", "held", "HOLD", PENDING)
+RELEASE = Action("Release", "released", "RELEASE", PENDING)
+SET = Action("Change", "changed", "SET", PENDING)
+RETRY = Action("Retry", "retried", "RETRY", FINISHED)
+REMOVE = Action("Remove", "removed", "REMOVE", FINISHED)
 
 JOB_SELECTION = parameters.job_selection("--queue", "--label")
 
@@ -41,11 +42,7 @@ def cancel(session: Session, /, signal: str | None, cascade: bool, **given: Any)
     Prints its new status. A pending job ends at once. A running job gets SIGTERM, and SIGKILL after its
     --kill-after; until it has ended, its status is RUNNING. `taskq wait` waits for its end.
     """
-
-    def cancel_one(client: Client, job: Ref) -> Status:
-        return client.cancel(job, signal, cascade=cascade)
-
-    return apply_to_each(session, given, CANCEL, cancel_one)
+    return apply(session, given, CANCEL, {"signal": signal, "cascade": cascade})
 
 
 @taskq.command(
@@ -62,11 +59,7 @@ def hold(session: Session, /, **given: Any) -> int:
 
     Prints its status. `taskq release` allows it to start; `taskq pause` stops a whole queue.
     """
-
-    def hold_one(client: Client, job: Ref) -> Status:
-        return client.hold(job)
-
-    return apply_to_each(session, given, HOLD, hold_one)
+    return apply(session, given, HOLD, {})
 
 
 @taskq.command(
@@ -83,11 +76,7 @@ def release(session: Session, /, **given: Any) -> int:
 
     Prints its status. It starts when capacity is available and its dependencies have ended.
     """
-
-    def release_one(client: Client, job: Ref) -> Status:
-        return client.release(job)
-
-    return apply_to_each(session, given, RELEASE, release_one)
+    return apply(session, given, RELEASE, {})
 
 
 @taskq.command(
@@ -111,11 +100,7 @@ def set_options(session: Session, /, **given: Any) -> int:
     changes = {name: given[name] for name in job_options.CHANGEABLE if given[name] is not None}
     if not changes:
         raise click.UsageError("expected at least one option to change")
-
-    def set_one(client: Client, job: Ref) -> Facts:
-        return client.set(job, **cast("Changes", changes))
-
-    return apply_to_each(session, given, SET, set_one)
+    return apply(session, given, SET, {"changes": cast("Changes", changes)})
 
 
 @taskq.command(
@@ -136,17 +121,7 @@ def retry(session: Session, /, cascade: bool, **given: Any) -> int:
     run again, or all if all completed. Jobs that failed because they depend on it are retried only with
     --cascade; without it, a message gives their number.
     """
-
-    def retry_one(client: Client, job: Ref) -> Facts:
-        number = client.retry(job, cascade=cascade)
-        if left := client.show(number).get("skipped"):
-            failed = "1 job that failed because of it is"
-            if left > 1:
-                failed = f"{left} jobs that failed because of it are"
-            session.print_message(f"job {number}: {failed} not retried; see --cascade")
-        return {"id": number}
-
-    return apply_to_each(session, given, RETRY, retry_one)
+    return apply(session, given, RETRY, {"cascade": cascade}, _report_skipped)
 
 
 @taskq.command(
@@ -163,9 +138,17 @@ def remove(session: Session, /, **given: Any) -> int:
 
     Prints its id, which is never used again; requests for it fail with GONE.
     """
+    return apply(session, given, REMOVE, {})
 
-    def remove_one(client: Client, job: Ref) -> Facts:
-        client.remove(job)
-        return {"id": job}
 
-    return apply_to_each(session, given, REMOVE, remove_one)
+def _report_skipped(session: Session, client: Client, jobs: Sequence[Ref]) -> None:
+    """Print how many jobs that failed because of each retried one were not retried."""
+    for job, shown in zip(jobs, client.show_each(jobs), strict=True):
+        left = 0 if isinstance(shown, Refused) else shown.get("skipped", 0)
+        if left:
+            failed = (
+                f"{left} jobs that failed because of it are"
+                if left > 1
+                else "1 job that failed because of it is"
+            )
+            session.print_message(f"job {job}: {failed} not retried; see --cascade")

@@ -42,6 +42,7 @@ def _parse_since(text: str) -> float:
 Examples:
   taskq list
   taskq list --failed --since 1d
+  taskq list --match rsync --reverse
   taskq list --status FAILED --reverse --limit 20
   taskq list --queue nightly --json | jq '.[].command'
   taskq list --array 12 --status FAILED
@@ -59,6 +60,7 @@ Examples:
 @parameters.text("--queue", "Only jobs of this queue.", "NAME", short="-q", completes="queues")
 @click.option("--owner", metavar="NAME", help="Only jobs of this user.")
 @click.option("-l", "--label", metavar="TEXT", help="Only jobs with this label.")
+@click.option("--match", metavar="TEXT", help="Only jobs whose command or label has this text, in any case.")
 @click.option("--key", metavar="NAME", help="Only the job with this key.")
 @parameters.number("--array", "Only the tasks of the array with this id.", 1, completes="jobs")
 @click.option("--tasks", is_flag=True, help="Include the tasks of arrays.")

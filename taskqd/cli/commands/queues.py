@@ -1,5 +1,7 @@
 """The commands queues, set-queue, pause and resume."""
 
+from typing import Any
+
 import click
 
 from taskqd.cli import parameters
@@ -8,6 +10,7 @@ from taskqd.cli.context import Session
 from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.client import Client, Facts
+from taskqd.protocol.values import parse_start_rate
 
 MAX_KNOWN = 20
 """Number of queues that a message names."""
@@ -25,8 +28,8 @@ def queues(session: Session) -> int:
     """List the queues.
 
     On a terminal as a table; otherwise one queue per line, separated by tabs: its name, its used slots, its
-    slots (- without a limit), its number of pending, running, completed, failed and cancelled jobs, and
-    `paused` or -. A queue exists while it has jobs, a limit or a pause.
+    slots (- without a limit), its number of pending, running, completed, failed and cancelled jobs, `paused`
+    or -, `fair` or -, and its start rate or -. A queue exists while it has jobs, a setting or a pause.
     """
     with session.connect() as client:
         found = client.queues()
@@ -48,6 +51,8 @@ def _cells(queue: Facts) -> tuple[str, ...]:
         _slots(queue),
         *map(str, counts),
         "paused" if queue["paused"] else "-",
+        "fair" if queue.get("fair") else "-",
+        queue.get("rate") or "-",
     )
 
 
@@ -59,6 +64,10 @@ def _limit(text: str) -> str | int:
     return text if text in ("none", "default") else parameters.parse_slots(text)
 
 
+def _rate(text: str) -> str:
+    return text if text == "default" else parse_start_rate(text)
+
+
 @taskq.command(
     "set-queue",
     epilog="""\b
@@ -66,21 +75,38 @@ Examples:
   taskq set-queue nightly --slots 2
   taskq set-queue nightly --slots none      only the limit of the daemon
   taskq set-queue nightly --slots default   the value of the daemon's settings
+  taskq set-queue nightly --fair true       its users take turns
+  taskq set-queue mail --rate 10/m          start up to 10 jobs within any minute
 """,
 )
 @parameters.queue_name(is_required=True)
-@parameters.parsed("--slots", "A number, none or default.", "N", _limit, is_required=True)
+@parameters.parsed("--slots", "A number, none or default.", "N", _limit)
+@click.option(
+    "--fair",
+    type=click.Choice(["true", "false", "default"]),
+    help="true: at equal priority, the users of the queue take turns.",
+)
+@parameters.parsed("--rate", "Starts, as 5/s, 10/m, 100/h or 1/15m; none or default.", "RATE", _rate)
 @click.pass_obj
-def set_queue(session: Session, queue: str, slots: str | int) -> int:
-    """Set the number of slots of a queue.
+def set_queue(
+    session: Session, queue: str, slots: str | int | None, fair: str | None, rate: str | None
+) -> int:
+    """Change the slots, the turns or the start rate of a queue.
 
-    The value survives a restart of the daemon and takes precedence over its settings. Running jobs continue.
-    Prints the name and the slots of the queue.
+    With `--fair true` the users of its jobs take turns at equal priority. A rate is the number of jobs that
+    start within any second, minute or hour. The values survive a restart of the daemon and take precedence
+    over its settings. Running jobs continue. Prints the name and the slots of the queue, then `fair` and the
+    rate, if it is fair or has one.
     """
+    given = {"slots": slots, "fair": fair, "rate": rate}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not values:
+        raise click.UsageError("expected --slots, --fair or --rate")
     with session.connect() as client:
         _report_unknown(session, client, queue)
-        facts = client.set_queue(queue, slots)
-    session.print_answer(f"{queue} {_slots(facts)}", facts)
+        facts = client.set_queue(queue, **values)
+    words = (queue, _slots(facts), "fair" if facts.get("fair") else None, facts.get("rate"))
+    session.print_answer(" ".join(filter(None, words)), facts)
     return 0
 
 

@@ -169,11 +169,13 @@ def make_queue_table(queues: Sequence[Facts], width: int) -> Table:
         Column("busy", lambda queue: Text(str(queue["busy"])), is_number=True),
         Column("slots", lambda queue: Text("-" if queue["slots"] is None else str(queue["slots"])), 2, True),
         Column("", usage_bar, 3),
+        Column("rate", lambda queue: _plain(queue.get("rate")), 7),
         count("pending", 1),
         count("running", 1),
         count("completed", 5),
         count("failed", 4),
         count("cancelled", 6),
+        Column("", lambda queue: Text("fair" if queue.get("fair") else ""), 8),
         Column("", lambda queue: Text("paused" if queue["paused"] else "", style="yellow")),
     )
     return fit_table(columns, queues, width)

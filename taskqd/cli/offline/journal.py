@@ -5,7 +5,7 @@ The journal is only read, with the daemon's own code.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ import msgspec
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.errors import JournalDamaged
-from taskqd.model.events import JobEvent, Opened, Record, RecordPosition, Snapshot, Submitted
+from taskqd.model.events import Compacted, JobEvent, Opened, Record, RecordPosition, Snapshot, Submitted
 from taskqd.protocol.values import timestamp
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.filesystem import Filesystem
@@ -187,11 +187,15 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
         with ExitStack() as stack:
             is_shown = sys.stderr.isatty() and not is_terminal
             for sequence, record, _ in scan.records(_progress_callback(stack, scan.size, is_shown)):
-                if sequence <= printed or not _matches(record, job, since):
+                if sequence <= printed:
                     continue
                 printed = sequence
-                line = encode({"seq": printed, **_document(record)}) + b"\n"
-                sys.stdout.buffer.write(sanitize_output(line, sys.stdout.encoding) if is_terminal else line)
+                for number, each in _expanded(sequence, record):
+                    if _matches(each, job, since):
+                        line = encode({"seq": number, **_document(each)}) + b"\n"
+                        sys.stdout.buffer.write(
+                            sanitize_output(line, sys.stdout.encoding) if is_terminal else line
+                        )
 
     try:
         _repeat_while_changing(write)
@@ -199,6 +203,11 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
         session.print_message(str(why))
         return REFUSED
     return 0
+
+
+def _expanded(sequence: int, record: Record) -> Iterable[tuple[int, Record]]:
+    """Return a record with its number; instead of a Compacted, its events."""
+    return record.numbered(sequence) if isinstance(record, Compacted) else ((sequence, record),)
 
 
 def _matches(record: Record, job: int | None, since: float | None) -> bool:

@@ -1,7 +1,6 @@
 """Tracks running jobs and the latest ends by events.
 
-A LIST request costs the daemon time for every job, of which there may be 100,000. The list is therefore
-requested once, after a watch has started; from then on, events show which jobs must be queried.
+The lists are requested once, after a watch has started; from then on, events show which jobs must be queried.
 """
 
 from collections.abc import Iterable, Sequence

@@ -33,7 +33,7 @@ Update = Snapshot | Unreachable | str
 
 
 def load_jobs(client: Client) -> JobTracker:
-    """Return the running jobs and the latest ends by LIST requests, whose cost depends on all jobs."""
+    """Return the running jobs and the latest ends by LIST requests."""
     tracker = JobTracker(MAX_ENDED)
     ended = client.list(status=",".join(FINISHED), tasks=True, reverse=True, limit=MAX_ENDED)
     tracker.load(sorted(ended, key=lambda job: job["completed_at"] or ""))

@@ -107,13 +107,15 @@ class LineSender:
             self._unsent, self._size = [], 0
         await self._client.writable()
 
-    def end(self) -> bytes:
-        """Return the lines that were not sent, and END with the number of all lines."""
-        return b"".join((*self._unsent, replies.end(self.count)))
+    def end(self, end: Callable[[int], bytes] = replies.end) -> bytes:
+        """Return the lines that were not sent, and the END that `end` makes of the number of all lines."""
+        return b"".join((*self._unsent, end(self.count)))
 
 
-async def send_lines(client: IClient, lines: Iterable[bytes | None]) -> bytes:
-    """Send lines in parts, and return the last part with its END.
+async def send_lines(
+    client: IClient, lines: Iterable[bytes | None], end: Callable[[int], bytes] = replies.end
+) -> bytes:
+    """Send lines in parts, and return the last part with the END that `end` makes of the number of all lines.
 
     Each line is produced when the client can read it. None is something that was examined and is not listed:
     it takes time, but sends nothing.
@@ -124,4 +126,4 @@ async def send_lines(client: IClient, lines: Iterable[bytes | None]) -> bytes:
             sender.add(line)
         if sender.must_send:
             await sender.send()
-    return sender.end()
+    return sender.end(end)

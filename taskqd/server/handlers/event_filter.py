@@ -1,5 +1,7 @@
 """The filter of WATCH."""
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from taskqd.model.events import Clocked, Event, JobEvent
@@ -28,7 +30,7 @@ class EventFilter(Struct, frozen=True):
             ids.append(range(job.array, job.array + 1))
         return cls(tuple(ids), queue)
 
-    def matches(self, event: Event, jobs: dict[int, Job]) -> bool:
+    def matches(self, event: Event, jobs: Mapping[int, Job]) -> bool:
         """Whether an event is selected. A job that is not in `jobs` may have been in any queue."""
         if isinstance(event, Clocked):
             return False
@@ -44,7 +46,7 @@ class EventFilter(Struct, frozen=True):
         spec = getattr(event, "spec", None) or (job.spec if job is not None else None)
         return spec is None or bool(spec.queue == self.queue)
 
-    def _is_visible(self, event: Event, jobs: dict[int, Job]) -> bool:
+    def _is_visible(self, event: Event, jobs: Mapping[int, Job]) -> bool:
         if not isinstance(event, JobEvent):
             is_own = self.owner in (None, getattr(event, "by", None))
             return is_own and (self.token_queue is None or _affects_queue(event, self.token_queue))

@@ -8,10 +8,12 @@ subscriber that exceeds the limit has lagged: it is given the number from which 
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.errors import BadRequest, Lagged
@@ -107,11 +109,15 @@ class Group:
         self.subscribers[subscriber] = None
         return subscriber
 
-    def flush(self) -> None:
-        """Send the collected lines to all subscribers that can receive more."""
+    async def flush(self) -> None:
+        """Send the collected lines to all subscribers that can receive more, in time slices."""
         self.unflushed = 0
         for subscriber in list(self.subscribers):
-            subscriber.send_available()
+            if subscriber.must_yield:
+                with suppress(CancelledError):  # this client has disconnected
+                    await subscriber.next_slice()
+            if subscriber in self.subscribers:
+                subscriber.send_available()
         self.trim()
 
     def trim(self) -> None:
@@ -149,12 +155,21 @@ class Subscriber:
         self._group = group
         self._writable: Deferred[None] | None = None
 
+    @property
+    def must_yield(self) -> bool:
+        """Whether the reactor must have time for others before the client is sent more."""
+        return not (self._client.can_send or self._client.is_congested)
+
+    def next_slice(self) -> Deferred[None]:
+        """Fire when the reactor has had that time; fails with CancelledError if the client disconnects."""
+        return self._client.next_slice()
+
     def send_available(self) -> None:
         """Send the available chunks while the client can receive them."""
         while self._writable is None and self.position < self._group.end:
             number, self.position = self.position, self.position + 1
             self._client.send(self._group.close_chunk(number))
-            if not self._client.can_send:
+            if self._client.is_congested:
                 self._writable = self._client.writable()
                 self._writable.addCallbacks(self._on_writable, _ignore_end)
 
@@ -183,12 +198,15 @@ class Subscriber:
 class EventStream:
     """Sends the events of `journal` to subscribers once they are durable and applied to `queue_state`."""
 
+    _log = Logger()
+
     def __init__(self, journal: IJournal, queue_state: QueueState, clock: IReactorTime) -> None:
         self._journal = journal
         self._jobs = queue_state.jobs
         self._clock = clock
         self._groups: dict[EventFilter, Group] = {}
         self._flush_timer: IDelayedCall | None = None
+        self._is_flushing = False
         journal.add_observer(self._on_durable)
 
     @property
@@ -210,7 +228,7 @@ class EventStream:
                     line = line or replies.event(sequence, event)
                     group.add(sequence, line)
                     if group.unflushed >= FLUSH_SIZE:
-                        group.flush()
+                        self._flush()
         while self.buffered_bytes > MAX_TOTAL_BYTES:
             max(groups, key=lambda group: group.bytes).drop_oldest()
         if self._flush_timer is None:
@@ -218,9 +236,18 @@ class EventStream:
 
     def _flush(self) -> None:
         """Send the collected events, and collect the next ones for FLUSH_INTERVAL."""
+        if not self._is_flushing:
+            self._is_flushing = True
+            flushing = Deferred.fromCoroutine(self._flush_groups())
+            flushing.addErrback(lambda failure: self._log.failure("internal error in WATCH", failure))
+
+    async def _flush_groups(self) -> None:
         groups = [group for group in self._groups.values() if group.unflushed]
-        for group in groups:
-            group.flush()
+        try:
+            for group in groups:
+                await group.flush()
+        finally:
+            self._is_flushing = False
         if groups and self._flush_timer is None:
             self._flush_timer = self._clock.callLater(FLUSH_INTERVAL, self._on_flush_timer)
 

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
-from taskqd.model.events import Ended
+from taskqd.model.events import Compacted, Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.protocol import documents, replies, values
 from taskqd.storage.interfaces import IEventReader, IJournal, ISpool
@@ -167,5 +167,7 @@ class JobView:
 
     def _read_inline(self, attempt: Attempt, stream: str) -> bytes:
         ended = self._journal.read(attempt.record) if attempt.record else None
+        if isinstance(ended, Compacted):
+            ended = ended.end_of(attempt.number)
         output = getattr(ended, stream) if isinstance(ended, Ended) else None
         return (output.data if output else None) or b""

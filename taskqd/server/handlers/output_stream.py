@@ -1,7 +1,8 @@
 """Sends the output of a job as it appears, at the speed of the client, through all attempts to the job's end.
 
 Nothing is buffered for the client: each chunk is read from its file, or from the output of the running
-attempt, when the client can receive it.
+attempt, when the client can receive it. A client that has received everything so far is sent what is new by
+``output_tail``, together with others.
 """
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,10 +12,8 @@ from taskqd.engine.engine import Engine
 from taskqd.model.job import Job
 from taskqd.protocol import replies
 from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.output_tail import CHUNK_SIZE, OutputTails, Position
 from taskqd.server.interfaces import IClient
-
-CHUNK_SIZE = 65_536
-"""Bytes that are sent at a time."""
 
 
 class OutputFollower:
@@ -27,6 +26,7 @@ class OutputFollower:
         self,
         engine: Engine,
         job_view: JobView,
+        tails: OutputTails,
         client: IClient,
         job_id: int,
         offsets: dict[str, int],
@@ -34,6 +34,7 @@ class OutputFollower:
         self._engine = engine
         self._queue_state = engine.queue_state
         self._job_view = job_view
+        self._tails = tails
         self._client = client
         self._job_id = job_id
         self._offsets = offsets
@@ -46,11 +47,40 @@ class OutputFollower:
 
         Raises Gone if the job is removed, and StoreFailed if its output cannot be read.
         """
-        unfollow = self._job_view.follow(self._job_id, self._on_output)
+        unfollow = self._tails.add(self._job_id, self)
         try:
             return await self._send_until_end()
         finally:
             unfollow()
+
+    # For the tail of the job.
+
+    @property
+    def awaits(self) -> Position | None:
+        """See IFollower."""
+        if self._waiting is None or self._waiting.called or self._client.is_congested:
+            return None
+        return Position(self._attempt, self._offsets["stdout"], self._offsets["stderr"])
+
+    @property
+    def must_yield(self) -> bool:
+        """See IFollower."""
+        return not (self._client.can_send or self._client.is_congested)
+
+    def next_slice(self) -> "Deferred[None]":
+        """See IFollower."""
+        return self._client.next_slice()
+
+    def send_piece(self, reply: bytes, end: Position) -> None:
+        """See IFollower."""
+        self._client.send(reply)
+        self._offsets = {"stdout": end.stdout, "stderr": end.stderr}
+
+    def wake(self) -> None:
+        """See IFollower."""
+        self._has_news = True
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
 
     async def _send_until_end(self) -> Job:
         while True:
@@ -90,22 +120,17 @@ class OutputFollower:
         later = (attempt.number for attempt in self._job_view.attempts(job) if attempt.number > self._attempt)
         self._attempt = next(later)
 
-    def _on_output(self) -> None:
-        """Note that there may be more output, or a new attempt."""
-        self._has_news = True
-        if self._waiting is not None and not self._waiting.called:
-            self._waiting.callback(None)
-
     async def _wait_for_more(self) -> None:
-        """Wait until there may be more output, a new attempt, or the end of the job."""
+        """Wait until the tail cannot send more: there is a new attempt or an end, or the client is slow."""
         self._waiting = Deferred()
         ended = self._engine.wait(self._job_id)
-        ended.addCallbacks(lambda _: self._on_output(), _ignore_cancel)
+        ended.addCallbacks(lambda _: self.wake(), _ignore_cancel)
         try:
             await self._waiting
         finally:
             self._waiting = None
             ended.cancel()
+        await self._client.writable()
 
 
 def _ignore_cancel(failure: Failure) -> None:

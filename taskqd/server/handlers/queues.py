@@ -22,8 +22,8 @@ class QueueHandlers(HandlerGroup):
 
     @handles("SET-QUEUE")
     def _set_queue(self, client: IClient, request: SetQueueRequest) -> Reply:
-        resized = self._engine.queue_commands.resize(client.principal.actor, request.queue, request.slots)
-        return Deferred.fromCoroutine(resized).addCallback(
+        changed = self._engine.queue_commands.change(client.principal.actor, request.queue, request.values)
+        return Deferred.fromCoroutine(changed).addCallback(
             lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(request.queue))
         )
 

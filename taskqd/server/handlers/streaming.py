@@ -22,6 +22,7 @@ from taskqd.server.handlers.event_filter import EventFilter
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.output_stream import OutputFollower
+from taskqd.server.handlers.output_tail import OutputTails
 from taskqd.server.interfaces import IClient
 from taskqd.storage.interfaces import IClock
 
@@ -39,6 +40,7 @@ class StreamingHandlers(HandlerGroup):
     ) -> None:
         super().__init__(engine, job_view, clock, authorizer)
         self._event_stream = event_stream
+        self._tails = OutputTails(engine.queue_state, job_view)
 
     @handles("WAIT")
     def _wait(self, client: IClient, request: WaitRequest) -> Reply:
@@ -75,17 +77,18 @@ class StreamingHandlers(HandlerGroup):
 
     def _raise_timed_out(self, failure: Failure, jobs: dict[int, Job]) -> bytes:
         failure.trap(defer.TimeoutError)
-        unfinished = [job for job in jobs.values() if not job.status.is_final]
-        if len(jobs) == 1:
-            (job,) = jobs.values()
+        now = [self._queue_state.jobs.get(job_id, job) for job_id, job in jobs.items()]
+        unfinished = [job for job in now if not job.status.is_final]
+        if len(now) == 1:
+            (job,) = now
             raise TimedOut(f"job {job.id} is still {job.status.value}")
-        raise TimedOut(f"{len(unfinished)} of {len(jobs)} jobs have not ended")
+        raise TimedOut(f"{len(unfinished)} of {len(now)} jobs have not ended")
 
     @handles("FOLLOW")
     def _follow(self, client: IClient, request: FollowRequest) -> Reply:
         job = check_has_output(self._queue_state.get(request.job))
         offsets = {"stdout": request.stdout, "stderr": request.stderr}
-        follower = OutputFollower(self._engine, self._job_view, client, job.id, offsets)
+        follower = OutputFollower(self._engine, self._job_view, self._tails, client, job.id, offsets)
         ended: Deferred[Any] = client.while_connected(Deferred.fromCoroutine(follower.follow()))
         return ended.addCallback(self._format_status)
 

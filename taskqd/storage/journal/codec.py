@@ -20,15 +20,28 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskqd.errors import JournalDamaged
-from taskqd.model.events import EVENTS, RECORDS, Changed, Event, Record, Scheduled, Submitted
+from taskqd.model.events import (
+    EVENTS,
+    RECORDS,
+    Changed,
+    Compacted,
+    Record,
+    Replayed,
+    Scheduled,
+    Submitted,
+)
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(reduce(or_, RECORDS))
-_EVENT_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(reduce(or_, EVENTS))
+_EVENT_DECODER: msgspec.json.Decoder[Replayed] = msgspec.json.Decoder(reduce(or_, (Compacted, *EVENTS)))
 _DECODE_ERRORS = (ValueError, RecursionError, msgspec.MsgspecError)
 """The errors of decoding a text that is not a record."""
 _STARTS_BATCH = re.compile(rb'[0-9a-f]{8} [0-9]+ \{"type":"')
 """The beginning of a line without ``+``. No part of another line matches: JSON escapes quotes in strings."""
+
+
+_OLD_COMMAND = b'"spec":{"command":'
+"""In the JSON of a record that has the command in its spec. JSON escapes quotes, so it is in no text."""
 
 
 class _OldSpec(Struct, frozen=True):
@@ -50,6 +63,12 @@ def encode(record: Record, sequence: int, continues_batch: bool = False) -> byte
     return b"%08x %b\n" % (crc32(text), text)
 
 
+def pad(line: bytes, size: int) -> bytes:
+    """Return a line with spaces behind its JSON, so that it has ``size`` bytes."""
+    text = line[9:-1].ljust(size - 10)
+    return b"%08x %b\n" % (crc32(text), text)
+
+
 def decode(line: bytes) -> tuple[int, Record]:
     """Return (sequence, record) of a line without its newline; raises JournalDamaged."""
     checksum, _, text = line.partition(b" ")
@@ -64,6 +83,22 @@ def decode(line: bytes) -> tuple[int, Record]:
         ) from None
 
 
+def join_lines(lines: Sequence[bytes], numbers: Sequence[int]) -> bytes:
+    """Return the line of a Compacted from the lines of its events, without their newlines, and their numbers.
+
+    The JSON of the events is copied unchanged.
+    """
+    events = b",".join([line[line.index(b"{") :] for line in lines])
+    others = b",".join([b"%d" % number for number in numbers[1:]])
+    text = b'%d {"type":"compacted","events":[%b],"numbers":[%b]}' % (numbers[0], events, others)
+    return b"%08x %b\n" % (crc32(text), text)
+
+
+def has_old_command(line: bytes) -> bool:
+    """Whether the record of a line has the command in its spec, as up to format 3."""
+    return _OLD_COMMAND in line
+
+
 def starts_batch(line: bytes) -> bool:
     """Whether a line is complete and has no ``+``; its record is not decoded."""
     checksum, _, text = line.partition(b" ")
@@ -71,7 +106,7 @@ def starts_batch(line: bytes) -> bool:
 
 
 def decode_events(lines: Sequence[bytes]) -> tuple[list[int], list[Record]] | None:
-    """Return the numbers and the events of lines; None if any line is damaged or not an event.
+    """Return the numbers and the events of lines; None if any is damaged, or begins a file.
 
     Each step is done for all lines, which takes a third of the time of decoding line by line.
     """

@@ -26,8 +26,8 @@ twice the size of its live records.
 """
 RETRY_INTERVAL = 60.0
 """Seconds between a snapshot that failed and the next attempt."""
-RELOCATIONS_PER_TURN = 1000
-"""Relocations applied per turn of the reactor, which takes about a millisecond."""
+RELOCATION_BYTES = 16 * 1024
+"""Bytes of the list of new positions that are applied per turn of the reactor, in about a millisecond."""
 MAX_ERROR_BYTES = 1000
 """Bytes of the process's stderr that its error message may have; the last ones are kept."""
 
@@ -43,7 +43,8 @@ class Compactor:
 
     ``write_snapshot(directory, number)`` writes the snapshot of all segments up to ``number`` and fires when
     it is durable. The old files are removed once ``relocate`` has been called for every record that moved,
-    so a known position can be read at any time. One snapshot is made at a time.
+    so a known position can be read at any time. One snapshot is made at a time. ``is_known(job_id)`` tells
+    whether a job has not been removed.
     """
 
     _log = Logger()
@@ -55,12 +56,14 @@ class Compactor:
         write_snapshot: Callable[[str, int], "Deferred[None]"],
         relocate: Relocate,
         in_thread: InThread,
+        is_known: Callable[[int], bool],
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._write_snapshot = write_snapshot
         self._relocate = relocate
         self._in_thread = in_thread
+        self._is_known = is_known
         self._timer: IDelayedCall | None = None
         self._is_running = False
         self._is_stopped = False
@@ -94,15 +97,24 @@ class Compactor:
         segments, number = self._journal.segments, self._journal.last_durable_segment - 1
         try:
             await self._write_snapshot(segments.directory, number)
-            lines: list[bytes] = await self._in_thread(_read_lines, segments.relocations_path(number))
-            for start in range(0, len(lines), RELOCATIONS_PER_TURN):
-                for line in lines[start : start + RELOCATIONS_PER_TURN]:
-                    job_id, attempt, offset, length = map(int, line.split())
-                    self._relocate(job_id, attempt, number, (-number, offset, length))
-                await deferLater(self._clock, 0)
+            await self._relocate_all(number)
             self._journal.compacted(number, await self._in_thread(segments.remove_obsolete, number))
+            for _ in self._journal.forget_jobs(self._is_known):
+                await deferLater(self._clock, 0)
         finally:
             self._is_running = False
+
+    async def _relocate_all(self, number: int) -> None:
+        path, start = self._journal.segments.relocations_path(number), 0
+        while True:
+            lines: bytes = await self._in_thread(_read_lines, path, start)
+            if not lines:
+                return
+            for line in lines.splitlines():
+                job_id, attempt, offset, length = map(int, line.split())
+                self._relocate(job_id, attempt, number, (-number, offset, length))
+            start += len(lines)
+            await deferLater(self._clock, 0)
 
     def _on_failure(self, failure: Failure) -> None:
         self._retry_at = self._clock.seconds() + RETRY_INTERVAL
@@ -148,6 +160,9 @@ def write_snapshot(reactor: IReactorProcess, directory: str, number: int) -> "De
     return process.ended
 
 
-def _read_lines(path: str) -> list[bytes]:
+def _read_lines(path: str, start: int) -> bytes:
+    """Return the next complete lines, of up to RELOCATION_BYTES; nothing at the end of the file."""
     with open(path, "rb") as file:
-        return file.readlines()
+        file.seek(start)
+        lines = file.read(RELOCATION_BYTES)
+    return lines[: lines.rfind(b"\n") + 1]

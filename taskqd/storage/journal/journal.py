@@ -11,7 +11,8 @@ segment from that number on (replay.py).
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import cast
 from uuid import uuid4
 
@@ -21,15 +22,25 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from taskqd.errors import StartRefused, StoreFailed
-from taskqd.model.events import FORMAT, Event, Opened, Record, RecordPosition, Snapshot, Submitted
+from taskqd.model.events import (
+    FORMAT,
+    Event,
+    Opened,
+    Record,
+    RecordPosition,
+    Replayed,
+    Snapshot,
+    Submitted,
+)
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IClock, ICommitReactor, IJournal, InThread, OnDurable
 from taskqd.storage.journal.entry_builder import EntryBuilder
 from taskqd.storage.journal.entry_writer import Entry, EntryKind, EntryWriter
 from taskqd.storage.journal.group_commit import GroupCommit
+from taskqd.storage.journal.job_blocks import JobBlocks
 from taskqd.storage.journal.job_event_reader import JobEventFinder, JobEventReader
 from taskqd.storage.journal.reader import EventReader, SegmentReader
-from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.replay import RecordBatch, Replay
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import JournalEnd, Segments
 from taskqd.storage.journal.startup import clean_up
@@ -41,6 +52,8 @@ RETRY_INTERVAL = 1.0
 """Seconds between two attempts to begin a new segment after a failure."""
 MAX_BLOCKING_BYTES = 1024**2
 """Bytes of a batch for which the reactor may wait; a larger one takes too long to write."""
+
+_ID = attrgetter("id")
 
 
 @implementer(IJournal)
@@ -97,6 +110,7 @@ class Journal:
         self._group_commit = GroupCommit[Entry](
             reactor, self._entry_writer.write, self._on_committed, self._may_wait_for
         )
+        self._job_blocks = JobBlocks()
         self._observers: list[OnDurable] = []
         self._writable_waiters: list[Deferred[None]] = []
         self._retry_timer: IDelayedCall | None = None
@@ -114,7 +128,7 @@ class Journal:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {error}") from None
         self._segment_writer.identity = self._identity
 
-    def replay(self) -> Iterator[tuple[Event, RecordPosition]]:
+    def replay(self) -> Iterator[tuple[Replayed, RecordPosition]]:
         """Yield all events, oldest first, then clean up the files; must be read to its end.
 
         Raises JournalDamaged if the journal cannot be trusted, StartRefused if it cannot be read or cleaned
@@ -123,7 +137,7 @@ class Journal:
         replay = Replay()
         try:
             layout = self.segments.layout()
-            yield from self.segments.replay(layout, replay)
+            yield from self.segments.replay(layout, replay, self._note_replayed)
             sizes = clean_up(self.segments, self._filesystem, layout, replay)
         except OSError as error:
             raise StartRefused(f"the journal in {self.segments.directory} cannot be read: {error}") from None
@@ -138,6 +152,10 @@ class Journal:
             self.name, self.last_boot = replay.opened.store, replay.opened.boot
             self.next_id = replay.opened.next_id
             self._rename_copy(replay.opened.identity)
+
+    def _note_replayed(self, batch: RecordBatch) -> None:
+        size = batch.end - batch.start
+        self._job_blocks.add(batch.sequences[0], batch.sequences[-1], _job_ids(batch.records), size)
 
     def _rename_copy(self, last_identity: str) -> None:
         """Give the store a new name if its directory is not the one of the last start (decision 0040).
@@ -174,8 +192,8 @@ class Journal:
     def append(self, event: Event, may_wait: bool = False) -> "Deferred[RecordPosition]":
         return self._append((event,), may_wait)
 
-    def append_all(self, events: Sequence[Event]) -> "Deferred[RecordPosition]":
-        return self._append(events, may_wait=False)
+    def append_all(self, events: Sequence[Event], may_wait: bool = False) -> "Deferred[RecordPosition]":
+        return self._append(events, may_wait)
 
     def _append(self, events: Sequence[Event], may_wait: bool) -> "Deferred[RecordPosition]":
         if self.failure is not None:
@@ -225,7 +243,8 @@ class Journal:
         return EventReader(reader, lambda: self.last_sequence, self._in_thread)
 
     def events_of(self, *job_ids: int) -> JobEventReader:
-        finder = JobEventFinder(self.segments, self._filesystem, job_ids, self._segment_writer.end)
+        spans = self._job_blocks.spans(job_ids)
+        finder = JobEventFinder(self.segments, self._filesystem, job_ids, self._segment_writer.end, spans)
         return JobEventReader(finder, self._in_thread)
 
     def sizes(self) -> dict[str, int]:
@@ -257,6 +276,10 @@ class Journal:
         self.snapshot_number, self.snapshot_bytes = number, size
         self._builder.forget(number)
         self.segments.close_replaced(number)
+
+    def forget_jobs(self, is_known: Callable[[int], bool]) -> Iterator[None]:
+        """Forget where the records of jobs are that are not known any more; yields after each portion."""
+        return self._job_blocks.forget(is_known)
 
     def check_location(self) -> "Deferred[None]":
         """Check in another thread that the current segment has not been moved or removed.
@@ -353,6 +376,8 @@ class Journal:
     def _notify_observers(self, entry: Entry) -> None:
         self.last_sequence = entry.sequence + len(entry.records) - 1
         if entry.kind is EntryKind.RECORDS:
+            job_ids, size = _job_ids(entry.records), len(entry.lines)
+            self._job_blocks.add(entry.sequence, self.last_sequence, job_ids, size)
             for on_durable in self._observers:
                 try:
                     on_durable(entry.sequence, cast("Sequence[Event]", entry.records))
@@ -389,3 +414,11 @@ class Journal:
         waiters, self._writable_waiters = self._writable_waiters, []
         for waiter in waiters:
             waiter.callback(None)
+
+
+def _job_ids(records: Sequence[Record]) -> Iterable[int]:
+    """Return the ids of the jobs of records, 0 for one that is not about a job."""
+    try:
+        return set(map(_ID, records))
+    except AttributeError:
+        return [getattr(record, "id", 0) for record in records]

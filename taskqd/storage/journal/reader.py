@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
-from taskqd.model.events import Event, Opened, Snapshot
+from taskqd.model.events import Compacted, Event, Opened, Snapshot
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, InThread
 from taskqd.storage.journal.codec import decode
@@ -122,7 +122,7 @@ class SegmentReader:
                 if sequence != self.next_sequence:
                     path = self._segments.path(self._span.number)
                     raise JournalDamaged(f"{path} has record {sequence}, expected {self.next_sequence}")
-                if not isinstance(record, Opened | Snapshot):
+                if not isinstance(record, Opened | Snapshot | Compacted):
                     events.append((sequence, record))
                 self.next_sequence += 1
             start = end + 1

@@ -12,7 +12,7 @@ from operator import add
 from typing import NamedTuple, TypeVar, cast
 
 from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.model.events import Event, Opened, Record, RecordPosition
+from taskqd.model.events import Opened, Record, RecordPosition, Replayed
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, RecordBatch, Replay, first_sequence
@@ -88,11 +88,17 @@ class Segments:
         known = [name for name in names if _JOURNAL_FILE.fullmatch(name)]
         return Layout(snapshot, segments, [name for name in known if name not in valid])
 
-    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Event, RecordPosition]]:
-        """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends."""
+    def replay(
+        self, layout: Layout, replay: Replay, on_batch: Callable[[RecordBatch], object] = lambda _: None
+    ) -> Iterator[tuple[Replayed, RecordPosition]]:
+        """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends.
+
+        ``on_batch`` is called with the records before they are yielded.
+        """
         for number, batch in self.batches(layout, replay):
             if not isinstance(batch.records[0], Opened):  # it is the only record of its batch
-                events = cast("Sequence[Event]", batch.records)
+                on_batch(batch)
+                events = cast("Sequence[Replayed]", batch.records)
                 yield from zip(events, positions(number, batch), strict=True)
 
     def batches(self, layout: Layout, replay: Replay) -> Iterator[tuple[int, RecordBatch]]:
@@ -109,10 +115,15 @@ class Segments:
 
     def bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
         """Yield the number of each valid file and its last valid record, None if all of it is valid."""
+        for file in self.files(layout):
+            yield file.number, file.last if file.number > 0 else None
+
+    def files(self, layout: Layout) -> Iterator[SegmentSpan]:
+        """Yield each valid file with its first and last valid record; a snapshot begins with 0."""
+        spans = self.spans(layout)
         if layout.snapshot:
-            yield -layout.snapshot, None
-        for span in self.spans(layout):
-            yield span.number, span.last
+            yield SegmentSpan(-layout.snapshot, 0, spans[0].first - 1 if spans else None)
+        yield from spans
 
     def spans(self, layout: Layout) -> list[SegmentSpan]:
         """Return the valid records of each segment; a segment without a complete first line has none.

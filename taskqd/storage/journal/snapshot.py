@@ -1,57 +1,45 @@
 """Writes a snapshot: the records of sealed segments without those that no longer matter (docs/journal.md).
 
 Omitted are the records of removed jobs, all but the last record about each setting of a queue or schedule,
-and holds, releases and changes that later ones supersede (superseded.py). The other lines are copied
-unchanged.
+and holds, releases and changes that later ones supersede (snapshot_survey.py). The records of a job that has
+ended become one line, in the place of its Submitted. The other lines are copied unchanged.
 
 A separate process writes it, so that the reactor does not wait for it (compaction.py)::
 
     python -m taskqd.storage.journal.snapshot JOURNAL NUMBER
 
 writes ``NUMBER.moved``, which has the new position of each ``ended`` record as a line ``<job> <attempt>
-<offset> <length>``, and then ``NUMBER.snapshot``, which replaces all segments up to NUMBER atomically: after
-an error the journal is as it was.
+<offset> <length>``, with 0 for all attempts whose ends are in one line, and then ``NUMBER.snapshot``, which
+replaces all segments up to NUMBER atomically: after an error the journal is as it was.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import islice
 
 from taskqd.errors import StartRefused
-from taskqd.model.events import (
-    Clocked,
-    Ended,
-    Event,
-    InSnapshot,
-    JobEvent,
-    Opened,
-    QueueEvent,
-    Record,
-    Removed,
-    Scheduled,
-    Snapshot,
-    Started,
-    Submitted,
-    Unscheduled,
-)
+from taskqd.model.events import FORMAT, Snapshot
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.replay import RecordBatch, Replay
+from taskqd.storage.journal.codec import encode, join_lines, pad
+from taskqd.storage.journal.replay import Content, Replay
 from taskqd.storage.journal.segments import Segments
-from taskqd.storage.journal.superseded import Superseded
+from taskqd.storage.journal.snapshot_survey import Kind, SnapshotSurvey
 
 SYNC_INTERVAL_BYTES = 8 * 1024**2
 """Bytes that are synced at a time; a larger sync would delay the journal's own syncs."""
+LINES_PER_WRITE = 1000
+"""Lines that are collected before they are written."""
 NICENESS = 10
 """The nice value of the process: the daemon and jobs take precedence."""
 
 
-class Line(NamedTuple):
-    """A record that is kept, and its line with the newline."""
+MAX_RECORDS = 10**15
+"""More records than a snapshot can have; the header is written before they are counted."""
 
-    record: Record
-    text: bytes
+
+Line = tuple[bytes, int, int]
+"""A line with its newline; the job whose attempts end in it, 0 for none; the attempt, 0 for several."""
 
 
 class SnapshotWriter:
@@ -66,117 +54,92 @@ class SnapshotWriter:
         self._layout = segments.layout()  # once: both readings must read the same files
         self._filesystem = filesystem
         self._number = number
-        self._removed: set[int] = set()
-        self._running: set[int] = set()
-        self._tasks: dict[int, range] = {}
-        self._superseded = Superseded()
-        self._latest: dict[tuple[object, ...], int] = {}
-        self._unscheduled: set[int] = set()
-        self._last_schedule = 0
-        self._opened: Opened | Snapshot | None = None
-        self._last_id = 0
+        self._survey = SnapshotSurvey()
+        self._contents: dict[int, Content] = {}
 
     def write(self) -> int:
         """Write the snapshot and the list of new positions; return the number of records kept."""
         self._read_all()
-        count = sum(1 for _ in self._kept_lines())
-        path = self._segments.path(-self._number)
-        header = self._header(count)
-        positions = self._write_lines(path + ".new", header)
-        self._write_file(self._segments.relocations_path(self._number), positions)
+        self._survey.finish()
+        path, header_size = self._segments.path(-self._number), len(self._header(MAX_RECORDS))
+        snapshot = _OutputFile(self._filesystem, path + ".new")
+        try:
+            count = self._write_lines(snapshot, header_size)
+            snapshot.finish(pad(self._header(count), header_size))
+        finally:
+            snapshot.close()
         self._filesystem.rename(path + ".new", path)
         return count
 
     def _read_all(self) -> None:
         """Read all records and note what decides which of them are kept."""
         replay = Replay()
-        for batch in self._batches(replay):
-            for sequence, record in zip(batch.sequences, batch.records, strict=True):
-                self._note(sequence, record)
-            self._opened = replay.opened
-
-    def _note(self, sequence: int, record: Record) -> None:
-        if isinstance(record, JobEvent):
-            self._superseded.add(sequence, record)
-        if isinstance(record, Submitted):
-            self._last_id = max(self._last_id, record.last_id)
-            if record.spec.array is not None:
-                self._tasks[record.id] = range(record.id + 1, record.last_id + 1)
-        elif isinstance(record, Started):
-            self._running.add(record.id)
-        elif isinstance(record, Ended):
-            self._running.discard(record.id)
-        elif isinstance(record, Removed):
-            self._removed.add(record.id)
-            self._removed.update(self._tasks.pop(record.id, ()))
-        elif isinstance(record, QueueEvent):
-            self._latest[record.subject] = sequence
-            if isinstance(record, Unscheduled):
-                self._unscheduled.add(record.schedule)
-            elif isinstance(record, Scheduled):
-                self._last_schedule = max(self._last_schedule, record.schedule)
-
-    def _batches(self, replay: Replay) -> Iterator[RecordBatch]:
         for number, batch in self._segments.batches(self._layout, replay):
             if number > self._number:
-                return
-            yield batch
+                break
+            self._survey.add(number, batch)
+            self._survey.opened = replay.opened
+
+    def _content(self, number: int) -> Content:
+        if number not in self._contents:
+            self._contents[number] = self._filesystem.map_file(self._segments.path(number))
+        return self._contents[number]
 
     def _kept_lines(self) -> Iterator[Line]:
         """Yield the lines that are kept; a Clocked only if it changes the meaning of the records after it."""
-        latest: Line | None = None
+        latest: bytes | None = None
         before = ahead = 0.0
-        for line in self._candidates():
-            if isinstance(line.record, Clocked):
-                latest, ahead = line, line.record.ahead
+        for number, text, job_id, attempt in self._candidates():
+            if number in self._survey.clocks:
+                latest, ahead = text, self._survey.clocks[number]
                 continue
             if latest is not None and ahead != before:
                 before = ahead
-                yield latest
-            yield line
+                yield latest, 0, 0
+            yield text, job_id, attempt
         if latest is not None and ahead != before:
-            yield latest
+            yield latest, 0, 0
 
-    def _candidates(self) -> Iterator[Line]:
-        for batch in self._batches(Replay()):
-            for sequence, record, line in zip(batch.sequences, batch.records, batch.lines, strict=True):
-                if not isinstance(record, Opened | Snapshot) and self._is_kept(record, sequence):
-                    yield Line(record, line + b"\n")
+    def _candidates(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """Yield the number of each record that is kept and of each Clocked, and its line, as in ``Line``."""
+        survey = self._survey
+        joined, is_kept = survey.joined, survey.is_kept
+        records = zip(survey.kinds, survey.job_ids, survey.numbers, survey.attempts, strict=True)
+        for file, start, end in survey.pieces:
+            texts = self._content(file)[start : end - 1].split(b"\n")
+            for (kind, job_id, number, attempt), text in zip(islice(records, len(texts)), texts, strict=True):
+                parts = joined.get(job_id)
+                if parts is not None:
+                    if kind == Kind.SUBMITTED:
+                        yield number, self._joined(parts), job_id, 0
+                elif is_kept(kind, job_id, number):
+                    has_end = kind in (Kind.ENDED, Kind.COMPACTED)
+                    yield number, text + b"\n", job_id if has_end else 0, attempt
 
-    def _is_kept(self, event: Event, sequence: int) -> bool:
-        if isinstance(event, QueueEvent):
-            return self._is_latest(event, sequence)
-        if isinstance(event, JobEvent):
-            return event.id not in self._removed and self._is_needed(event, sequence)
-        return True  # _kept_lines decides about Clocked
-
-    def _is_needed(self, event: JobEvent, sequence: int) -> bool:
-        """Whether the state of the job depends on an event."""
-        if event.in_snapshot is InSnapshot.UNLESS_SUPERSEDED:
-            return sequence not in self._superseded.sequences
-        if event.in_snapshot is InSnapshot.WHILE_RUNNING:
-            return event.id in self._running
-        return event.in_snapshot is InSnapshot.ALWAYS
-
-    def _is_latest(self, event: QueueEvent, sequence: int) -> bool:
-        """Whether no later event has replaced this one; the last schedule is kept even if it ended."""
-        schedule = getattr(event, "schedule", None)
-        if schedule in self._unscheduled:
-            return schedule == self._last_schedule and isinstance(event, Scheduled | Unscheduled)
-        return self._latest[event.subject] == sequence
+    def _joined(self, parts: bytes) -> bytes:
+        """Return the line of a job that has ended."""
+        lines, numbers = [], []
+        content: Content = b""
+        current = 0
+        for file, offset, length, number in self._survey.parts(parts):
+            if file != current:
+                content, current = self._content(file), file
+            lines.append(content[offset : offset + length])
+            numbers.append(number)
+        return join_lines(lines, numbers)
 
     def _header(self, count: int) -> bytes:
-        opened, following = self._opened, self._segments.first_sequence(self._number + 1)
+        opened, following = self._survey.opened, self._segments.first_sequence(self._number + 1)
         if opened is None or following is None:
             raise StartRefused(
                 f"no snapshot can be made up to segment {self._number}: it or the next segment is missing"
             )
         header = Snapshot(
             at=opened.at,
-            format=opened.format,
+            format=FORMAT,
             store=opened.store,
             boot=opened.boot,
-            next_id=self._next_id(opened),
+            next_id=max(opened.next_id, self._survey.last_id + 1),
             records=count,
             identity=opened.identity,
             boot_clock=opened.boot_clock,
@@ -184,49 +147,61 @@ class SnapshotWriter:
         )
         return encode(header, following - 1)
 
-    def _next_id(self, opened: Opened | Snapshot) -> int:
-        return max(opened.next_id, self._last_id + 1)
-
-    def _write_lines(self, path: str, header: bytes) -> list[bytes]:
-        """Write the header and the lines that are kept; return the positions of ends, as lines."""
-        positions: list[bytes] = []
-        attempts: dict[int, int] = {}
-
-        def lines() -> Iterator[bytes]:
-            yield header
-            offset = len(header)
-            for record, text in self._kept_lines():
-                if isinstance(record, Started):
-                    attempts[record.id] = record.attempt
-                elif isinstance(record, Ended):
-                    positions.append(
-                        b"%d %d %d %d\n" % (record.id, attempts[record.id], offset, len(text) - 1)
-                    )
-                yield text
-                offset += len(text)
-
-        self._write_file(path, lines())
-        return positions
-
-    def _write_file(self, path: str, lines: Iterable[bytes]) -> None:
-        descriptor = self._filesystem.create(path)
+    def _write_lines(self, snapshot: "_OutputFile", header_size: int) -> int:
+        """Write the lines that are kept, and the list of the positions of ends; return the count."""
+        moved = _OutputFile(self._filesystem, self._segments.relocations_path(self._number))
         try:
-            unwritten: list[bytes] = []
-            size = 0
-            for line in lines:
-                unwritten.append(line)
-                size += len(line)
-                if size >= SYNC_INTERVAL_BYTES:
-                    self._flush(descriptor, unwritten)
-                    size = 0
-            self._flush(descriptor, unwritten)
+            snapshot.write([bytes(header_size)])
+            count, size = 0, header_size
+            texts: list[bytes] = []
+            positions: list[bytes] = []
+            for text, job_id, attempt in self._kept_lines():
+                length = len(text)
+                if job_id:
+                    positions.append(b"%d %d %d %d\n" % (job_id, attempt, size, length - 1))
+                texts.append(text)
+                size += length
+                count += 1
+                if len(texts) == LINES_PER_WRITE:
+                    snapshot.write(texts)
+                    moved.write(positions)
+            snapshot.write(texts)
+            moved.write(positions)
+            moved.finish()
         finally:
-            self._filesystem.close(descriptor)
+            moved.close()
+        return count
 
-    def _flush(self, descriptor: int, unwritten: list[bytes]) -> None:
-        self._filesystem.write(descriptor, b"".join(unwritten))
-        self._filesystem.sync(descriptor)
-        unwritten.clear()
+
+class _OutputFile:
+    """A new file. What was written to it is durable after ``finish``."""
+
+    def __init__(self, filesystem: Filesystem, path: str) -> None:
+        self._filesystem = filesystem
+        self._descriptor = filesystem.create(path)
+        self._unwritten: list[bytes] = []
+        self._unsynced = 0
+
+    def write(self, texts: list[bytes]) -> None:
+        """Write texts and clear the list."""
+        text = b"".join(texts)
+        texts.clear()
+        self._unwritten.append(text)
+        self._unsynced += len(text)
+        if self._unsynced >= SYNC_INTERVAL_BYTES:
+            self.finish()
+
+    def finish(self, header: bytes = b"") -> None:
+        """Write a header over the beginning of the file, and make all durable."""
+        self._filesystem.write(self._descriptor, b"".join(self._unwritten))
+        if header:
+            self._filesystem.write_at(self._descriptor, header, 0)
+        self._filesystem.sync(self._descriptor)
+        self._unwritten.clear()
+        self._unsynced = 0
+
+    def close(self) -> None:
+        self._filesystem.close(self._descriptor)
 
 
 def main() -> None:

@@ -56,6 +56,11 @@ class Superseded:
         self._last_tasks: list[int] = []
         self._generations: dict[int, int] = {}
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether ``add`` may have an effect for an event that starts or ends a job."""
+        return bool(self._runs or self._arrays)
+
     def add(self, sequence: int, event: JobEvent) -> None:
         """Add the next record of a job."""
         if isinstance(event, Submitted):

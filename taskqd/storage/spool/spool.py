@@ -5,7 +5,7 @@ KiB, ``input/`` the blocks of submissions, and ``progress/`` the files to which 
 """
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from twisted.internet.defer import Deferred, execute, succeed
@@ -208,21 +208,31 @@ class Spool:
     def _open_user_progress(self, job_id: int) -> int | None:
         return None if self._user_files is None else self._user_files.open_progress(job_id)
 
-    def remove_job(self, job_id: int, attempts: int) -> "Deferred[None]":
-        paths = [self.path(job_id, name) for name in ("script", "stdin", "secret")]
-        paths += [
-            self._output_path(job_id, number, stream)
-            for number in range(1, attempts + 1)
-            for stream in STREAMS
-        ]
+    def remove_jobs(self, attempts: Mapping[int, int]) -> "Deferred[None]":
+        return self._in_thread(self._remove_jobs, dict(attempts))
 
-        def remove() -> None:
-            for path in paths:
-                self._filesystem.remove(path)
-            for directory in {os.path.dirname(path) for path in paths}:
-                self._filesystem.remove_empty_directory(directory)
+    def _remove_jobs(self, attempts: Mapping[int, int]) -> None:
+        why: OSError | None = None
+        directories: set[str] = set()
+        for job_id, count in attempts.items():
+            for path in self._paths(job_id, count):
+                directories.add(os.path.dirname(path))
+                try:
+                    self._filesystem.remove(path)
+                except OSError as error:
+                    why = error
+        for directory in directories:
+            self._filesystem.remove_empty_directory(directory)
+        if why is not None:
+            raise why
 
-        return self._in_thread(remove)
+    def _paths(self, job_id: int, attempts: int) -> Iterator[str]:
+        """Yield the paths of all files that a job may have."""
+        for name in ("script", "stdin", "secret"):
+            yield self.path(job_id, name)
+        for number in range(1, attempts + 1):
+            for stream in STREAMS:
+                yield self._output_path(job_id, number, stream)
 
     def _output_path(self, job_id: int, attempt: int, stream: int) -> str:
         directory = f"{self._directory}/output/{job_id // _JOBS_PER_DIRECTORY}"

@@ -86,6 +86,22 @@ def test_lists_contain_only_what_the_client_may_see(server: Server) -> None:
         assert counts == {"ann": str(many), "bob": "0", "eve": str(many), "root": str(many)}
 
 
+def test_filters_of_a_list_do_not_show_what_the_client_may_not_see(server: Server) -> None:
+    server.ask(BOB, "SUBMIT --queue=q --hold true")
+    server.ask(ANN, "SUBMIT --queue=q --hold true")
+    listed = {
+        (who, options): server.whole(who, f"LIST {options}").split()[-1]
+        for who in (ANN, BOB, IN_Q, ROOT)
+        for options in ("--owner=ann", "--owner=bob", "--queue=q", "--queue=default", "--status=PENDING")
+    }
+    assert list(listed.values()) == [
+        *("4", "0", "1", "3", "2"),
+        *("0", "1", "1", "0", "1"),
+        *("1", "0", "1", "0", "1"),
+        *("4", "1", "2", "3", "3"),
+    ]
+
+
 def test_watch_sends_only_events_of_own_jobs(server: Server) -> None:
     server.ask(BOB, "SUBMIT --hold b")
     server.ask(ROOT, "PAUSE q")

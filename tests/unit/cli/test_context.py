@@ -111,7 +111,7 @@ def lines_of(kind: str, *documents: object) -> bytes:
 QUEUES = lines_of(
     "QUEUE",
     {"name": "default", "slots": None, "busy": 2, "paused": False, **COUNTS},
-    {"name": "q", "slots": 1, "busy": 0, "paused": True, **COUNTS},
+    {"name": "q", "slots": 1, "busy": 0, "paused": True, **COUNTS, "fair": True, "rate": "10/m"},
 )
 
 SCHEDULES = lines_of(
@@ -182,7 +182,7 @@ SCHEDULES_SHOWN = (
         (
             ("queues",),
             {"QUEUES": QUEUES},
-            b"default\t2\t-\t3\t4\t5\t6\t7\t-\nq\t0\t1\t3\t4\t5\t6\t7\tpaused\n",
+            b"default\t2\t-\t3\t4\t5\t6\t7\t-\t-\t-\nq\t0\t1\t3\t4\t5\t6\t7\tpaused\tfair\t10/m\n",
         ),
         (
             ("set-queue", "q", "--slots", "2"),
@@ -193,6 +193,14 @@ SCHEDULES_SHOWN = (
             ("set-queue", "q", "--slots", "none"),
             {"QUEUES": QUEUES, "SET-QUEUE": b'QUEUE {"slots":null}\r\n'},
             b"q -\n",
+        ),
+        (
+            ("set-queue", "q", "--fair", "true", "--rate", "10/m"),
+            {
+                "QUEUES": QUEUES,
+                "SET-QUEUE q --fair=true --rate=10/m": b'QUEUE {"slots":2,"fair":true,"rate":"10/m"}\r\n',
+            },
+            b"q 2 fair 10/m\n",
         ),
         (("pause",), {"PAUSE": b"OK\r\n"}, b"all paused\n"),
         (("pause", "q"), {"QUEUES": QUEUES, "PAUSE q": b"OK\r\n"}, b"queue q paused\n"),

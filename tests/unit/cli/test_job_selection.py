@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.daemon import FakeDaemon, Request, job, refused
+from tests.fakes.daemon import FakeDaemon, Request, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.support.command_line import Process
 
@@ -13,14 +13,21 @@ CANCELLED = b"STATUS CANCELLED 0\r\n"
 
 
 class JobScript:
-    """A script for a daemon with the given jobs; it refuses requests about job 13."""
+    """A script for a daemon with the given jobs; it refuses requests about job 13.
 
-    def __init__(self, *jobs: bytes) -> None:
+    A daemon that ``is_old`` does not act on many jobs.
+    """
+
+    def __init__(self, *jobs: bytes, is_old: bool = False) -> None:
         self._listed = b"".join(jobs) + b"END %d\r\n" % len(jobs)
+        self._count = len(jobs)
+        self._hello = b'TASKQ 1 {"limits":%b}\r\n' % (b"{}" if is_old else b'{"acts":5000}')
 
     def __call__(self, request: Request) -> bytes:
-        if request.verb == "LIST":
-            return self._listed
+        if request.verb in ("LIST", "HELLO"):
+            return self._listed if request.verb == "LIST" else self._hello
+        if request.line.split(" ")[1].startswith("--"):
+            return b"OK %d\r\n" % self._count
         if " 13" in request.line:
             return refused("WRONG_STATE", "already ended")
         return {
@@ -34,45 +41,86 @@ class JobScript:
         }[request.verb]
 
 
+# filters
+
+
+@pytest.mark.parametrize(
+    "words,action",
+    [
+        (("cancel", "--label", "a b"), 'CANCEL --label="a b"'),
+        (("cancel", "--queue", "q", "--signal", "INT"), "CANCEL --queue=q --signal=INT"),
+        (("hold", "--queue", "q"), "HOLD --queue=q"),
+        (("release", "--owner", "me", "--match", "x"), "RELEASE --owner=me --match=x"),
+        (("retry", "--status", "failed,pending"), "RETRY --status=FAILED"),
+        (("remove", "--queue", "q", "--label", "x"), "REMOVE --queue=q --label=x"),
+        (
+            ("set", "--in-queue", "a", "--with-label", "x", "--queue", "b"),
+            "SET --in-queue=a --with-label=x --queue=b",
+        ),
+    ],
+)
+def test_filters_are_sent_with_one_request_for_all_jobs(
+    serve: Serve, call: Call, words: tuple[str, ...], action: str
+) -> None:
+    daemon = serve(JobScript(job(7), job(13), job(14)))
+    outcome = call(*words)
+    assert daemon.lines == ["HELLO", action]
+    assert (outcome.code, outcome.stdout) == (0, b"")
+    assert re.fullmatch(r"taskq: 3 jobs \w+\n", outcome.stderr)
+
+
+def test_json_answer_for_filters_has_the_number_of_changed_jobs(serve: Serve, call: Call) -> None:
+    serve(JobScript(job(7), job(8)))
+    assert call("cancel", "--queue", "q", "--json") == (0, b'{"changed": 2}\n', "taskq: 2 jobs cancelled\n")
+
+
+def test_filter_without_matches_is_no_error(serve: Serve, call: Call) -> None:
+    serve(JobScript())
+    assert call("cancel", "--label", "x") == (0, b"", "taskq: no matching job can be cancelled\n")
+
+
+def test_refusal_of_a_request_for_many_jobs_is_printed(serve: Serve, call: Call) -> None:
+    hello = b'TASKQ 1 {"limits":{"acts":null}}\r\n'
+    serve(replies({"HELLO": hello, "SET": refused("FORBIDDEN", "priority 5 needs the role admin")}))
+    outcome = call("set", "--in-queue", "q", "--priority", "5")
+    assert outcome.code == 1
+    assert "priority 5 needs the role admin (FORBIDDEN)" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     "words,listing,action",
     [
         (
             ("cancel", "--label", "a b"),
-            'LIST --label="a b" --status=PENDING,RUNNING --limit=1000',
+            'LIST --status=PENDING,RUNNING --label="a b" --limit=1000',
             "CANCEL 7",
         ),
-        (("hold", "--queue", "q"), "LIST --queue=q --status=PENDING --limit=1000", "HOLD 7"),
-        (("release", "--owner", "me"), "LIST --owner=me --status=PENDING --limit=1000", "RELEASE 7"),
-        (
-            ("retry", "--status", "failed,pending"),
-            "LIST --status=FAILED --limit=1000",
-            "RETRY 7",
-        ),
-        (
-            ("remove", "--queue", "q", "--label", "x"),
-            "LIST --queue=q --label=x --status=COMPLETED,FAILED,CANCELLED --limit=1000",
-            "REMOVE 7",
-        ),
+        (("retry", "--status", "failed,pending"), "LIST --status=FAILED --limit=1000", "RETRY 7"),
         (
             ("set", "--in-queue", "a", "--with-label", "x", "--queue", "b"),
-            "LIST --queue=a --label=x --status=PENDING --limit=1000",
+            "LIST --status=PENDING --queue=a --label=x --limit=1000",
             "SET 7 --queue=b",
         ),
     ],
 )
-def test_filter_selects_jobs_that_the_action_applies_to(
+def test_filters_select_jobs_one_by_one_for_an_older_daemon(
     serve: Serve, call: Call, words: tuple[str, ...], listing: str, action: str
 ) -> None:
-    daemon = serve(JobScript(job(7)))
+    daemon = serve(JobScript(job(7), is_old=True))
     outcome = call(*words)
-    assert [line for line in daemon.lines if not line.startswith("SHOW")] == [listing, action]
+    assert [line for line in daemon.lines if not line.startswith("SHOW")] == ["HELLO", listing, action]
     assert outcome.code == 0
     assert re.fullmatch(r"taskq: 1 job \w+\n", outcome.stderr)
 
 
-def test_filter_prints_number_of_changed_and_refused_jobs(serve: Serve, call: Call) -> None:
-    serve(JobScript(job(7), job(13), job(14)))
+def test_cascade_with_filters_changes_jobs_one_by_one(serve: Serve, call: Call) -> None:
+    daemon = serve(JobScript(job(7), job(8)))
+    assert call("cancel", "--queue", "q", "--cascade").stdout == b"7 CANCELLED\n8 CANCELLED\n"
+    assert daemon.lines[1:] == ["CANCEL 7 --cascade", "CANCEL 8 --cascade"]
+
+
+def test_jobs_changed_one_by_one_are_counted_with_those_refused(serve: Serve, call: Call) -> None:
+    serve(JobScript(job(7), job(13), job(14), is_old=True))
     assert call("cancel", "--queue", "q") == (
         1,
         b"7 CANCELLED\n14 CANCELLED\n",
@@ -80,9 +128,7 @@ def test_filter_prints_number_of_changed_and_refused_jobs(serve: Serve, call: Ca
     )
 
 
-def test_filter_without_matches_is_no_error(serve: Serve, call: Call) -> None:
-    serve(JobScript())
-    assert call("cancel", "--label", "x") == (0, b"", "taskq: no matching job can be cancelled\n")
+# ids and ranges
 
 
 def test_range_selects_jobs_that_the_action_applies_to(serve: Serve, call: Call) -> None:
@@ -134,8 +180,9 @@ def test_request_over_the_rate_limit_is_repeated_after_the_wait(
     daemon = serve(RateLimited(JobScript(), 3, TOO_FAST))
     outcome = call(verb, *(("--label", "x", "7", "8") if verb == "set" else ("7", "8")))
     sent = [line for line in daemon.lines if line.startswith(verb.upper())]
-    assert [line.split()[1] for line in sent] == ["7"] * 3 + ["8"] * 3
-    assert (outcome.code, waits) == (0, [0.25] * 4)
+    # The third request is accepted, and the sixth.
+    assert [line.split()[1] for line in sent] == ["7", "8", "7", "8", "8", "8"]
+    assert (outcome.code, waits) == (0, [0.25] * 3)
     assert outcome.stderr == (
         "taskq: rate limit: the daemon accepts the next change in 0.25 s; "
         "continuing at the speed that it allows\n"
@@ -153,10 +200,17 @@ def test_request_over_another_limit_is_not_repeated(serve: Serve, call: Call) ->
 # confirmation
 
 
-@pytest.mark.parametrize("words", [("cancel", "7-8"), ("cancel", "--queue", "q")])
+@pytest.mark.parametrize(
+    "words, requests",
+    [
+        (("cancel", "7-8"), ["CANCEL 7", "CANCEL 8"]),
+        (("cancel", "--queue", "q"), ["CANCEL --queue=q"]),
+        (("cancel", "--queue", "q", "--cascade"), ["CANCEL 7 --cascade", "CANCEL 8 --cascade"]),
+    ],
+)
 @pytest.mark.parametrize("answer,is_done", [(b"y\n", True), (b"n\n", False), (b"\n", False)])
 def test_user_is_asked_before_several_jobs_are_changed(
-    tmp_path: Path, words: tuple[str, ...], answer: bytes, is_done: bool
+    tmp_path: Path, words: tuple[str, ...], requests: list[str], answer: bytes, is_done: bool
 ) -> None:
     with (
         FakeDaemon(JobScript(job(7), job(8)), tmp_path) as daemon,
@@ -165,9 +219,20 @@ def test_user_is_asked_before_several_jobs_are_changed(
         process.read("terminal", b"Cancel 2 jobs? [y/N] ")
         process.type(answer)
         end = process.end()
-        assert [line for line in daemon.lines if "CANCEL" in line] == ["CANCEL 7", "CANCEL 8"] * is_done
+        assert [line for line in daemon.lines if "CANCEL" in line] == requests * is_done
     assert end.code == (0 if is_done else 1)
     assert (b"no job was changed" in end.terminal) is not is_done
+
+
+def test_question_about_very_many_jobs_does_not_count_them_all(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(JobScript(*map(job, range(1, 1002))), tmp_path) as daemon,
+        Process(daemon.address, "cancel", "--queue", "q", on_terminal=("stdin", "stderr")) as process,
+    ):
+        process.read("terminal", b"Cancel more than 1000 jobs? [y/N] ")
+        process.type(b"n\n")
+        process.end()
+        assert daemon.lines == ["HELLO", "LIST --status=PENDING,RUNNING --queue=q --limit=1001"]
 
 
 @pytest.mark.parametrize("words", [("cancel", "7", "8"), ("cancel", "7"), ("cancel", "--yes", "7-8")])

@@ -62,6 +62,12 @@ NONE = Output("stdout", 0, b"")
         (lambda it: it.queues(), "QUEUES", b'QUEUE {"name":"q"}\r\nEND 1\r\n', [{"name": "q"}]),
         (lambda it: it.set_queue("q", 3), "SET-QUEUE q --slots=3", b'QUEUE {"slots":3}\r\n', {"slots": 3}),
         (lambda it: it.set_queue("q", None), "SET-QUEUE q --slots=none", b"QUEUE {}\r\n", {}),
+        (
+            lambda it: it.set_queue("q", fair=True, rate=None),
+            "SET-QUEUE q --fair=true --rate=none",
+            b"QUEUE {}\r\n",
+            {},
+        ),
         (lambda it: it.set_queue("q", "default"), "SET-QUEUE q --slots=default", b"QUEUE {}\r\n", {}),
         (lambda it: it.pause(), "PAUSE", b"OK\r\n", None),
         (lambda it: it.pause("q"), "PAUSE q", b"OK\r\n", None),
@@ -142,6 +148,18 @@ def test_stream_reads_pieces_to_the_end(serve: Serve) -> None:
     assert b"".join(piece.data for piece in client.stream(7)) == b"abcde"
     assert [request.line for request in requests] == [
         f"OUTPUT 7 stdout --offset={offset}" for offset in (0, 3, 5)
+    ]
+
+
+def test_list_goes_on_if_the_daemon_has_searched_its_maximum(serve: Serve) -> None:
+    client, requests = serve(
+        b'JOB {"id":3}\r\nEND 1 5\r\n', b"END 0 9 more\r\n", b'JOB {"id":9}\r\nEND 1\r\n'
+    )
+    assert [job["id"] for job in client.list(match="a b", tasks=True)] == [3, 9]
+    assert [request.line for request in requests] == [
+        'LIST --match="a b" --tasks',
+        'LIST --match="a b" --from=5 --limit=99 --tasks',
+        'LIST --match="a b" --from=9 --limit=99 --tasks',
     ]
 
 

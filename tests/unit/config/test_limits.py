@@ -43,7 +43,9 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "pending-bytes": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
     "pending-bytes-per-user": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
     "schedules-per-user": (0, 1, 1_000_000, 1_000_001),
+    "slots-per-user": (0, 1, 10_000, 10_001),
     "submissions": (0.09, 0.1, 1_000_000.0, 1_000_000.1),
+    "acts": (0.9, 1, 1_000_000.0, 1_000_000.1),
     "replies": (4 * KILO - 1, 4 * KILO, 16 * MEGA, 16 * MEGA + 1),
     "output": (-1, 0, 100_000 * GIGA, 100_000 * GIGA + 1),
     "block-memory": (64 * KILO - 1, 64 * KILO, 100_000 * GIGA, 100_000 * GIGA + 1),
@@ -78,7 +80,7 @@ def test_limits_and_their_settings_have_the_same_names() -> None:
 @pytest.mark.parametrize("name", LIMITS)
 def test_default_of_a_limit_is_a_valid_value(name: str) -> None:
     default = getattr(Limits(), name.replace("-", "_"))
-    assert parse_limit(name, default) == default
+    assert parse_limit(name, "none" if default is None else default) == default
     assert make_limits({name: default}) == Limits()
 
 

@@ -19,6 +19,7 @@ from taskqd.config.settings import (
     merge,
 )
 from taskqd.errors import SettingsError
+from taskqd.model.rate import parse_rate
 from taskqd.model.roles import Role
 
 
@@ -123,6 +124,14 @@ def test_queues_and_resources_of_options_and_file_are_merged() -> None:
     assert settings.queues == {"slow": 3, "fast": 2}
     assert settings.resources == {"gpu": 4, "disk": 2, "net": 5}
     assert file["queue"] == {"slow": 1, "fast": 2}
+
+
+def test_turns_and_rates_of_options_and_file_are_merged() -> None:
+    one, other = parse_rate("10/m"), parse_rate("1/s")
+    file = {"queue-fair": {"slow": True, "fast": True}, "queue-rate": {"slow": one}}
+    settings = merge({"queue-fair": {"slow": False}, "queue-rate": {"slow": other}}, file, DEFAULTS)
+    assert settings.fair_queues == {"slow": False, "fast": True}
+    assert settings.queue_rates == {"slow": other}
 
 
 def test_on_end_command_has_a_queue_with_its_slots() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taskqd.config.settings import MAX_FINISHED_JOBS, MAX_RESOURCE, MAX_SLOTS, SETTINGS, OnStop
 from taskqd.config.settings_file import read_toml
 from taskqd.errors import SettingsError
+from taskqd.model.rate import parse_rate
 from taskqd.model.roles import Role
 
 PER_USER = {"connections-per-user": 5, "pending-per-user": 6}
@@ -51,6 +52,15 @@ READ = [
         {"queue": {"slow": 2, "gpu/1": 10_000}},
     ),
     ("queues = {slow = {slots = 2}}", {"queue": {"slow": 2}}),
+    ("[queues.slow]\nfair = true", {"queue-fair": {"slow": True}}),
+    (
+        "[queues.slow]\nslots = 2\nfair = false\nrate = '10/m'\n[queues.mail]\nrate = '1/15m'",
+        {
+            "queue": {"slow": 2},
+            "queue-fair": {"slow": False},
+            "queue-rate": {"slow": parse_rate("10/m"), "mail": parse_rate("1/15m")},
+        },
+    ),
     ("[queues]\n[resources]\n[on_end]\n", {}),
     ("[resources]\ngpu = 2\nmegabytes = 64000", {"resource": {"gpu": 2, "megabytes": 64_000}}),
     (f"[resources]\ngpu = {MAX_RESOURCE}", {"resource": {"gpu": MAX_RESOURCE}}),
@@ -110,6 +120,8 @@ TWICE = [
 ]
 LONG = "0x" + "f" * 5000
 """A number that repr() refuses because it has too many digits."""
+NOT_FAIR = "x.toml: queue-fair must be a name but not on_end and true or false"
+NO_RATE = "x.toml: queue-rate must be a name but not on_end and a number of starts per second, minute or hour"
 REFUSED = [
     ("slots", "x.toml is not TOML: "),
     ("slots = ", "x.toml is not TOML: "),
@@ -122,6 +134,17 @@ REFUSED = [
         "[slots]\nslots = 1",
         f"x.toml: slots must be a whole number from 1 to {MAX_SLOTS}, not {{'slots': 1}}",
     ),
+    ("[queues.q]\nfair = 1", f"{NOT_FAIR}, such as slow=true, not q = 1"),
+    ("[queues.q]\nfair = 'yes'", f"{NOT_FAIR}, such as slow=true, not q = 'yes'"),
+    ("[queues.on_end]\nfair = true", f"{NOT_FAIR}, such as slow=true, not on_end = True"),
+    ("[queues.'a b']\nrate = '1/s'", f"{NO_RATE}, such as mail=10/m, not a b = '1/s'"),
+    ("[queues.q]\nrate = '10'", f"{NO_RATE}, such as mail=10/m, not q = '10'"),
+    ("[queues.q]\nrate = 10", f"{NO_RATE}, such as mail=10/m, not q = 10"),
+    (
+        "[queues.q]\nspeed = 1",
+        "x.toml: queues.q must be a table, [queues.q], with one or more of slots, fair, rate, not {'speed'",
+    ),
+    ("queue-rate = 1", "x.toml: unknown setting queue-rate; "),
     ("[taskqd]\nslots = 1", "x.toml: unknown setting taskqd; "),
     ("slots = 0", "x.toml: slots must be a whole number from 1 to 10000, not 0"),
     ("slots = -1", "x.toml: slots must be"),
@@ -155,9 +178,12 @@ REFUSED = [
     ("on_end = 'mail'", "x.toml: on_end must be a table, [on_end], not 'mail'"),
     (
         "[queues]\nslow = 2",
-        "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not 2",
+        "x.toml: queues.slow must be a table, [queues.slow], with one or more of slots, fair, rate, not 2",
     ),
-    ("[queues.slow]", "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not {}"),
+    (
+        "[queues.slow]",
+        "x.toml: queues.slow must be a table, [queues.slow], with one or more of slots, fair, rate, not {}",
+    ),
     ("[queues.slow]\nslots = 2\ncolour = 'red'", "x.toml: queues.slow must be a table"),
     (
         "[queues.slow]\nslots = 0",

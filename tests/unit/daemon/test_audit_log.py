@@ -88,6 +88,7 @@ LOGGED: list[tuple[Any, str]] = [
     (events.resumed("q"), "resumed queue q"),
     (events.resumed(schedule=3), "resumed schedule 3"),
     (events.resized("q", 4), "resized queue q"),
+    (events.configured("q", "rate", "10/m"), "configured queue q"),
     (events.scheduled(1), "scheduled schedule 1"),
     (events.unscheduled(2), "unscheduled schedule 2"),
 ]

@@ -18,6 +18,7 @@ from taskqd.config.settings_file import read_toml
 from taskqd.daemon.service import TaskqService
 from taskqd.daemon.tap import Options, makeService
 from taskqd.execution.interfaces import IExecutor
+from taskqd.model.rate import parse_rate
 from taskqd.model.roles import Role
 from taskqd.storage.interfaces import IJournal, ISpool
 
@@ -84,6 +85,13 @@ def test_options_set_queues_resources_and_on_end(home: Path) -> None:
     assert settings.queues == {"slow": 2, "fast": 3, "on_end": 2}
     assert settings.resources == {"gpu": 1, "disk": 5}
     assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=60.0, slots=2)
+
+
+def test_options_set_turns_and_rates_of_queues(home: Path) -> None:
+    words = ["--queue-fair", "slow=true", "--queue-fair", "fast=false", "--queue-rate", "mail=10/m"]
+    settings = parsed(*words)
+    assert settings.fair_queues == {"slow": True, "fast": False}
+    assert settings.queue_rates == {"mail": parse_rate("10/m")}
 
 
 def test_options_set_limits_roles_checkers_and_run_as(home: Path) -> None:

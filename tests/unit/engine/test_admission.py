@@ -62,6 +62,13 @@ def test_demand_up_to_the_total_is_accepted(options: dict[str, Any]) -> None:
     check(_queue_state(), spec(**options))
 
 
+def test_slots_above_those_of_a_user_are_refused() -> None:
+    queue_state = fold(totals=CapacityTotals(slots=9, slots_per_user=4))
+    check_capacity(queue_state, spec(slots=4))
+    with pytest.raises(BadRequest, match="it needs 5 slots for one user, the total is 4; ask for less"):
+        check_capacity(queue_state, spec(slots=5))
+
+
 @pytest.mark.parametrize(
     "options, text",
     [

@@ -15,7 +15,7 @@ from taskqd.errors import TaskqError
 from taskqd.model.events import Event, Removed, Scheduled, Started
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array
-from taskqd.state.capacity import Constraint, demands_of
+from taskqd.state.capacity import Constraint
 from taskqd.state.queue_state import QueueState
 from tests.fakes.engine import ACTOR, Harness, replayed
 from tests.fakes.processes import COMPLETED, FAILED, lost
@@ -64,6 +64,13 @@ STEPS = st.one_of(
     ),
     st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from([None, "small", "other"])),
     st.tuples(st.just("resize"), st.sampled_from(["small", "other"]), st.sampled_from([None, 0, 1, 2])),
+    st.tuples(
+        st.just("set queue"),
+        st.sampled_from(["small", "other"]),
+        st.sampled_from(
+            [{"fair": True}, {"fair": None}, {"rate": "2/m"}, {"rate": "1/s"}, {"rate": None, "fair": False}]
+        ),
+    ),
     st.tuples(
         st.sampled_from(["schedule", "unschedule", "pause schedule", "resume schedule", "run"]), NUMBERS
     ),
@@ -138,7 +145,9 @@ class Walk:
         )
 
     def _sync(self, count: int) -> None:
-        self.harness.journal.sync(min(count, len(self.harness.journal.pending)))
+        for _ in range(count):
+            if self.harness.journal.pending:
+                self.harness.journal.sync()
 
     _acts: ClassVar[dict[str, Callable[..., Any]]] = {
         "submit": _submit,
@@ -155,6 +164,7 @@ class Walk:
         "pause": lambda self, queue: self.harness.pause(queue),
         "resume": lambda self, queue: self.harness.resume(queue),
         "resize": lambda self, queue, slots: self.harness.resize(queue, slots),
+        "set queue": lambda self, queue, values: self.harness.set_queue(queue, values),
         "schedule": _schedule,
         "unschedule": lambda self, number: self.harness.unschedule(number),
         "pause schedule": lambda self, number: self.harness.pause(schedule=number),
@@ -206,7 +216,8 @@ class Walk:
         for job in queue_state.jobs.values():
             if job.tasks is not None or queue_state.reason(job, now) is not Reason.QUEUED:
                 continue
-            demands = demands_of(job.spec, job.array)
+            queue_state.capacity.rates.set_time(now)
+            demands = queue_state.capacity.demands_of(job.spec, job.owner, job.array)
             can_start = queue_state.capacity.shortage(
                 demands
             ) is None and not queue_state.capacity.exceeds_total(demands)
@@ -242,7 +253,10 @@ class Walk:
 
 
 def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
-    """Count the ends of each job by status, in the events from index ``since`` on."""
+    """Count the ends that are announced by job and status, in the events from index ``since`` on.
+
+    Those of tasks that end by an event of their array are not announced.
+    """
     queue_state = QueueState()
     found: Counter[tuple[int, Status]] = Counter()
     for number, event in enumerate(journal):
@@ -250,6 +264,8 @@ def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
         queue_state.apply(event)
         if number >= since:
             for job in queue_state.jobs.values():
+                if job.array is not None and job.id != getattr(event, "id", None):
+                    continue
                 if job.status.is_final and not before.get(job.id, Status.PENDING).is_final:
                     found[job.id, job.status] += 1
     return found

@@ -1,17 +1,23 @@
 """The event writer: durable first, then applied; events that wait for a failed journal."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
+from twisted.internet.defer import Deferred
 
 from taskqd.engine.event_writer import EventWriter
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Ended, Paused
 from taskqd.model.job import Status
+from taskqd.state import queue_state
 from tests.fakes.clocks import START, FakeClocks
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import replayed
 from tests.fakes.journal import FakeJournal
-from tests.support.events import started, submitted
+from tests.support.events import array, cancelled, retried, started, submitted
 
 
 class Writer:
@@ -97,3 +103,40 @@ def test_give_up_fails_events_that_wait_and_later_ones(it: Writer) -> None:
     assert isinstance(error_of(waiting), StoreFailed)
     assert isinstance(error_of(it.writer.record_until_durable(it.end())), StoreFailed)
     assert not it.writer.has_unwritten
+
+
+def _array_with_touched_tasks(it: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submit array 2 with 6 tasks, each cancelled alone; portions are of two tasks."""
+    monkeypatch.setattr(queue_state, "PORTION_COST", 2 * (queue_state.MOVE_COST + 1))
+    for event in (array(2, 6), *map(cancelled, range(3, 9))):
+        it.state.apply(event)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["record", "record_all"])
+def test_event_of_an_array_is_applied_in_portions_one_per_turn(
+    it: Writer, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    _array_with_touched_tasks(it, monkeypatch)
+    before = [*it.journal.events, array(2, 6), *map(cancelled, range(3, 9))]
+    events = [retried(2), submitted(9)] if many else [retried(2)]
+    recorded: Deferred[Any] = it.writer.record_all(events) if many else it.writer.record(retried(2))
+    done: list[object] = []
+    recorded.addCallback(done.append)
+    turns: list[Callable[[], object]] = []
+    monkeypatch.setattr(it.clock, "callLater", lambda _, *call: turns.append(partial(*call)))
+    it.journal.sync()
+    pending = []
+    while not done:
+        pending.append(it.state.get(2).count_of(Status.PENDING))
+        turns.pop()()
+    assert pending == [2, 4, 6]
+    assert done == [None if many else it.state.get(2)]
+    assert it.state == replayed([*before, *events])
+
+
+def test_event_of_an_array_with_few_touched_tasks_is_applied_at_once(it: Writer) -> None:
+    for event in (array(2, 6), cancelled(4)):
+        it.state.apply(event)
+    recorded = it.writer.record(cancelled(2))
+    it.journal.sync()
+    assert result_of(recorded).status is Status.CANCELLED

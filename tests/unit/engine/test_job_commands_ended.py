@@ -18,7 +18,7 @@ from taskqd.model.job import Status
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
-from tests.fakes.processes import COMPLETED, FAILED
+from tests.fakes.processes import COMPLETED, FAILED, LARGE
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 
@@ -108,7 +108,7 @@ def test_remove_fires_when_it_is_durable_and_then_removes_the_files() -> None:
     harness.finish(1, FAILED)
     harness.clock.advance(1)
     harness.settle()
-    harness.finish(1)
+    harness.finish(1, LARGE)
     answer = harness.remove(1)
     assert not answer.called
     assert harness.statuses() == [Status.COMPLETED]
@@ -189,7 +189,7 @@ def test_remove_that_cannot_be_recorded_changes_nothing() -> None:
 def test_files_that_cannot_be_removed_are_left_for_the_next_start(caplog: pytest.LogCaptureFixture) -> None:
     harness = opened()
     harness.submit()
-    harness.finish(1)
+    harness.finish(1, LARGE)
     harness.spool.error = OSError("it is busy")
     answer = harness.remove(1)
     harness.settle()

@@ -6,10 +6,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from taskqd.engine.locks import JobLocks, KeyedLock, gather_results
-from taskqd.model.job import Job, Tasks
+from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
+from tests.support.tasks import some_tasks
 
 
 def acquire(locks: KeyedLock[str], key: str) -> "Deferred[None]":
@@ -56,7 +57,7 @@ def test_free_key_takes_no_memory() -> None:
 # Locks of jobs.
 
 ALONE = Job(id=9, spec=Spec(), owner="ada", submitted_at=START)
-ARRAY = Job(id=1, spec=Spec(), owner="ada", submitted_at=START, tasks=Tasks(first=2, count=3, counts={}))
+ARRAY = Job(id=1, spec=Spec(), owner="ada", submitted_at=START, tasks=some_tasks(2, 3))
 FIRST, SECOND, THIRD = (
     Job(id=1 + index, spec=Spec(), owner="ada", submitted_at=START, array=1, index=index)
     for index in (1, 2, 3)

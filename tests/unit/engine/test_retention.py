@@ -1,11 +1,18 @@
 """Old jobs are removed by age, count, size and memory, a few at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from taskqd.config.settings import Retention
-from taskqd.engine.retention import BUSY_CHECK_INTERVAL, CHECK_INTERVAL, RETENTION, RetentionTask
+from taskqd.engine.retention import (
+    BUSY_CHECK_INTERVAL,
+    CHECK_INTERVAL,
+    MAX_SMALL_BYTES,
+    RETENTION,
+    RetentionTask,
+)
 from taskqd.engine.submissions import NewJob
 from taskqd.errors import WrongState
 from taskqd.execution.run import Outcome
@@ -15,7 +22,7 @@ from taskqd.model.spec import DEFAULT_SPEC, Array
 from taskqd.state.retention_index import MAX_BATCH
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, replayed
-from tests.fakes.processes import FAILED
+from tests.fakes.processes import COMPLETED, FAILED, LARGE
 from tests.support.journals import ran, submitted
 
 DAY = 86_400.0
@@ -35,10 +42,10 @@ class Home:
             self.harness.clock,
         )
 
-    def end(self, count: int = 1) -> None:
+    def end(self, count: int = 1, outcome: Outcome = COMPLETED) -> None:
         """Submit and finish ``count`` jobs."""
         for _ in range(count):
-            self.harness.finish(self.harness.submit())
+            self.harness.finish(self.harness.submit(), outcome)
 
     def advance(self, seconds: float = CHECK_INTERVAL) -> None:
         self.harness.clock.advance(seconds)
@@ -50,7 +57,7 @@ class Home:
 
 def test_retention_removes_jobs_that_ended_before_the_age_limit() -> None:
     home = Home(age=DAY)
-    home.end(2)
+    home.end(2, LARGE)
     home.advance(DAY / 2)
     home.end()
     home.task.start()
@@ -69,6 +76,37 @@ def test_retention_keeps_up_to_count_finished_jobs() -> None:
     waiting = home.harness.submit()
     home.end(10)
     assert home.known() == [waiting, 9, 10, 11]
+
+
+def test_retention_removes_jobs_above_a_large_count_together() -> None:
+    home = Home(count=3000)
+    home.task._retention = Retention(age=7 * DAY, count=2)
+    appended: list[Sequence[Event]] = []
+    home.harness.journal.add_observer(lambda _, events: appended.append(events))
+    home.end(2)
+    home.task.start()
+    home.end(2)
+    assert home.known() == [1, 2, 3, 4]
+    home.end()
+    assert home.known() == [4, 5]
+    together = [events for events in appended if len(events) > 1]
+    assert [[event.id for event in events if isinstance(event, Removed)] for events in together] == [
+        [1, 2, 3]
+    ]
+    assert home.harness.spool.removed == [], "their output is in the journal"
+    home.end()
+    assert home.known() == [4, 5, 6]
+    home.advance()
+    assert home.known() == [5, 6]
+
+
+def test_retention_is_checked_at_once_after_a_job_with_much_output() -> None:
+    home = Home(count=3000, size=MAX_SMALL_BYTES)
+    home.task.start()
+    for _ in range(2):
+        home.end(outcome=Outcome(reason=None, exit_code=0, stdout=Output(MAX_SMALL_BYTES + 1)))
+    assert home.known() == [2]
+    assert home.harness.spool.removed == [(1, 1)]
 
 
 def test_retention_keeps_up_to_size_bytes_of_output_as_does_replay() -> None:
@@ -218,7 +256,7 @@ def test_retention_removes_an_ended_array_with_all_its_tasks() -> None:
     array = home.harness.submit(array=Array(1, 3))
     assert array == 1
     for task in (2, 3):
-        home.harness.finish(task)
+        home.harness.finish(task, LARGE)
     home.end(2)
     assert home.known() == [1, 2, 3, 4, 6]
     home.advance()
@@ -228,7 +266,7 @@ def test_retention_removes_an_ended_array_with_all_its_tasks() -> None:
     home.end()
     assert home.known() == [7]
     assert [event.id for event in home.harness.journal.events if isinstance(event, Removed)] == [5, 6, 1]
-    assert sorted(home.harness.spool.removed) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
+    assert sorted(home.harness.spool.removed) == [(2, 1), (3, 1)]
     assert home.harness.engine.counters["removed"] == 3
 
 

@@ -18,6 +18,9 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Clocked,
+    Compacted,
+    CompactedEvent,
+    Configured,
     Ended,
     Event,
     Held,
@@ -104,6 +107,14 @@ OTHERS: list[tuple[Any, str]] = [
     (Resized(at=1.5, by="ann", queue="q", slots=2), '"resized","at":1.5,"by":"ann","queue":"q","slots":2'),
     (Resized(at=1.5, by="ann", queue="q", slots=0), '"resized","at":1.5,"by":"ann","queue":"q","slots":0'),
     (Resized(at=1.5, by="ann", queue="q"), '"resized","at":1.5,"by":"ann","queue":"q"'),
+    (
+        Configured(at=1.5, by="ann", queue="q", setting="fair", value=True),
+        '"configured","at":1.5,"by":"ann","queue":"q","setting":"fair","value":true',
+    ),
+    (
+        Configured(at=1.5, by="ann", queue="q", setting="rate"),
+        '"configured","at":1.5,"by":"ann","queue":"q","setting":"rate"',
+    ),
     (Paused(at=1.5, by="ann"), '"paused","at":1.5,"by":"ann"'),
     (Paused(at=1.5, by="ann", queue="q"), '"paused","at":1.5,"by":"ann","queue":"q"'),
     (Resumed(at=1.5, by="ann", schedule=3), '"resumed","at":1.5,"by":"ann","schedule":3'),
@@ -141,7 +152,7 @@ def test_all_events_and_the_first_records_of_files_are_records() -> None:
     assert {type(event) for event, _ in SAMPLES} == set(JOB_EVENTS)
     assert {type(event) for event, _ in OTHERS} == set(QUEUE_EVENTS)
     assert set(EVENTS) == {*JOB_EVENTS, *QUEUE_EVENTS, Clocked}
-    assert set(RECORDS) == {Opened, Snapshot, *EVENTS}
+    assert set(RECORDS) == {Opened, Snapshot, Compacted, *EVENTS}
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -163,6 +174,16 @@ def test_every_job_event_states_whether_it_applies_to_arrays(event: type[JobEven
         (Paused(at=1.0, by="ann", schedule=1), Paused(at=2.0, by="ann"), False),
         (Resized(at=1.0, by="ann", queue="q", slots=1), Resized(at=2.0, by="bob", queue="q"), True),
         (Resized(at=1.0, by="ann", queue="q"), Paused(at=2.0, by="ann", queue="q"), False),
+        (
+            Configured(at=1.0, by="ann", queue="q", setting="rate", value="10/m"),
+            Configured(at=2.0, by="bob", queue="q", setting="rate"),
+            True,
+        ),
+        (
+            Configured(at=1.0, by="ann", queue="q", setting="rate"),
+            Configured(at=1.0, by="ann", queue="q", setting="fair"),
+            False,
+        ),
         (Scheduled(at=1.0, by="ann", schedule=1), Scheduled(at=1.0, by="ann", schedule=2), False),
         (Scheduled(at=1.0, by="ann", schedule=1), Unscheduled(at=1.0, by="ann", schedule=1), False),
     ],
@@ -229,3 +250,33 @@ def test_empty_output_needs_no_file_even_if_bytes_were_dropped(output: Output) -
 
 def test_clocked_has_a_name_like_other_events() -> None:
     assert Clocked(at=1.0, boot_clock=2.0).name == "clocked"
+
+
+def test_compacted_has_the_events_of_a_job_with_their_numbers_and_its_last_time() -> None:
+    submitted = Submitted(id=7, at=1.5, owner="ann", command="true")
+    started = Started(id=7, at=2.0, attempt=1)
+    ended = Ended(id=7, at=3.0, status=Status.COMPLETED)
+    record = Compacted(events=(submitted, started, ended), numbers=(9, 12))
+    assert (record.id, record.at) == (7, 3.0)
+    assert record.numbered(4) == [(4, submitted), (9, started), (12, ended)]
+    text = msgspec.json.encode(record)
+    assert text.startswith(b'{"type":"compacted","events":[{"type":"submitted","id":7,')
+    assert msgspec.json.decode(text, type=reduce(or_, RECORDS)) == record
+
+
+def test_compacted_finds_the_end_of_an_attempt() -> None:
+    def ended(at: float, **values: Any) -> Ended:
+        return Ended(id=7, at=at, **{"status": Status.PENDING, **values})
+
+    void, first, second = ended(1.0, is_void=True), ended(2.0), ended(3.0, status=Status.FAILED)
+    events: tuple[CompactedEvent, ...] = (
+        Submitted(id=7, at=0.5, owner="ann"),
+        Started(id=7, at=1.0, attempt=1),
+        void,
+        Started(id=7, at=2.0, attempt=1),
+        first,
+        Started(id=7, at=3.0, attempt=2),
+        second,
+    )
+    record = Compacted(events=events, numbers=tuple(range(2, 8)))
+    assert [record.end_of(attempt) for attempt in (1, 2, 3)] == [first, second, None]

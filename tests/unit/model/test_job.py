@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 
-from taskqd.model.job import Attempt, Job, Reason, Status, Tasks
+from taskqd.model.job import Attempt, Job, Reason, Status, Usage
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
+from tests.support.tasks import some_tasks
 
 
 def _job(**known: Any) -> Job:
-    return Job(id=1, command="true", spec=Spec(retries=2), owner="ann", submitted_at=0.0, **known)
+    job = Job(id=1, command="true", spec=Spec(retries=2), owner="ann", submitted_at=0.0)
+    for name, value in known.items():
+        setattr(job, name, value)
+    return job
 
 
 def test_statuses_and_reasons_are_those_of_the_protocol() -> None:
@@ -62,7 +66,9 @@ def test_specs_with_equal_options_are_equal() -> None:
 def test_changed_job_keeps_its_original_spec() -> None:
     asked, now = Spec(priority=1), Spec(priority=2)
     assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).original_spec == asked
-    assert Job(id=1, spec=now, owner="ann", submitted_at=0.0, spec_before_change=asked).original_spec == asked
+    changed = Job(id=1, spec=now, owner="ann", submitted_at=0.0)
+    changed.spec_before_change = asked
+    assert changed.original_spec == asked
 
 
 def test_task_id_is_written_as_array_and_index() -> None:
@@ -75,4 +81,79 @@ def test_array_counts_one_task_per_index_including_both_ends(array: Array, count
 
 
 def test_task_ids_follow_the_id_of_the_array() -> None:
-    assert list(Tasks(first=8, count=3, counts={}).ids) == [8, 9, 10]
+    assert list(some_tasks(8, 3).ids) == [8, 9, 10]
+
+
+def test_job_packs_its_attempt_and_shows_the_same() -> None:
+    attempt = _attempt(ended_at=9.5, exit_code=3, reason=Reason.EXIT, usage=Usage(0.5, 0.25, 2048))
+    job = _job(status=Status.FAILED, attempt=attempt, attempts=1, completed_at=9.5, failures=1)
+    job.ahead = 2.0
+    before = (job.attempt, job.completed_at, job.ended, job.exit_code, job.runs, job.may_have_files)
+    job.pack_attempt()
+    assert isinstance(job.last_attempt, bytes)
+    assert (job.attempt, job.completed_at, job.ended, job.exit_code, job.runs, job.may_have_files) == before
+    job.pack_attempt()
+    assert job.attempt == attempt
+
+
+def test_job_that_runs_again_has_no_end_though_its_attempt_is_packed() -> None:
+    job = _job(status=Status.COMPLETED, attempt=_attempt(ended_at=9.5, exit_code=0, usage=Usage()))
+    job.completed_at = 9.5
+    job.pack_attempt()
+    job.status, job.completed_at = Status.PENDING, None
+    assert (job.completed_at, job.ended) == (None, None)
+    job.status, job.completed_at = Status.CANCELLED, 12.5
+    assert job.completed_at == 12.5
+
+
+def test_job_keeps_an_end_that_is_not_that_of_its_packed_attempt() -> None:
+    job = _job(status=Status.COMPLETED, attempt=_attempt(ended_at=9.5, exit_code=0, usage=Usage()))
+    job.completed_at = 11.0
+    job.pack_attempt()
+    assert isinstance(job.last_attempt, bytes)
+    assert job.completed_at == 11.0
+
+
+def test_job_does_not_pack_an_unusual_attempt() -> None:
+    attempt = _attempt(ended_at=9.5, signal=9)
+    job = _job(status=Status.FAILED, attempt=attempt)
+    job.pack_attempt()
+    assert job.attempt is attempt
+
+
+def test_jobs_share_their_extras_until_one_differs() -> None:
+    first, second = _job(), _job()
+    assert first.extras is second.extras
+    first.failures += 1
+    assert (first.failures, second.failures) == (1, 0)
+    assert first != second
+    first.failures = 0
+    assert first.extras is second.extras
+
+
+@pytest.mark.parametrize(
+    "attempt, runs, expected",
+    [
+        (_attempt(), 1, False),
+        (_attempt(reason=Reason.EXIT), 1, False),
+        (_attempt(reason=Reason.INTERRUPTED), 1, True),
+        (_attempt(stdout_inline=False), 1, True),
+        (_attempt(stderr_inline=False), 1, True),
+        (_attempt(), 2, True),
+        (None, 0, False),
+    ],
+)
+def test_job_may_have_files_unless_all_output_is_known_to_be_in_the_journal(
+    attempt: Attempt | None, runs: int, expected: bool
+) -> None:
+    assert _job(status=Status.FAILED, attempt=attempt, attempts=runs).may_have_files is expected
+
+
+@pytest.mark.parametrize("spec", [Spec(script=1), Spec(stdin=0), Spec(secrets=("A",))])
+def test_job_with_blocks_may_have_files(spec: Spec) -> None:
+    assert _job(spec=spec).may_have_files
+
+
+def test_job_with_files_of_an_earlier_attempt_may_have_files() -> None:
+    job = _job(attempt=_attempt(), past=(_attempt(stdout_inline=False),), attempts=2)
+    assert job.may_have_files

@@ -12,16 +12,16 @@ from taskqd.protocol.values import parse_signal
 
 
 def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:
-    return Job(
+    job = Job(
         id=1,
         command="true",
         spec=Spec(**{"retries": 2, **spec}),
         owner="ann",
         submitted_at=0.0,
         status=Status.RUNNING,
-        failures=failures,
-        cancelling=cancelling,
     )
+    job.failures, job.cancelling = failures, cancelling
+    return job
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from taskqd.model.job import Attempt, Job, Reason, Status, Tasks, Usage
+from taskqd.model.job import Attempt, Job, Reason, Status, Usage
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Array, Spec
 from taskqd.protocol import documents, replies
+from tests.support.tasks import some_tasks
 from tests.unit.protocol.samples import USED, a_job
 
 FIELDS = [
@@ -128,7 +129,7 @@ DESCRIBED = [
     (a_job(spec=Spec(cwd_base64=b"/\xff\xc3\xa9")), r'{"cwd": "/\\xffé"}'),
     (a_job(spec=WITH_MORE_OPTIONS, is_held=True), MORE_OPTIONS),
     (
-        a_job(spec=ARRAY, tasks=Tasks(first=8, count=3, counts={Status.PENDING: 2, Status.FAILED: 1})),
+        a_job(spec=ARRAY, tasks=some_tasks(8, 3, {Status.PENDING: 2, Status.FAILED: 1})),
         """{"tasks": {"first": 8, "count": 3, "pending": 2, "running": 0, "completed": 0, "failed": 1,
         "cancelled": 0}, "array_spec": "1-3%2", "array": null, "index": null}""",
     ),
@@ -192,7 +193,7 @@ def test_describe_has_the_given_progress_and_reason() -> None:
 
 
 def test_array_spec_without_limit_has_no_percent_sign() -> None:
-    tasks = Tasks(first=8, count=3, counts={})
+    tasks = some_tasks(8, 3)
     job = a_job(command="true", spec=Spec(array=Array(0, 2)), tasks=tasks)
     assert _described(job)["array_spec"] == "0-2"
 

@@ -13,6 +13,7 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Clocked,
+    Configured,
     Ended,
     Event,
     Held,
@@ -41,6 +42,7 @@ LINES = [
     (replies.END, b"END\r\n"),
     (replies.end(0), b"END 0\r\n"),
     (replies.end(12), b"END 12\r\n"),
+    (replies.end(0, 7), b"END 0 7\r\n"),
     (replies.job_id(1), b"JOB_ID 1\r\n"),
     (replies.job_id(10**18), b"JOB_ID 1000000000000000000\r\n"),
     (replies.job_ids([1, errors.QueueFull("no"), 2]), b"JOB_ID 1\r\nERROR QUEUE_FULL no\r\nJOB_ID 2\r\n"),
@@ -131,6 +133,10 @@ EVENTS: list[tuple[Event, str]] = [
         "stdout":{"size":6},"stderr":{"size":5000,"dropped":3},"ended_at":"2025-11-24T15:59:59.000Z"}""",
     ),
     (Resized(at=T, by="ann", queue="q", slots=0), '{"type":"resized","by":"ann","queue":"q","slots":0}'),
+    (
+        Configured(at=T, by="ann", queue="q", setting="rate", value="10/m"),
+        '{"type":"configured","by":"ann","queue":"q","setting":"rate","value":"10/m"}',
+    ),
     (Paused(at=T, by="ann"), '{"type":"paused","by":"ann"}'),
     (Resumed(at=T, by="ann", schedule=3), '{"type":"resumed","by":"ann","schedule":3}'),
     (

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from taskqd.model.job import Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import requests
+from taskqd.protocol.act_requests import CancelRequest, RetryRequest, SetRequest
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
     AuthRequest,
-    CancelRequest,
     DrainRequest,
     EmptyRequest,
     FollowRequest,
@@ -19,15 +20,12 @@ from taskqd.protocol.requests import (
     ListRequest,
     OutputRequest,
     PauseRequest,
-    RetryRequest,
     SetQueueRequest,
-    SetRequest,
     ShutdownRequest,
     UnscheduleRequest,
     WaitRequest,
     WatchRequest,
 )
-from taskqd.protocol.submit import SET_OPTIONS
 from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
@@ -81,18 +79,24 @@ READ = [
     (
         "LIST --status=failed,CANCELLED --queue=q --owner=ann --label=x --key=k --from=7 --limit=9 --reverse",
         ListRequest(
-            statuses=frozenset({Status.FAILED, Status.CANCELLED}),
-            queue="q",
-            owner="ann",
-            label="x",
-            key="k",
+            wanted=JobFilter(
+                statuses=frozenset({Status.FAILED, Status.CANCELLED}),
+                queue="q",
+                owner="ann",
+                label="x",
+                key="k",
+            ),
             first=7,
             limit=9,
             is_reverse=True,
         ),
     ),
-    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", ListRequest(statuses=frozenset(Status))),
-    ('LIST --label="a b" --limit=0', ListRequest(label="a b", limit=0)),
+    (
+        "LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED",
+        ListRequest(wanted=JobFilter(statuses=frozenset(Status))),
+    ),
+    ('LIST --label="a b" --limit=0', ListRequest(wanted=JobFilter(label="a b"), limit=0)),
+    ('LIST --match="Stra\\xC3\\x9Fe A"', ListRequest(wanted=JobFilter(match="strasse a"))),
     (f"LIST --from={MOST}", ListRequest(first=MOST)),
     ("LIST --tasks", ListRequest(has_tasks=True)),
     ("LIST --array=7", ListRequest(array=7)),
@@ -165,10 +169,21 @@ READ = [
     ('SET 5 --label=""', SetRequest(job=5, values={"label": None})),
     ("SET 5 --label=none", SetRequest(job=5, values={"label": "none"})),
     ("SET 5 --queue=none", SetRequest(job=5, values={"queue": "none"})),
-    ("SET-QUEUE gpu --slots=4", SetQueueRequest(queue="gpu", slots=4)),
-    ("SET-QUEUE --slots=10000 gpu", SetQueueRequest(queue="gpu", slots=10_000)),
-    ("SET-QUEUE gpu --slots=none", SetQueueRequest(queue="gpu", slots=0)),
-    ("SET-QUEUE gpu --slots=default", SetQueueRequest(queue="gpu", slots=None)),
+    ("SET-QUEUE gpu --slots=4", SetQueueRequest(queue="gpu", values={"slots": 4})),
+    ("SET-QUEUE --slots=10000 gpu", SetQueueRequest(queue="gpu", values={"slots": 10_000})),
+    ("SET-QUEUE gpu --slots=none", SetQueueRequest(queue="gpu", values={"slots": 0})),
+    ("SET-QUEUE gpu --fair=true", SetQueueRequest(queue="gpu", values={"fair": True})),
+    ("SET-QUEUE gpu --fair=false", SetQueueRequest(queue="gpu", values={"fair": False})),
+    (
+        "SET-QUEUE gpu --fair=default --rate=default",
+        SetQueueRequest(queue="gpu", values={"fair": None, "rate": None}),
+    ),
+    ("SET-QUEUE gpu --rate=10/m", SetQueueRequest(queue="gpu", values={"rate": "10/m"})),
+    (
+        "SET-QUEUE gpu --rate=none --slots=2",
+        SetQueueRequest(queue="gpu", values={"rate": "none", "slots": 2}),
+    ),
+    ("SET-QUEUE gpu --slots=default", SetQueueRequest(queue="gpu", values={"slots": None})),
     ("PAUSE", PauseRequest()),
     ("PAUSE gpu", PauseRequest(queue="gpu")),
     ("RESUME --schedule=03", PauseRequest(schedule=3)),
@@ -222,6 +237,7 @@ REFUSED = [
     ("LIST --status=DONE", "BAD_REQUEST", "--status: expected some of PENDING,RUNNING"),
     ('LIST --queue="a b"', "BAD_REQUEST", "--queue: expected a name"),
     ("LIST --key=", "BAD_REQUEST", "--key: expected a name"),
+    ("LIST --match=", "BAD_REQUEST", "--match: expected some text"),
     ("LIST --array=5.1", "BAD_REQUEST", "--array: expected a job's id"),
     ("LIST --tasks=5", "BAD_REQUEST", "--tasks: takes no value"),
     ("LIST --from=0", "BAD_REQUEST", "--from: expected a whole number from 1"),
@@ -237,8 +253,8 @@ REFUSED = [
     ("OUTPUT 5 stdout --offset=1k", "BAD_REQUEST", "--offset: expected a whole number from 0"),
     ("OUTPUT 5 stdout --limit=x", "BAD_REQUEST", "--limit: expected a size"),
     ("OUTPUT 5 stdout --offset=1 --tail=1", "BAD_REQUEST", "give one of them"),
-    ("SET", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
-    ("SET 5 6 --nice=1", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
+    ("SET", "BAD_REQUEST", "expected SET <id>|<filters> --<option>=<value>"),
+    ("SET 5 6 --nice=1", "BAD_REQUEST", "expected SET <id>|<filters> --<option>=<value>"),
     ("SET 5", "BAD_REQUEST", "expected at least one option to change"),
     ("SET x --nice=1", "BAD_REQUEST", "expected a job's id"),
     ("SET 5 --priority=none", "BAD_REQUEST", "--priority: expected a whole number"),
@@ -252,10 +268,12 @@ REFUSED = [
     ("SET 5 --notify-fail", "BAD_REQUEST", "--notify-fail is not an option of SET"),
     ("SET 5 --label", "BAD_REQUEST", "--label needs a value"),
     ("SET 5 --nice=1 --nice=2", "BAD_REQUEST", "--nice is given twice"),
-    ("SET-QUEUE", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
-    ("SET-QUEUE gpu", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
-    ("SET-QUEUE --slots=1", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
+    ("SET-QUEUE", "BAD_REQUEST", "expected SET-QUEUE <queue> [--slots="),
+    ("SET-QUEUE gpu", "BAD_REQUEST", "expected SET-QUEUE <queue> [--slots="),
+    ("SET-QUEUE --slots=1", "BAD_REQUEST", "expected SET-QUEUE <queue> [--slots="),
     ("SET-QUEUE a,b --slots=1", "BAD_REQUEST", "expected a name"),
+    ("SET-QUEUE gpu --fair=yes", "BAD_REQUEST", "--fair: expected true, false or default"),
+    ("SET-QUEUE gpu --rate=10", "BAD_REQUEST", "--rate: expected a rate of 1 to 10000 starts"),
     ("SET-QUEUE gpu --slots=0", "BAD_REQUEST", "--slots: expected a whole number from 1 to 10000, none"),
     ("SET-QUEUE gpu --slots=all", "BAD_REQUEST", "--slots: expected a whole number from 1 to 10000, none"),
     ("PAUSE a b", "BAD_REQUEST", "expected PAUSE [<queue>] [--schedule=N]"),
@@ -297,7 +315,6 @@ def test_wait_has_one_line_only_for_one_job_without_any() -> None:
 
 
 def test_set_options_have_the_syntax_of_their_values() -> None:
-    assert VERBS["SET"].options is SET_OPTIONS
     assert VERBS["SET"].options["timeout"].usage == "<duration>|none"
     assert VERBS["SET"].options["priority"].usage == "<int>"
 

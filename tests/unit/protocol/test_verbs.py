@@ -28,7 +28,7 @@ READ = [
     ("SUBMIT Grüße", "SUBMIT", Submission("Grüße", DEFAULT_SPEC)),
     ("schedule --every=1h a  b ", "SCHEDULE", ScheduleRequest(command="a  b ", every=3600.0)),
     ("status 5", "STATUS", requests.JobRequest(job=5)),
-    ("Set-Queue q --slots=2", "SET-QUEUE", requests.SetQueueRequest(queue="q", slots=2)),
+    ("Set-Queue q --slots=2", "SET-QUEUE", requests.SetQueueRequest(queue="q", values={"slots": 2})),
     ("HELP", "HELP", HelpRequest()),
     ("HELP submit", "HELP", HelpRequest(verb="SUBMIT")),
     ("HELP set-queue", "HELP", HelpRequest(verb="SET-QUEUE")),

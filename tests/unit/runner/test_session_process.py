@@ -1,6 +1,7 @@
 """Processes in sessions: their streams, environment, signals and limits (test_session_reactor.py: ends)."""
 
 import errno
+import fcntl
 import os
 import signal
 import sys
@@ -13,6 +14,13 @@ from twisted.internet.protocol import ProcessProtocol
 
 from taskqd.execution import proc
 from taskqd.execution.command_line import command_line
+from taskqd.runner.session_process import (
+    LARGE_CAPACITY,
+    LARGE_READ_SIZE,
+    READ_SIZE,
+    READS_BEFORE_ENLARGING,
+    PipeReader,
+)
 from tests.fakes.processes import make_run
 from tests.support import other_users
 from tests.support.sessions import ENVIRONMENT, Starter, Subscriber, descriptors, encode
@@ -291,3 +299,66 @@ async def test_limits_hold(
     subscriber = start(command_line(make_run(command=command, **limits)))
     assert await subscriber.ended == end
     assert said in subscriber.printed[2]
+
+
+class Pipe:
+    """A pipe, its reader, and the sizes of the pieces that it has read."""
+
+    def __init__(self) -> None:
+        reading, self.writing = os.pipe()
+        reactor: Any = type("Reactor", (), {"addReader": lambda *_: None, "removeReader": lambda *_: None})()
+        make: Any = PipeReader  # untyped in Twisted
+        self.pieces: list[int] = []
+        self.reader = make(reactor, self, 1, reading)
+
+    def childDataReceived(self, _: int, data: bytes) -> None:
+        self.pieces.append(len(data))
+
+    def fill(self) -> None:
+        """Write as much as the pipe can hold."""
+        os.set_blocking(self.writing, False)
+        os.write(self.writing, bytes(LARGE_CAPACITY))
+
+    def capacity(self) -> int:
+        return fcntl.fcntl(self.writing, fcntl.F_GETPIPE_SZ)
+
+    def close(self) -> None:
+        os.close(self.reader.fd)
+        os.close(self.writing)
+
+
+def test_pipe_that_is_full_again_and_again_is_enlarged() -> None:
+    pipe = Pipe()
+    before = pipe.capacity()
+    for _ in range(READS_BEFORE_ENLARGING):
+        assert pipe.capacity() == before
+        pipe.fill()
+        pipe.reader.doRead()
+    assert pipe.capacity() == LARGE_CAPACITY
+    pipe.fill()
+    pipe.reader.doRead()
+    assert pipe.pieces == [READ_SIZE] * READS_BEFORE_ENLARGING + [LARGE_READ_SIZE]
+    pipe.close()
+
+
+def test_pipe_that_is_not_full_stays_small() -> None:
+    pipe = Pipe()
+    before = pipe.capacity()
+    for _ in range(2 * READS_BEFORE_ENLARGING):
+        os.write(pipe.writing, b"a line\n")
+        pipe.reader.doRead()
+    assert pipe.capacity() == before
+    pipe.close()
+
+
+def test_pipe_that_cannot_be_enlarged_is_read_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise PermissionError(errno.EPERM, "the user's pipes have the most memory")
+
+    pipe = Pipe()
+    monkeypatch.setattr("taskqd.runner.session_process.fcntl.fcntl", refuse)
+    for _ in range(READS_BEFORE_ENLARGING + 2):
+        pipe.fill()
+        pipe.reader.doRead()
+    assert pipe.pieces == [READ_SIZE] * (READS_BEFORE_ENLARGING + 2)
+    pipe.close()

@@ -12,7 +12,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
-from taskqd.server.connection_limits import CHECK_INTERVAL, ConnectionLimits
+from taskqd.server.connection_limits import CHECK_INTERVAL, CHECKS_PER_IDLE_TIME, ConnectionLimits
 from taskqd.server.connection_state import ConnectionState
 from taskqd.server.pipeline import MIN_BUFFER_SIZE
 from taskqd.server.request_memory import MAX_BLOCK_SHARE, MAX_REQUEST_SHARE
@@ -39,6 +39,12 @@ def tcp_client(harness: Harness, host: str = "192.0.2.1") -> Client:
 
 def unix_client(harness: Harness) -> Client:
     return Client(harness, FakeSocket(uid=4_000_001))
+
+
+def revoke(harness: Harness, token: str) -> None:
+    """Revoke a token, of which the authenticator notifies its observer."""
+    harness.authenticator.revoked.add(token)
+    harness.connection_limits.close_expired()
 
 
 def received(client: Client) -> str:
@@ -219,8 +225,7 @@ def test_connection_with_a_revoked_token_is_closed_whatever_it_does(line: bytes)
     client, other = tcp_client(harness), tcp_client(harness)
     client.send(b"AUTH t\n" + line)
     other.send(b"AUTH sesame\n")
-    harness.authenticator.revoked.add("1")
-    harness.clock.advance(CHECK_INTERVAL)
+    revoke(harness, "1")
     assert (watchers(harness.event_stream), bool(harness.engine.waiter_count)) == (0, False)
     harness.submit()
     harness.finish(1)
@@ -330,8 +335,7 @@ def test_idle_connection_may_always_send_a_request_and_a_watch_may_always_be_end
 
 
 def revoked(harness: Harness, client: Client) -> None:
-    harness.authenticator.revoked.add("1")
-    harness.clock.advance(CHECK_INTERVAL)
+    revoke(harness, "1")
     assert harness.connection_limits.memory.total == 0, "before the connection is closed"
     assert not client.transport.is_closed
 
@@ -454,6 +458,49 @@ def test_closed_connections_leave_nothing() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
+class QuietConnection:
+    """A connection that counts the checks, and is idle if the test says so."""
+
+    principal: Principal | None = None
+    host = "192.0.2.1"
+
+    def __init__(self, connection_limits: ConnectionLimits) -> None:
+        self.checks = 0
+        self.is_silent = False
+        self._connection_limits = connection_limits
+        connection_limits.opened(self)
+
+    def is_idle(self, since: float) -> bool:
+        self.checks += 1
+        return self.is_silent
+
+    def close_with_error(self, why: TaskqError) -> None:
+        pytest.fail("it breaks no rule")
+
+    def close(self) -> None:
+        self._connection_limits.closed(self)
+
+
+def test_each_connection_is_checked_only_some_times_in_the_idle_time() -> None:
+    limits = limited_harness(idle_time=1600.0, auth_time=None)
+    connections = []
+    for _ in range(10):
+        connections.append(QuietConnection(limits.connection_limits))
+        limits.clock.advance(CHECK_INTERVAL)
+    limits.clock.pump([CHECK_INTERVAL] * 1600)
+    assert {connection.checks for connection in connections} == {CHECKS_PER_IDLE_TIME}
+    connections[3].is_silent = True
+    limits.clock.pump([CHECK_INTERVAL] * (1600 // CHECKS_PER_IDLE_TIME + 2))
+    assert limits.connection_limits.connections == {*connections} - {connections[3]}
+
+
+def test_no_connection_is_checked_without_an_idle_time() -> None:
+    limits = limited_harness(idle_time=None, auth_time=None)
+    connection = QuietConnection(limits.connection_limits)
+    assert limits.clock.getDelayedCalls() == []
+    connection.close()
+
+
 def test_checks_are_frequent_enough_for_a_short_idle_time() -> None:
     harness = limited_harness(idle_time=0.4)
     client = Client(harness)
@@ -486,8 +533,7 @@ def test_checks_stop_when_the_last_connection_is_closed_by_a_check() -> None:
     connection = FleetingConnection(harness.connection_limits)
     harness.connection_limits.opened(connection)
     harness.connection_limits.identified(connection, ANN)
-    harness.authenticator.revoked.add("1")
-    harness.clock.advance(CHECK_INTERVAL)
+    revoke(harness, "1")
     assert harness.connection_limits.connections == set()
     assert harness.clock.getDelayedCalls() == []
 
@@ -518,7 +564,7 @@ def test_client_lost_during_an_auth_leaves_nothing() -> None:
     assert harness.authenticator.slow[0].called, "the AUTH is cancelled"
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
-    assert (harness.queue_state.jobs, harness.connection_limits.count_by_user) == ({}, {})
+    assert (dict(harness.queue_state.jobs), harness.connection_limits.count_by_user) == ({}, {})
 
 
 def test_blocks_behind_an_auth_are_accepted_by_the_new_user_even_during_a_wait() -> None:
@@ -593,7 +639,7 @@ def test_auth_that_exceeds_the_timeout_is_cancelled() -> None:
     client.read()
     assert client.transport.is_closed
     assert (
-        harness.queue_state.jobs,
+        dict(harness.queue_state.jobs),
         harness.connection_limits.count_by_user,
         harness.connection_limits.users,
     ) == (

@@ -1,7 +1,8 @@
-"""UNIX sockets of clients: they transfer bytes and nothing else."""
+"""Sockets of clients: they transfer bytes and nothing else, and are served in batches."""
 
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,15 +11,16 @@ from twisted.internet import main, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from taskqd.server import endpoints
 from taskqd.server.unix_port import AdoptedPort
-from taskqd.speedups.byte_socket import ByteSocket
-from taskqd.speedups.direct_write import DirectTcpSocket
+from taskqd.speedups.byte_socket import ByteSocket, ByteTcpSocket
 from taskqd.speedups.reactor import AcceleratedReactor
+from tests.support.certificates import Authority
 
 
 class WithoutDescriptors:
@@ -150,20 +152,75 @@ async def test_clients_of_another_reactor_have_its_transport(reactor: Any, tmp_p
     await port.stopListening()
 
 
-async def test_replies_to_tcp_clients_are_written_directly(accelerated: Any) -> None:
-    class TcpEcho(Protocol):
-        transport: Any
+class PlainEcho(Protocol):
+    """Echoes, and counts in ``batches`` the batches that were running when it received something."""
 
-        def dataReceived(self, data: bytes) -> None:
-            assert isinstance(self.transport, DirectTcpSocket)
-            self.transport.write(data)
-            assert not self.transport.dataBuffer
+    transport: Any
+    batches: "Batches"
 
-    def talk(number: int) -> bytes:
-        with socket.create_connection(("127.0.0.1", number)) as client:
+    def dataReceived(self, data: bytes) -> None:
+        self.batches.seen += self.batches.running
+        self.transport.write(data)
+
+
+class Batches:
+    """Observes the batches of a reactor."""
+
+    running = 0
+    seen = 0
+
+    def batch_started(self) -> None:
+        self.running += 1
+
+    def batch_ended(self) -> None:
+        self.running -= 1
+
+
+def talk_over(number: int, context: ssl.SSLContext | None = None) -> bytes:
+    """Send bytes to a port on loopback, and return the reply."""
+    with socket.create_connection(("127.0.0.1", number)) as plain:
+        client = context.wrap_socket(plain, server_hostname="localhost") if context else plain
+        with client:
             client.sendall(b"hello")
             return client.recv(100)
 
+
+async def test_tcp_clients_are_byte_sockets_and_are_served_in_batches(accelerated: Any) -> None:
+    class TcpEcho(PlainEcho):
+        def dataReceived(self, data: bytes) -> None:
+            assert isinstance(self.transport, ByteTcpSocket)
+            super().dataReceived(data)
+            assert not self.transport.dataBuffer, "the reply is written directly"
+
+    TcpEcho.batches = batches = Batches()
+    accelerated.batches.add(batches)
     port: Any = await endpoints.listen(accelerated, "tcp:0:interface=127.0.0.1", Factory.forProtocol(TcpEcho))
-    assert await deferToThread(talk, port.getHost().port) == b"hello"
+    assert await deferToThread(talk_over, port.getHost().port) == b"hello"
+    assert batches.seen == IReactorFDSet.providedBy(accelerated)
+    await port.stopListening()
+
+
+async def test_tls_clients_are_byte_sockets_and_are_served_in_batches(
+    accelerated: Any, tmp_path: Path
+) -> None:
+    class TlsEcho(PlainEcho):
+        def dataReceived(self, data: bytes) -> None:
+            assert isinstance(self.transport.transport, ByteTcpSocket)
+            below: Any = self.transport.transport
+            written: list[bytes] = []
+            below.write = written.append
+            super().dataReceived(data)
+            assert written, "the reply is encrypted at once"
+            del below.write
+            below.write(b"".join(written))
+
+    authority = Authority(tmp_path)
+    pair = authority.issue("daemon", "localhost")
+    TlsEcho.batches = batches = Batches()
+    accelerated.batches.add(batches)
+    endpoint = f"tls:0:interface=127.0.0.1:key={pair.key}:cert={pair.cert}"
+    port: Any = await endpoints.listen(accelerated, endpoint, Factory.forProtocol(TlsEcho))
+    context = ssl.create_default_context(cafile=str(authority.cert))
+    assert await deferToThread(talk_over, port.getHost().port, context) == b"hello"
+    assert batches.seen == IReactorFDSet.providedBy(accelerated)
     await port.stopListening()

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from taskqd.speedups import client_poller
 from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.byte_socket import ByteSocket
 from taskqd.speedups.client_poller import ClientPoller
@@ -240,7 +241,7 @@ def test_exception_while_closing_is_logged_and_the_others_are_served(
     harness.connections[0].on_lost = lambda: 1 // 0
     harness.clients[0].close()
     harness.clients[1].send(b"x")
-    assert harness.turn() == ["begin", "0 ConnectionDone", "1 x", "end"]
+    assert harness.turn() == ["begin", "1 x", "0 ConnectionDone", "end"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
@@ -313,3 +314,46 @@ def test_closed_client_may_still_be_paused(harness: Harness) -> None:
     transport.stopWriting()
     harness.clients[1].send(b"x")
     assert harness.turn() == ["begin", "1 x", "end"]
+
+
+def test_many_ready_clients_are_served_in_several_cycles_in_their_order(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_poller, "MAX_SERVED", 2)
+    for _ in range(5):
+        harness.connect()
+    for client in harness.clients:
+        client.send(b"x")
+    assert harness.turn() == ["begin", "0 x", "1 x", "end"]
+    harness.clients[0].send(b"y")
+    harness.clients[3].send(b"y")
+    assert harness.turn() == ["begin", "2 x", "3 xy", "end"]
+    assert harness.turn() == ["begin", "4 x", "end"]
+    assert harness.turn() == ["begin", "0 y", "end"]
+
+
+def test_requests_are_served_before_the_ends_of_many_connections(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_poller, "MAX_ENDED", 2)
+    for _ in range(6):
+        harness.connect()
+    for client in harness.clients[:5]:
+        client.close()
+    assert len(harness.turn()) == 2 + 2
+    harness.clients[5].send(b"x")
+    assert harness.turn()[:2] == ["begin", "5 x"]
+    assert len(harness.turn()) == 2 + 1
+
+
+def test_client_that_was_closed_before_its_cycle_is_not_served(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_poller, "MAX_SERVED", 1)
+    for _ in range(2):
+        harness.connect()
+        harness.clients[-1].send(b"x")
+    assert harness.turn() == ["begin", "0 x", "end"]
+    harness.connections[1].transport.abortConnection()
+    harness.reactor.advance(0)
+    assert "1 x" not in harness.turn()

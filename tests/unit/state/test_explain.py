@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.model.events import Event
 from taskqd.model.job import Status
+from taskqd.model.rate import parse_rate
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.explain import explain
 from taskqd.state.queue_state import QueueState
@@ -195,6 +197,45 @@ def test_explain_names_the_limit_of_running_tasks_of_an_array() -> None:
         "needs a place in the limit of array 1, none of 1 is available; job 2 holds all; "
         "first in queue default"
     )
+
+
+# Turns, the slots of a user, and start rates.
+
+
+def _shared(*events: Event, **totals: Any) -> QueueState:
+    return fold(*events, totals=CapacityTotals(slots=9, **totals))
+
+
+def test_explain_counts_the_jobs_ahead_by_turns_in_a_fair_queue() -> None:
+    queue_state = _shared(*TEN, replace(submitted(11), owner="bob"), fair={"default": True})
+    assert _explain(queue_state, 11) == (
+        "capacity is available; 1 job ahead in queue default, whose users take turns"
+    )
+
+
+def test_explain_names_the_jobs_of_a_user_at_the_limit() -> None:
+    queue_state = _shared(*TEN[:3], submitted(4, slots=2), slots_per_user=2)
+    assert next_jobs(queue_state) == [1, 2]
+    limit = "user ann runs jobs on 2 of 2 slots, the limit for one user: jobs 1 and 2"
+    assert _explain(queue_state, 3) == f"{limit}; first in queue default"
+    assert _explain(queue_state, 4) == f"{limit}; this job needs 2; 1 job ahead in queue default"
+
+
+def test_explain_says_that_a_job_needs_more_slots_than_a_user_has() -> None:
+    queue_state = _shared(submitted(1, slots=3), slots_per_user=2)
+    assert _explain(queue_state, 1) == "can never start: needs 3 slots for one user, the total is 2"
+
+
+def test_explain_says_when_a_queue_with_a_rate_may_start_the_next_job() -> None:
+    queue_state = _shared(*TEN, rates={"default": parse_rate("2/m")})
+    assert next_jobs(queue_state, NOW) == [1, 2]
+    apply_all(queue_state, (started(1, at=NOW), started(2, at=NOW + 5.0)))
+    opens = "queue default starts up to 2 per minute; the next may start at 1970-01-01T00:17:40Z (in 50 s)"
+    assert _explain(queue_state, 3, NOW + 10.0) == f"{opens}; first in queue default"
+    assert _explain(queue_state, 8, NOW + 10.0) == (
+        f"{opens}; 5 jobs ahead in queue default; at 2 per minute it may start in about 2 min 50 s"
+    )
+    assert _explain(queue_state, 4, NOW + 60.0) == "capacity is available; 1 job ahead in queue default"
 
 
 # When it may start.

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, Gone, NoSuchJob
@@ -19,6 +21,7 @@ from taskqd.model.events import (
     Submitted,
 )
 from taskqd.model.job import Reason, Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
 from taskqd.model.transitions import MAX_PAST_ATTEMPTS, TRANSITIONS
@@ -831,3 +834,77 @@ def test_running_job_of_a_former_daemon_holds_its_capacity_until_it_is_released(
     assert state.next_job(0.0) is None
     state.release(1)
     assert state.next_job(0.0) is state.jobs[2]
+
+
+# Several events at once.
+
+SPECS = [
+    Spec(),
+    Spec(priority=1),
+    Spec(priority=-1),
+    Spec(queue="other", slots=2, label="x"),
+    Spec(hold=True),
+    Spec(delay=5.0),
+    Spec(at=2000.0),
+    Spec(key="k"),
+    Spec(after=(1,)),
+    Spec(after_any=(1,)),
+    Spec(after_fail=(1,)),
+    Spec(array=Array(0, 2)),
+]
+SUBMISSION = st.tuples(
+    st.sampled_from(["ada", "bob"]),
+    st.one_of(st.just(SPECS[0]), st.sampled_from(SPECS)),
+    st.sampled_from([None, None, None, 1]),
+)
+
+
+@given(
+    is_open=st.booleans(),
+    submissions=st.lists(st.one_of(SUBMISSION, st.just("hold")), max_size=12),
+    gap=st.integers(1, 5000),
+)
+def test_events_applied_together_give_the_state_of_each_applied_alone(
+    is_open: bool, submissions: list[Any], gap: int
+) -> None:
+    events: list[Any] = [submitted(1)]
+    for each in submissions:
+        if each == "hold":
+            events.append(held(events[0].id))
+            continue
+        owner, spec, schedule = each
+        job_id = max(event.last_id for event in events if isinstance(event, Submitted)) + gap
+        events.append(
+            Submitted(
+                id=job_id, at=1000.0 + job_id, owner=owner, command="é" * gap, spec=spec, schedule=schedule
+            )
+        )
+    alone, together = QueueState(is_open=is_open), QueueState(is_open=is_open)
+    for state in (alone, together):
+        state.apply(scheduled(1))
+    for event in events:
+        alone.apply(event)
+    together.apply_all(events)
+    assert together == alone
+    for state in (alone, together):
+        state.open()
+    for wanted in (
+        JobFilter(owner="bob"),
+        JobFilter(queue="other"),
+        JobFilter(statuses=frozenset({Status.PENDING})),
+    ):
+        assert list(together.index.find(wanted, 1, 100_000)) == list(alone.index.find(wanted, 1, 100_000))
+    assert next_jobs(together, 9e5) == next_jobs(alone, 9e5)
+
+
+def test_job_submitted_twice_among_others_is_refused() -> None:
+    queue_state = fold(submitted(5))
+    with pytest.raises(InvalidTransition, match="job 6 was submitted twice"):
+        queue_state.apply_all([submitted(6), submitted(7), submitted(6)])
+    assert next_jobs(queue_state, 0.0) == [5, 6, 7]
+
+
+def test_job_with_a_lower_id_is_submitted_after_others() -> None:
+    queue_state = fold(submitted(5))
+    queue_state.apply_all([submitted(8), submitted(7), submitted(3)])
+    assert next_jobs(queue_state, 0.0) == [3, 5, 7, 8]

@@ -6,6 +6,7 @@ import pytest
 
 from taskqd.model.events import Event
 from taskqd.model.job import Status
+from taskqd.model.rate import parse_rate
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.state.queues import MAX_DURATIONS, NAME_BATCH, Queue, Queues
@@ -13,6 +14,7 @@ from tests.support.events import (
     apply_all,
     array,
     cancelled,
+    configured,
     ended,
     fold,
     next_jobs,
@@ -67,6 +69,8 @@ def test_unknown_queue_is_described_with_defaults() -> None:
         "completed": 0,
         "failed": 0,
         "cancelled": 0,
+        "fair": False,
+        "rate": None,
     }
 
 
@@ -110,6 +114,40 @@ def test_resized_slots_win_over_the_settings_until_they_are_reset(
     queue_state = fold(*(resized(queue, slots) for slots in resizes), totals=LIMITS)
     assert queue_state.queues.limit(queue) == slots
     assert queue_state.describe_queue(queue)["slots"] == slots
+
+
+@pytest.mark.parametrize(
+    "queue, changes, is_fair, rate",
+    [
+        ("build", [], True, "10/m"),
+        ("build", [("fair", False)], False, "10/m"),
+        ("build", [("rate", "none")], True, None),
+        ("build", [("rate", "1/s"), ("fair", False), ("rate", None)], False, "10/m"),
+        ("build", [("fair", False), ("fair", None)], True, "10/m"),
+        ("other", [], False, None),
+        ("other", [("fair", True), ("rate", "5/s")], True, "5/s"),
+    ],
+)
+def test_turns_and_rate_of_set_queue_win_over_the_settings(
+    queue: str, changes: list[tuple[str, bool | str | None]], is_fair: bool, rate: str | None
+) -> None:
+    totals = CapacityTotals(fair={"build": True, "idle": False}, rates={"build": parse_rate("10/m")})
+    queue_state = fold(*(configured(queue, *change) for change in changes), totals=totals)
+    described = queue_state.describe_queue(queue)
+    assert (described["fair"], described["rate"]) == (is_fair, rate)
+    assert queue_state.queues.is_fair(queue) is is_fair
+    assert (queue in queue_state.queues.with_starts()) is (is_fair or rate is not None)
+
+
+def test_queue_with_a_setting_is_listed_and_compared() -> None:
+    totals = CapacityTotals(fair={"idle": False})
+    assert [queue["name"] for queue in fold(totals=totals).describe_queues()] == ["default", "idle"]
+    one, same = (fold(configured("a", "fair", True)) for _ in range(2))
+    assert one == same
+    assert one != fold(configured("a", "fair", False))
+    assert [queue["name"] for queue in one.describe_queues()] == ["a", "default"]
+    one.apply(configured("a", "fair", None))
+    assert one == fold()
 
 
 def test_resize_starts_more_jobs_at_once_and_ends_none() -> None:

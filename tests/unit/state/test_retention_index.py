@@ -10,7 +10,7 @@ from taskqd.model.events import Ended, Event, Output
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES, SPEC_BYTES, TASK_BYTES
 from taskqd.model.job import Status
 from taskqd.state.queue_state import QueueState
-from taskqd.state.retention_index import MAX_BATCH
+from taskqd.state.retention_index import MAX_BATCH, MAX_VISITED
 from tests.support.events import (
     array,
     cancelled,
@@ -75,6 +75,19 @@ def test_retried_job_expires_by_its_last_end() -> None:
     queue_state.apply(removed(2))
     assert queue_state.retention_index.pop_expired(7.0, 10) == []
     assert queue_state.retention_index.pop_expired(7.5, 10) == [1]
+
+
+def test_outdated_ends_of_many_retried_jobs_are_visited_in_several_calls() -> None:
+    queue_state = _finished(MAX_VISITED + 10)
+    index = queue_state.retention_index
+    for job_id in range(1, MAX_VISITED + 6):
+        queue_state.apply(retried(job_id))
+    assert index.pop_expired(0.0, 0) == []
+    assert index.may_have_more
+    assert index.pop_expired(0.0, 0) == list(range(MAX_VISITED + 6, MAX_VISITED + 11))
+    assert index.may_have_more
+    assert index.pop_expired(0.0, 0) == []
+    assert not index.may_have_more
 
 
 def test_retained_job_expires_again() -> None:

@@ -43,9 +43,11 @@ from taskqd.model.events import (
 )
 from taskqd.model.footprint import footprint_of
 from taskqd.model.job import Job, Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Array, Spec
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.dependencies import Kind, dependencies_of
+from taskqd.state.job_search import find_jobs
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
@@ -56,6 +58,16 @@ QUEUES = ("default", "q", "r")
 
 P, R, C, F, X = Status
 ENDS = (C, F, X, P)
+FILTERS = [
+    JobFilter(),
+    JobFilter(statuses=frozenset({P})),
+    JobFilter(statuses=frozenset({R, F, X})),
+    JobFilter(owner="ann", statuses=frozenset({P, C})),
+    JobFilter(owner="bob", queue="r"),
+    JobFilter(queue="default"),
+    JobFilter(label="x"),
+    JobFilter(label="x", queue="q", owner="ann", statuses=frozenset({R})),
+]
 CHANGES: list[dict[str, Any]] = [
     {"queue": "r"},
     {"queue": "q"},
@@ -581,6 +593,15 @@ class Walk(RuleBasedStateMachine):
                 assert Counter({s: n for s, n in job.tasks.counts.items() if n}) == recount
             else:
                 assert (job.is_held, job.not_before) == (one.is_held, one.not_before)
+
+    @invariant()
+    def lists_agree_with_a_scan(self) -> None:
+        """A search finds the jobs that a look at each job finds."""
+        jobs = list(self.queue_state.walk(1))
+        for wanted in FILTERS:
+            found = find_jobs(self.queue_state, wanted, has_tasks=True)
+            expected = [job for job in jobs if wanted.admits(job)]
+            assert [job for job in found if job is not None] == expected
 
     @invariant()
     def unsatisfiable_jobs_agree_with_the_model(self) -> None:

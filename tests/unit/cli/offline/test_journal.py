@@ -12,6 +12,7 @@ from taskqd import cli
 from taskqd.cli.offline import journal
 from taskqd.model.events import (
     Cancelled,
+    Compacted,
     Ended,
     Opened,
     Output,
@@ -377,3 +378,22 @@ def test_large_journal_shows_a_progress_bar_on_a_terminal(
     assert outcome.stderr == "", "no bar if stderr is no terminal"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "/" in call("verify", store.place).stderr
+
+
+def test_dump_prints_the_records_of_a_compacted_job_one_by_one(tmp_path: Path, call: Call) -> None:
+    ended = Ended(id=1, at=AT + 200, status=Status.COMPLETED)
+    record = Compacted(events=(submitted(1), started(1), ended), numbers=(4, 6))
+    store = Journal(tmp_path, [opened(), record])
+    documents = call("dump", store.place).documents[1:]
+    assert [(each["seq"], each["type"], each["id"]) for each in documents] == [
+        (2, "submitted", 1),
+        (4, "started", 1),
+        (6, "ended", 1),
+    ]
+    assert [each["type"] for each in call("dump", store.place, "--job", 1).documents] == [
+        "submitted",
+        "started",
+        "ended",
+    ]
+    since = call("dump", store.place, "--since", "2025-11-24T16:03:00Z").documents
+    assert [each["type"] for each in since] == ["ended"]

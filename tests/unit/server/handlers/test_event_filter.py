@@ -1,5 +1,6 @@
 """The filter of WATCH selects events by job, queue and visibility."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def submitted(job_id: int, **spec: Any) -> Submitted:
     return Submitted(id=job_id, at=START, owner="ada", command="true", spec=Spec(**spec))
 
 
-def jobs_after(*events: Event) -> dict[int, Job]:
+def jobs_after(*events: Event) -> Mapping[int, Job]:
     """Return the jobs of a queue state with these events."""
     queue_state = QueueState()
     for event in events:
@@ -67,7 +68,7 @@ def of(job_id: int) -> Event:
     ],
 )
 def test_filter_matches_events_of_its_job_or_queue(event: Event, takers: set[str]) -> None:
-    jobs: dict[int, Job] = jobs_after(FIRST, TASKS)
+    jobs: Mapping[int, Job] = jobs_after(FIRST, TASKS)
     filters = {
         "all": ALL,
         "a": EventFilter(queue="a"),

@@ -303,6 +303,24 @@ def test_events_within_the_flush_interval_are_sent_together() -> None:
         ended(each)
 
 
+def test_events_are_sent_to_the_rest_in_the_next_time_slice() -> None:
+    source = Source()
+    clients = [FakeClient() for _ in range(4)]
+    watching = [begin(source.stream.watch(client, ALL, 1)) for client in clients]
+    for client in clients[1:3]:
+        client.spend_slice()
+    source.happen(submitted(1), submitted(2))
+    assert [client.sent.count(b"EVENT") for client in clients] == [1, 0, 0, 0]
+    clients[1].grant_slice()
+    assert [client.sent.count(b"EVENT") for client in clients] == [1, 2, 0, 0]
+    watching[2].cancel()
+    assert isinstance(error_of(watching[2]), CancelledError)
+    assert clients[2].sent.count(b"EVENT") == 2, "an ended WATCH has sent all earlier events"
+    clients[2].slice_waiters.pop().errback(CancelledError())
+    source.clock.advance(FLUSH_INTERVAL)
+    assert [client.sent.count(b"EVENT") for client in clients] == [2] * 4
+
+
 def test_ended_watch_has_sent_all_earlier_events() -> None:
     source, client, slow = Source(), FakeClient(), FakeClient()
     watching, other = source.watch(client), source.watch(slow)

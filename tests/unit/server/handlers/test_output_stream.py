@@ -12,7 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from taskqd.errors import Gone, StoreFailed
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Job, Status
-from taskqd.server.handlers.output_stream import CHUNK_SIZE, OutputFollower
+from taskqd.server.handlers.output_stream import OutputFollower
+from taskqd.server.handlers.output_tail import CHUNK_SIZE, OutputTails
 from taskqd.storage.spool.output import FLUSH_TIMEOUT, OutputWriter
 from taskqd.storage.spool.spool import Spool
 from tests.fakes import engine
@@ -33,7 +34,8 @@ def opened() -> Harness:
 def follow(harness: Harness, client: FakeClient, stdout: int = 0, stderr: int = 0) -> "Deferred[Job]":
     """Follow job 1."""
     offsets = {"stdout": stdout, "stderr": stderr}
-    return begin(OutputFollower(harness.engine, harness.job_view, client, 1, offsets).follow())
+    tails = OutputTails(harness.engine.queue_state, harness.job_view)
+    return begin(OutputFollower(harness.engine, harness.job_view, tails, client, 1, offsets).follow())
 
 
 def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
@@ -198,13 +200,14 @@ def test_follow_sends_chunks_when_the_client_can_receive_them() -> None:
     harness, client = opened(), FakeClient()
     harness.submit()
     client.can_send = False
-    following = follow(harness, client)
     harness.spool.writers[1].write(1, b"x" * (2 * CHUNK_SIZE + 5))
+    following = follow(harness, client)
     sizes = []
     while client.writable_waiters:
         sizes.append(len(parts(client.sent)[-1][2]))
         client.writable_waiters.pop().callback(None)
     assert sizes == [CHUNK_SIZE, CHUNK_SIZE, 5]
+    client.can_send = True
     ended(harness)
     result_of(following)
 
@@ -219,6 +222,7 @@ def test_follow_continues_with_a_manual_retry() -> None:
     harness.engine.dispatcher.drain()
     harness.retry(1)
     harness.settle()
+    client.can_send = True
     client.writable_waiters.pop().callback(None)
     assert not following.called
     harness.cancel(1)
@@ -258,8 +262,10 @@ def test_cancel_leaves_nothing_behind(moment: str) -> None:
     harness, client = opened(), FakeClient()
     harness.submit(hold=moment == "pending")
     client.can_send = moment != "choked"
+    if moment == "choked":
+        harness.spool.writers[1].write(1, b"a")
     following = follow(harness, client)
-    if moment != "pending":
+    if moment == "running":
         harness.spool.writers[1].write(1, b"a")
     following.cancel()
     assert isinstance(error_of(following), CancelledError)
@@ -283,6 +289,136 @@ def test_cancel_when_more_output_appears_sends_none_of_it() -> None:
     assert client.sent == b""
     leave()
     gone(harness)
+
+
+# Several clients.
+
+
+class Crowd:
+    """Clients that follow job 1, and the offsets in stdout at which its output was read since ``forget``."""
+
+    def __init__(self, count: int) -> None:
+        self.harness = opened()
+        self.harness.submit()
+        self.write = self.harness.spool.writers[1].write
+        self.clients = [FakeClient() for _ in range(count)]
+        self.reads: list[int] = []
+        view: Any = self.harness.job_view
+        tails = OutputTails(self.harness.engine.queue_state, view)
+        read = view.read
+
+        def record(job: Job, stream: str, offset: int, *rest: Any) -> "Deferred[bytes]":
+            if stream == "stdout":
+                self.reads.append(offset)
+            result: Deferred[bytes] = read(job, stream, offset, *rest)
+            return result
+
+        view.read = record
+        self.following = [
+            begin(
+                OutputFollower(
+                    self.harness.engine, view, tails, client, 1, {"stdout": 0, "stderr": 0}
+                ).follow()
+            )
+            for client in self.clients
+        ]
+        self.reads.clear()
+
+    def sent(self) -> list[bytes]:
+        """Return the bytes that each client was sent."""
+        return [b"".join(data for _, _, data in parts(client.sent)) for client in self.clients]
+
+
+def test_output_is_read_once_for_all_clients_at_the_same_position() -> None:
+    crowd = Crowd(5)
+    crowd.write(1, b"one")
+    assert crowd.sent() == [b"one"] * 5
+    assert crowd.reads == [0, 3], "the second time there is nothing more"
+    crowd.write(1, b" two")
+    assert crowd.sent() == [b"one two"] * 5
+    assert crowd.reads == [0, 3, 3, 7]
+    ended(crowd.harness, b" three")
+    assert [result_of(one).status for one in crowd.following] == [Status.COMPLETED] * 5
+    assert crowd.sent() == [b"one two three"] * 5
+    gone(crowd.harness)
+
+
+def test_slow_client_is_left_behind_and_catches_up() -> None:
+    crowd = Crowd(3)
+    slow = crowd.clients[1]
+    slow.can_send = False
+    crowd.write(1, b"one")
+    crowd.write(1, b" two")
+    assert crowd.sent() == [b"one two", b"", b"one two"]
+    slow.can_send = True
+    slow.writable_waiters.pop().callback(None)
+    assert crowd.sent() == [b"one two"] * 3
+    crowd.reads.clear()
+    crowd.write(1, b" three")
+    assert crowd.sent() == [b"one two three"] * 3
+    assert crowd.reads == [7, 13], "all are at the same position again"
+
+
+def test_output_is_sent_to_the_rest_in_the_next_time_slice() -> None:
+    crowd = Crowd(3)
+    _, second, third = crowd.clients
+    second.spend_slice()
+    crowd.write(1, b"one")
+    crowd.write(1, b" two")
+    assert crowd.sent() == [b"one", b"", b""]
+    second.grant_slice()
+    assert crowd.sent() == [b"one two"] * 3
+    assert crowd.reads == [0, 3, 7]
+    third.spend_slice()
+    crowd.write(1, b" three")
+    crowd.following[2].cancel()
+    third.slice_waiters.pop().errback(CancelledError())
+    assert isinstance(error_of(crowd.following[2]), CancelledError)
+    assert crowd.sent() == [b"one two three", b"one two three", b"one two"]
+
+
+def test_client_that_leaves_while_others_are_sent_output_is_sent_none() -> None:
+    crowd = Crowd(3)
+    first, second, _ = crowd.clients
+    send = first.send
+
+    def leave(data: bytes) -> None:
+        send(data)
+        crowd.following[1].cancel()
+
+    first.send = leave  # type: ignore[method-assign]
+    crowd.write(1, b"one")
+    assert crowd.sent() == [b"one", b"", b"one"]
+    assert second.sent == b""
+    assert isinstance(error_of(crowd.following[1]), CancelledError)
+
+
+def test_all_clients_are_refused_when_the_job_is_removed_while_they_wait() -> None:
+    crowd = Crowd(2)
+    for client in crowd.clients:
+        client.can_send = False
+    crowd.write(1, b"one")
+    ended(crowd.harness)
+    crowd.harness.remove(1)
+    crowd.harness.settle()
+    for client in crowd.clients:
+        client.can_send = True
+        client.writable_waiters.pop().callback(None)
+    assert all(isinstance(error_of(one), Gone) for one in crowd.following)
+    gone(crowd.harness)
+
+
+def test_each_client_gets_the_error_when_output_of_a_running_job_cannot_be_read() -> None:
+    crowd = Crowd(2)
+
+    def fail(*_: Any) -> "Deferred[bytes]":
+        raise StoreFailed("unreadable")
+
+    view: Any = crowd.harness.job_view
+    view.read = fail
+    crowd.write(1, b"one")
+    assert all(isinstance(error_of(one), StoreFailed) for one in crowd.following)
+    gone(crowd.harness)
 
 
 # On a real spool: in memory, in a file, in the journal.

@@ -13,7 +13,8 @@ from taskqd.errors import (
 from taskqd.execution.run import Outcome
 from taskqd.model.events import Output
 from taskqd.model.job import Reason
-from taskqd.server.handlers import query
+from taskqd.server.handlers import job_list
+from taskqd.state.job_index import CHUNK_SIZE
 from tests.fakes.client import FakeClient
 from tests.fakes.deferreds import result_of
 from tests.fakes.processes import FAILED
@@ -148,35 +149,67 @@ def test_list_has_100_jobs_by_default() -> None:
     assert listed(harness, "LIST --limit=1000")[1] == "END 130\r\n"
 
 
-def test_list_without_matches_yields_to_the_reactor() -> None:
+def _times_yielded(client: FakeClient) -> int:
+    """Let the reply to a client continue whenever it waits for the reactor; return how often that was."""
+    times = 0
+    while client.writable_waiters:
+        times += 1
+        client.writable_waiters.pop().callback(None)
+    return times
+
+
+def test_list_yields_to_the_reactor_after_each_part_of_the_index() -> None:
+    harness, client = opened(0), FakeClient()
+    for _ in range(2 * CHUNK_SIZE):
+        harness.submit()
+    client.can_send = False
+    replied = ask(harness, "LIST --queue=other", client)
+    assert (_times_yielded(client), client.sent, result_of(replied)) == (3, b"", b"END 0\r\n")
+
+
+def test_list_with_a_text_yields_to_the_reactor_after_each_job() -> None:
     harness, client = opened(0), FakeClient()
     for _ in range(10):
         harness.submit()
     client.can_send = False
-    replied = ask(harness, "LIST --queue=other", client)
-    waited = 0
-    while client.writable_waiters:
-        waited += 1
-        client.writable_waiters.pop().callback(None)
-    assert (waited, client.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
+    replied = ask(harness, "LIST --match=other", client)
+    assert (_times_yielded(client), client.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
 
 
-def test_list_yields_after_a_thousand_unused_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "IDS_PER_STEP", 3)
-    harness, client = opened(20), FakeClient()
-    for number in range(1, 11):
-        harness.submit()
-        harness.finish(number)
-    for number in range(1, 10):
-        harness.remove(number)
-    harness.settle()
-    client.can_send = False
-    replied = ask(harness, "LIST", client)
-    waited = 0
-    while client.writable_waiters:
-        waited += 1
-        client.writable_waiters.pop().callback(None)
-    assert (waited, (client.sent + result_of(replied)).count(b"JOB")) == (5, 1)
+MATCHES = [
+    ("make", [1, 3]),
+    ("MAKE", [1, 3]),
+    ("site", [2, 3]),
+    ('"make site"', [3]),
+    ("other", []),
+    ("site --status=RUNNING", [2]),
+    ("site --label=Site", [2]),
+    ("make --reverse --limit=1", [3]),
+]
+
+
+@pytest.mark.parametrize("options, ids", MATCHES)
+def test_list_with_a_text_finds_it_in_commands_and_labels_in_any_case(options: str, ids: list[int]) -> None:
+    harness = opened(2)
+    harness.submit("cd /; Make -j2")
+    harness.submit(label="Site")
+    harness.submit("make site")
+    assert listed(harness, f"LIST --match={options}") == (ids, f"END {len(ids)}\r\n")
+
+
+@pytest.mark.parametrize("maximum", ["MAX_SEARCHED_JOBS", "MAX_SEARCHED_CHARACTERS"])
+def test_list_with_a_text_ends_with_the_next_id_when_it_has_searched_its_maximum(
+    monkeypatch: pytest.MonkeyPatch, maximum: str
+) -> None:
+    monkeypatch.setattr(job_list, maximum, 3)
+    harness = opened(0)
+    for number in range(1, 8):
+        harness.submit(str(number % 2))
+    assert listed(harness, "LIST --match=1") == ([1, 3], "END 2 4\r\n")
+    assert listed(harness, "LIST --match=1 --from=4") == ([5], "END 1 7\r\n")
+    assert listed(harness, "LIST --match=1 --from=7") == ([7], "END 1\r\n")
+    assert listed(harness, "LIST --match=0 --reverse") == ([6], "END 1 4\r\n")
+    assert listed(harness, "LIST --match=1 --limit=1") == ([1], "END 1\r\n")
 
 
 def test_list_waits_for_the_client_to_read() -> None:

@@ -8,7 +8,7 @@ import pytest
 from taskqd.errors import (
     NoSuchJob,
 )
-from taskqd.model.events import Resized
+from taskqd.model.events import Configured, Resized
 from taskqd.protocol import values
 from tests.fakes.client import FakeClient
 from tests.fakes.deferreds import result_of
@@ -29,7 +29,7 @@ def test_queues_lists_slots_and_counts() -> None:
     for queue in ("gpu", "gpu", "mail"):
         answer(harness, f"SUBMIT --queue={queue} true")
     nothing = {"pending": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
-    none = {"slots": None, "busy": 0, "paused": False, **nothing}
+    none = {"slots": None, "busy": 0, "paused": False, "fair": False, "rate": None, **nothing}
     assert queues(harness) == {
         "default": {"name": "default", **none},
         "gpu": {"name": "gpu", **none, "slots": 1, "busy": 1, "pending": 1, "running": 1},
@@ -48,6 +48,20 @@ def test_set_queue_changes_slots_while_running() -> None:
     assert queues(harness)["gpu"]["running"] == 3
     assert shown(harness, "SET-QUEUE gpu --slots=default")["slots"] == 1
     assert harness.journal.events[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
+
+
+def test_set_queue_changes_several_settings_in_one_batch() -> None:
+    harness = Harness(3, queues={"gpu": 1})
+    harness.engine.start()
+    queue = shown(harness, "SET-QUEUE gpu --rate=10/m --fair=true")
+    assert (queue["slots"], queue["fair"], queue["rate"]) == (1, True, "10/m")
+    at = harness.clock.now()
+    assert harness.journal.events == [
+        Configured(at=at, by="ada", queue="gpu", setting="rate", value="10/m"),
+        Configured(at=at, by="ada", queue="gpu", setting="fair", value=True),
+    ]
+    queue = shown(harness, "SET-QUEUE gpu --rate=none --fair=default --slots=none")
+    assert (queue["slots"], queue["fair"], queue["rate"]) == (None, False, None)
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])

@@ -10,6 +10,7 @@ from taskqd.errors import JournalDamaged
 from taskqd.model.events import (
     Changed,
     Clocked,
+    Compacted,
     Ended,
     Held,
     Opened,
@@ -29,8 +30,8 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import Array, Spec
-from taskqd.storage.journal.codec import decode, decode_events, encode
-from tests.unit.storage.journal.records import LINES, RECORDS, line_of
+from taskqd.storage.journal.codec import decode, decode_events, encode, join_lines, pad
+from tests.unit.storage.journal.records import LINES, OPENED, RECORDS, line_of
 
 MORE_LINES: list[tuple[Record, bytes]] = [
     (
@@ -331,3 +332,24 @@ def test_header_has_the_journal_identity_since_format_5(
 def test_decode_of_an_undecodable_line_raises(line: bytes) -> None:
     with pytest.raises(JournalDamaged):
         decode(line)
+
+
+def test_joined_lines_decode_to_a_compacted_with_all_events() -> None:
+    submitted, started = Submitted(id=3, at=1.5, owner="ann", command="é"), Started(id=3, at=2.5, attempt=1)
+    ended = Ended(id=3, at=3.5, status=Status.COMPLETED, exit_code=0)
+    events = ((5, submitted), (8, started), (9, ended))
+    lines = [encode(event, number, continues_batch=number > 5)[:-1] for number, event in events]
+    joined = join_lines(lines, [5, 8, 9])
+    record = Compacted(events=(submitted, started, ended), numbers=(8, 9))
+    assert decode(joined[:-1]) == (5, record)
+    assert decode_events([joined[:-1]]) == ([5], [record])
+    for line in lines:
+        assert line.split(b" ", 2)[2] in joined
+
+
+def test_padded_line_has_its_size_and_decodes_to_the_same_record() -> None:
+    line = encode(OPENED, 1)
+    padded = pad(line, len(line) + 7)
+    assert len(padded) == len(line) + 7
+    assert decode(padded[:-1]) == decode(line[:-1])
+    assert pad(line, len(line)) == line

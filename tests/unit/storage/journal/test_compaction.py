@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.python.failure import Failure
 
-from taskqd.model.events import Ended
+from taskqd.model.events import Compacted, Ended, RecordPosition
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import compaction
@@ -34,10 +35,17 @@ class StubJournal:
         self.snapshot_number = 0
         self.snapshot_bytes = 0
         self.snapshots: list[tuple[int, int]] = []
+        self.forgotten: list[int] = []
 
     def compacted(self, number: int, size: int) -> None:
         self.snapshots.append((number, size))
         self.sealed_bytes, self.snapshot_number, self.snapshot_bytes = 0, number, size
+
+    def forget_jobs(self, is_known: Callable[[int], bool]) -> Iterator[None]:
+        for job_id in range(1, 10):
+            if not is_known(job_id):
+                self.forgotten.append(job_id)
+            yield
 
 
 class Bench:
@@ -56,6 +64,7 @@ class Bench:
             self._write_snapshot,
             self.queue_state.relocate,
             self._in_thread,
+            self.queue_state.jobs.__contains__,
         )
 
     def _in_thread(self, function: Any, *args: Any) -> "Deferred[Any]":
@@ -146,7 +155,14 @@ def ends(bench: Bench) -> dict[int, tuple[Any, Any]]:
     """Return the position of each job's last end, and the record that is read there."""
     jobs = bench.queue_state.jobs.values()
     positions = {job.id: job.attempt.record for job in jobs if job.attempt and job.attempt.record}
-    return {job: (position, bench.journal.segments.read(position)) for job, position in positions.items()}
+    return {job: (position, end(bench, job, position)) for job, position in positions.items()}
+
+
+def end(bench: Bench, job_id: int, position: RecordPosition) -> object:
+    """Return the end of a job's latest attempt, which is read from a position."""
+    record, attempt = bench.journal.segments.read(position), bench.queue_state.jobs[job_id].attempt
+    assert attempt is not None
+    return record.end_of(attempt.number) if isinstance(record, Compacted) else record
 
 
 def test_positions_stay_readable_while_they_move_into_the_snapshot(
@@ -158,7 +174,7 @@ def test_positions_stay_readable_while_they_move_into_the_snapshot(
         pauses.append(Deferred())
         return pauses[-1]
 
-    monkeypatch.setattr(compaction, "RELOCATIONS_PER_TURN", 10)
+    monkeypatch.setattr(compaction, "RELOCATION_BYTES", 150)
     monkeypatch.setattr(compaction, "deferLater", pause)
     bench = filled(tmp_path)
     threads = bench.threads = Threads()
@@ -175,10 +191,9 @@ def test_positions_stay_readable_while_they_move_into_the_snapshot(
         after = ends(bench)
         assert {job: end for job, (_, end) in after.items()} == {job: end for job, (_, end) in before.items()}
         pauses.pop().callback(None)
+        threads.run()
         turns += 1
     assert turns >= 3
-    assert bench.journal.snapshots == []
-    threads.run()
     [(number, size)] = bench.journal.snapshots
     assert (number, size) == (3, (tmp_path / "00000003.snapshot").stat().st_size)
     bench.journal.segments.close_replaced(3)
@@ -204,6 +219,15 @@ def test_next_snapshot_waits_for_new_durable_segments(tmp_path: Path) -> None:
     bench.journal.last_durable_segment += 1
     bench.advance()
     assert len(bench.requests) == 2
+    bench.compactor.stop()
+
+
+def test_removed_jobs_are_forgotten_after_a_snapshot(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    SnapshotWriter(bench.journal.segments, Filesystem(), 3).write()
+    bench.compactor.start()
+    bench.advance(0)
+    assert bench.journal.forgotten == [4]
     bench.compactor.stop()
 
 

@@ -20,6 +20,7 @@ from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
 from taskqd.model.events import (
     FORMAT,
     Cancelled,
+    Compacted,
     Ended,
     Event,
     JobEvent,
@@ -31,9 +32,11 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Status
 from taskqd.model.spec import Array, Spec
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, IJournal
-from taskqd.storage.journal import commit_thread, segment_writer
+from taskqd.storage.journal import commit_thread, job_blocks, segment_writer
 from taskqd.storage.journal.codec import decode, encode
+from taskqd.storage.journal.job_event_reader import JobEventFinder
 from taskqd.storage.journal.journal import MAX_BLOCKING_BYTES, RETRY_INTERVAL, Journal
 from taskqd.storage.journal.segment_writer import MAX_SMALL_WRITE, PREALLOCATE_AFTER, PREALLOCATION
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -41,7 +44,9 @@ from tests.fakes.clocks import BOOT, START, ThreadReactor, Threads, in_thread
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.journal import FakeJournal, read_all
+from tests.support.journals import fold, story
 from tests.support.leaks import LeakWatch
+from tests.unit.storage.journal.samples import all_of
 
 SEGMENT = 64 * 1024**2
 
@@ -87,7 +92,7 @@ class Bench:
         """Open a journal as the service does, and return the events that it replays."""
         self.journal = self._build(boot)
         self.journal.lock()
-        events = [event for event, _ in self.journal.replay()]
+        events = [event for event, _ in self.journal.replay() if not isinstance(event, Compacted)]
         ids = [event.id for event in events if isinstance(event, Submitted)]
         self.journal.start_writing(max(ids, default=0))
         return events
@@ -1266,6 +1271,39 @@ def test_start_removes_an_unfinished_snapshot(bench: Bench) -> None:
 
 
 # Events of jobs.
+
+
+def test_events_of_a_job_are_found_in_few_blocks_whatever_happened_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those that a search of all records finds, also after a snapshot and a restart."""
+    monkeypatch.setattr(job_blocks, "MAX_BLOCK_RECORDS", 5)
+    monkeypatch.setattr(job_blocks, "MAX_MERGED_IDS", 3)
+    bench.segment_bytes = 700
+    bench.open()
+    events = story(30)
+    bench.append(*events)
+    known = fold(events).jobs
+
+    def check() -> None:
+        end = bench.journal._segment_writer.end
+        for job_id in known:
+            found = read_all(bench.journal.events_of(job_id))
+            assert found == all_of(JobEventFinder(bench.journal.segments, Filesystem(), (job_id,), end))
+            assert found[0][1].name == "submitted"
+
+    check()
+    number = bench.journal.last_durable_segment - 1
+    SnapshotWriter(bench.journal.segments, bench.filesystem, number).write()
+    check()
+    bench.journal.compacted(number, bench.journal.segments.remove_obsolete(number))
+    check()
+    assert len(list(bench.journal.forget_jobs(known.__contains__))) > 5
+    check()
+    bench.close()
+    bench.open()
+    bench.append(*(Started(id=job_id, at=START, attempt=9) for job_id in known))
+    check()
 
 
 def test_events_of_a_job_returns_all_durable_events(bench: Bench) -> None:

@@ -3,9 +3,11 @@
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -18,14 +20,18 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Clocked,
+    Compacted,
+    CompactedEvent,
     Ended,
     Event,
     Held,
     JobEvent,
     Opened,
     Paused,
+    Released,
     Resized,
     Resumed,
+    Retried,
     Scheduled,
     Snapshot,
     Spawned,
@@ -33,11 +39,12 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Status
+from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array, Spec
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import snapshot as module
 from taskqd.storage.journal.codec import decode, encode
+from taskqd.storage.journal.job_event_reader import JobEventFinder
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -46,6 +53,7 @@ from tests.fakes.filesystem import FakeFilesystem
 from tests.support.faults import plain
 from tests.support.journals import fold, lines, ran, removed, replay, split_events, story, submitted, write
 from tests.unit.engine.test_engine_walk import STEPS, Walk
+from tests.unit.storage.journal.samples import all_of, upto
 
 
 def write_snapshot(directory: Path, number: int, filesystem: Filesystem | None = None) -> int:
@@ -68,7 +76,7 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
+def test_snapshot_copies_lines_of_other_jobs_unchanged_and_in_order(tmp_path: Path) -> None:
     events = story(40)
     write(tmp_path, *split_events(events, 3), [submitted(99)])
     before = [
@@ -77,8 +85,120 @@ def test_snapshot_copies_lines_unchanged_and_in_order(tmp_path: Path) -> None:
     count = write_snapshot(tmp_path, 3)
     _, *kept = lines((tmp_path / "00000003.snapshot").read_bytes())
     assert len(kept) == count < len(before)
-    assert set(kept) <= set(before)
-    assert [line for line in before if line in set(kept)] == kept
+    copied = [line for line in kept if not isinstance(decode(line[:-1])[1], Compacted)]
+    assert set(copied) <= set(before)
+    assert [line for line in before if line in set(copied)] == copied
+    assert 10 < len(copied) < len(kept) - 10
+
+
+def test_snapshot_has_one_line_with_all_records_of_an_ended_job(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2), *ran(2)], ran(1), [submitted(3)])
+    bodies = {
+        line.split(b" ", 2)[2]
+        for number in (1, 2)
+        for line in lines((tmp_path / f"{number:08}.journal").read_bytes().replace(b"\n", b" \n"))
+    }
+    assert write_snapshot(tmp_path, 2) == 2
+    _, first, second = (tmp_path / "00000002.snapshot").read_bytes().splitlines()
+    one, two = (cast("list[CompactedEvent]", ran(job_id)) for job_id in (1, 2))
+    number, record = decode(first)
+    assert (number, record) == (2, Compacted(events=(submitted(1), one[0], one[2]), numbers=(8, 10)))
+    number, record = decode(second)
+    assert (number, record) == (3, Compacted(events=(submitted(2), two[0], two[2]), numbers=(4, 6)))
+    assert all(body[:-2] in first + second for body in bodies if b'"id"' in body and b"spawned" not in body)
+
+
+UNJOINED: list[tuple[str, list[Event]]] = [
+    ("it was retried", [submitted(1), *ran(1), Retried(id=1, at=START, by="ada"), *ran(1, 2)]),
+    ("it runs", [submitted(1), *ran(1)[:2]]),
+    ("it waits for a retry", [submitted(1), *ran(1, status=Status.PENDING, reason=Reason.EXIT)]),
+    ("another one waits for it", [submitted(1), submitted(2, after=(1,)), *ran(1)]),
+    ("it is an array", [submitted(1, array=Array(1, 1)), *ran(2)]),
+    ("the clock was set", [submitted(1), Clocked(at=START, boot_clock=1.0, ahead=60.0), *ran(1)]),
+]
+
+
+@pytest.mark.parametrize("events", [events for _, events in UNJOINED], ids=[why for why, _ in UNJOINED])
+def test_snapshot_keeps_separate_lines_of_a_job_if(tmp_path: Path, events: list[Event]) -> None:
+    write(tmp_path, events, [])
+    before = known(tmp_path)
+    write_snapshot(tmp_path, 1)
+    assert b"compacted" not in (tmp_path / "00000001.snapshot").read_bytes()
+    assert known(tmp_path) == before
+
+
+def test_snapshot_joins_the_lines_of_both_jobs_when_the_dependent_has_ended(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2, after=(1,)), *ran(1), *ran(2)], [])
+    before = known(tmp_path)
+    assert write_snapshot(tmp_path, 1) == 2
+    assert known(tmp_path) == before
+
+
+def test_snapshot_keeps_separate_lines_of_a_job_of_format_3(tmp_path: Path) -> None:
+    """Their command is in the spec, which only a line with a single record may have."""
+    write(tmp_path, [submitted(1, "true"), *ran(1)], [])
+    path = tmp_path / "00000001.journal"
+    old = []
+    for line in path.read_bytes().splitlines():
+        text = line[9:].replace(b'"command":"true"', b'"spec":{"command":"true"}')
+        old.append(b"%08x %b\n" % (crc32(text), text))
+    path.write_bytes(b"".join(old))
+    before = known(tmp_path)
+    write_snapshot(tmp_path, 1)
+    assert b"compacted" not in (tmp_path / "00000001.snapshot").read_bytes()
+    assert known(tmp_path) == before
+
+
+def test_snapshot_keeps_a_joined_line_of_a_job_that_was_retried_since(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [Retried(id=1, at=START, by="ada"), *ran(1, 2)], [])
+    before = known(tmp_path)
+    for number in (1, 2):
+        write_snapshot(tmp_path, number)
+        Segments(str(tmp_path), Filesystem()).remove_obsolete(number)
+        assert known(tmp_path) == before
+    _, *kept = lines((tmp_path / "00000002.snapshot").read_bytes())
+    assert [type(decode(line[:-1])[1]) for line in kept] == [Compacted, Retried, Started, Ended]
+
+
+def test_snapshot_joins_the_lines_of_an_older_snapshot_with_later_ones(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2)], ran(1), [])
+    before = known(tmp_path)
+    for number in (1, 2):
+        write_snapshot(tmp_path, number)
+        Segments(str(tmp_path), Filesystem()).remove_obsolete(number)
+        assert known(tmp_path) == before
+    _, *kept = lines((tmp_path / "00000002.snapshot").read_bytes())
+    assert [type(decode(line[:-1])[1]) for line in kept] == [Compacted, Submitted]
+
+
+def test_snapshot_omits_superseded_records_of_an_ended_job(tmp_path: Path) -> None:
+    held, released = Held(id=1, at=START, by="ada"), Released(id=1, at=START, by="ada")
+    write(tmp_path, [submitted(1), held, released, *ran(1)], [])
+    before = known(tmp_path)
+    assert write_snapshot(tmp_path, 1) == 1
+    assert [event.name for event in replay(tmp_path)] == ["submitted", "released", "started", "ended"]
+    assert known(tmp_path) == before
+
+
+def histories(directory: Path, job_ids: Iterable[int]) -> dict[int, list[tuple[int, Event]]]:
+    """Return what HISTORY shows of each job, without the records that a snapshot may omit."""
+    segments = Segments(str(directory), Filesystem())
+    found = {each: all_of(JobEventFinder(segments, Filesystem(), (each,), upto(10**6))) for each in job_ids}
+    omitted = Spawned | Held | Released | Changed
+    return {
+        each: [(number, event) for number, event in events if not isinstance(event, omitted)]
+        for each, events in found.items()
+    }
+
+
+def test_history_of_each_job_is_the_same_before_and_after_a_snapshot(tmp_path: Path) -> None:
+    write(tmp_path, *split_events(story(60), 5))
+    before = histories(tmp_path, fold(replay(tmp_path)).jobs)
+    for number in (1, 2, 4):
+        write_snapshot(tmp_path, number)
+        assert histories(tmp_path, before) == before
+        Segments(str(tmp_path), Filesystem()).remove_obsolete(number)
+        assert histories(tmp_path, before) == before
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -217,8 +337,16 @@ def test_moved_file_has_the_new_positions_of_ends(tmp_path: Path) -> None:
             attempts[event.id] = event.attempt
         if isinstance(event, Ended):
             expected.append((event.id, attempts[event.id], event))
-    found = [(job, attempt, decode(content[at : at + length])[1]) for job, attempt, at, length in moved]
-    assert found == expected
+    found: list[tuple[int, int, object]] = []
+    for job, attempt, at, length in moved:
+        record = decode(content[at : at + length])[1]
+        if isinstance(record, Compacted):
+            assert attempt == 0
+            numbers = [event.attempt for event in record.events if isinstance(event, Started)]
+            found += [(job, number, record.end_of(number)) for number in numbers]
+        else:
+            found.append((job, attempt, record))
+    assert sorted(found, key=lambda each: each[:2]) == sorted(expected, key=lambda each: each[:2])
     assert len(found) > 20
 
 
@@ -247,7 +375,7 @@ def test_snapshot_of_a_damaged_journal_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["create", "write", "sync", "close", "rename", "read_file", "list_directory"]
+    "call", ["create", "write", "write_at", "sync", "close", "rename", "read_file", "list_directory"]
 )
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_failed_snapshot_leaves_the_journal_valid(tmp_path: Path, call: str, after: int) -> None:
@@ -267,12 +395,13 @@ def test_snapshot_is_renamed_after_it_is_durable(tmp_path: Path) -> None:
     write(tmp_path, *split_events(story(20), 2))
     filesystem = FakeFilesystem()
     write_snapshot(tmp_path, 1, filesystem)
-    made = [call for call in filesystem.calls if call in ("create", "write", "sync", "rename")]
-    assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
+    made = [call for call in filesystem.calls if call in ("create", "write", "write_at", "sync", "rename")]
+    assert made == ["create", "create", "write", "sync", "write", "write_at", "sync", "rename"]
 
 
 def test_large_snapshot_is_synced_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
+    monkeypatch.setattr(module, "LINES_PER_WRITE", 2)
     write(tmp_path, *split_events(story(20), 2))
     filesystem = FakeFilesystem()
     write_snapshot(tmp_path, 1, filesystem)
@@ -291,7 +420,8 @@ def test_snapshot_reads_the_same_files_twice(tmp_path: Path, monkeypatch: pytest
     header_of = snapshot_writer._header
 
     def meanwhile(count: int) -> bytes:
-        write_snapshot(tmp_path, 2)
+        if not (tmp_path / "00000002.snapshot").exists():
+            write_snapshot(tmp_path, 2)
         return header_of(count)
 
     monkeypatch.setattr(snapshot_writer, "_header", meanwhile)
@@ -410,7 +540,7 @@ def test_snapshot_omits_tasks_of_a_removed_array_and_reserves_their_ids(tmp_path
     cancelled = Cancelled(id=4, at=START, by="ada", signal=15)
     write(tmp_path, [*events, cancelled, removed(1)], [], next_id=1)
     before = known(tmp_path)
-    assert write_snapshot(tmp_path, 1) == 3, "its Submitted, Started and Ended"
+    assert write_snapshot(tmp_path, 1) == 1
     assert {event.id for event in replay(tmp_path) if isinstance(event, JobEvent)} == {5}
     assert known(tmp_path) == before
 
@@ -516,11 +646,13 @@ def test_snapshots_of_any_sequence_of_commands_preserve_the_state(
     parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
     write(directory, *parts)
     before = fold(replay(directory))
+    shown = histories(directory, before.jobs)
     for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
         write_snapshot(directory, number)
         Segments(str(directory), Filesystem()).remove_obsolete(number)
         after = fold(replay(directory))
         assert plain(after) == plain(before)
+        assert histories(directory, shown) == shown
         assert after.schedules == before.schedules
         assert after.dependencies.unsatisfiable == before.dependencies.unsatisfiable
         next_id = header(directory / f"{number:08}.snapshot")[1].next_id

@@ -217,25 +217,34 @@ def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
 # Removal.
 
 
-def test_remove_job_removes_all_its_files(bench: Bench) -> None:
+def test_remove_jobs_removes_all_files_of_each(bench: Bench) -> None:
     filled(bench, "7.script", "7.stdin", "7.secret")
-    filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
-    purged = bench.spool.remove_job(7, 2)
+    filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin", "9.1.stdout")
+    purged = bench.spool.remove_jobs({7: 2, 9: 1})
     assert "7.script" in present(bench)
     bench.threads.run()
     result_of(purged)
     assert present(bench) == {"77.1.stdout", "70.stdin"}
-    again = bench.spool.remove_job(7, 2)
+    again = bench.spool.remove_jobs({7: 2})
     bench.threads.run()
     result_of(again)
 
 
-def test_remove_job_that_fails_raises(bench: Bench) -> None:
+def test_remove_jobs_that_fails_raises(bench: Bench) -> None:
     filled(bench, "7.stdin")
     bench.filesystem.fail("remove")
-    purged = bench.spool.remove_job(7, 1)
+    purged = bench.spool.remove_jobs({7: 1})
     bench.threads.run()
     assert isinstance(error_of(purged), OSError)
+
+
+def test_remove_jobs_tries_the_files_of_all_jobs_before_it_fails(bench: Bench) -> None:
+    filled(bench, "8.1.stdout")
+    (bench.directory / "input" / "0" / "7.stdin").mkdir(parents=True)
+    purged = bench.spool.remove_jobs({7: 0, 8: 1})
+    bench.threads.run()
+    assert isinstance(error_of(purged), OSError)
+    assert "8.1.stdout" not in present(bench)
 
 
 def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench) -> None:
@@ -244,10 +253,10 @@ def test_empty_directory_is_removed_with_its_last_job_and_by_sweep(bench: Bench)
         path = bench.directory / "output" / str(job_id // 1000) / f"{job_id}.1.stdout"
         path.parent.mkdir()
         path.touch()
-    result_of(ran(bench, bench.spool.remove_job(1, 1)))
+    result_of(ran(bench, bench.spool.remove_jobs({1: 1})))
     assert directories(bench) == {"input/0", "output/1", "output/2"}
-    result_of(ran(bench, bench.spool.remove_job(2, 0)))
-    result_of(ran(bench, bench.spool.remove_job(1001, 1)))
+    result_of(ran(bench, bench.spool.remove_jobs({2: 0})))
+    result_of(ran(bench, bench.spool.remove_jobs({1001: 1})))
     assert directories(bench) == {"output/2"}
     (bench.directory / "input" / "5").mkdir()
     assert bench.spool.sweep(lambda _: None, ()) == 1
@@ -271,7 +280,7 @@ def directories(bench: Bench) -> set[str]:
 def test_directory_that_cannot_be_removed_raises(bench: Bench) -> None:
     filled(bench, "1.stdin")
     bench.filesystem.fail("remove_empty_directory", code=errno.EIO)
-    assert isinstance(error_of(ran(bench, bench.spool.remove_job(1, 0))), OSError)
+    assert isinstance(error_of(ran(bench, bench.spool.remove_jobs({1: 0}))), OSError)
 
 
 def test_state_directory_that_was_moved_is_not_created_again(bench: Bench) -> None:

@@ -1,0 +1,241 @@
+"""Measures the longest hold of the reactor's thread: CPU time that it uses before it serves the next request.
+
+    python -m bench.holds [--jobs 100000] [--home DIRECTORY] [case ...]
+
+A prober sends PING after PING on a separate connection while a case runs, and reads the CPU time of the
+daemon's main thread (/proc/PID/task/PID/schedstat) before each PING and after its reply. The difference is
+what the thread has done in one go, whatever else the machine does. For each case the table has the elapsed
+time, the CPU time of the daemon, the longest hold, and how long a PING took: the 99th percentile and the
+maximum.
+"""
+
+import argparse
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.daemon import Daemon, running
+from bench.load import Programs
+
+JOBS = 100_000
+CONNECTIONS = 10_000
+DEPTH = 1000
+"""Requests that are sent before their replies are read."""
+QUIET = 0.3
+"""Seconds between two cases, in which the daemon finishes what the last one has left."""
+POLL_INTERVAL = 0.02
+"""Seconds between two looks at STATS."""
+PROBE_INTERVAL = 0.0002
+"""Seconds between two PINGs: a hold begins at most this long before the PING that measures it."""
+
+
+class Probes(NamedTuple):
+    """The longest hold by CPU time, and the 99th percentile and the maximum of the PINGs, in seconds."""
+
+    hold: float
+    p99: float
+    longest: float
+
+
+def cpu(pid: int, thread: int | None = None) -> float:
+    """Return the CPU time of a process's threads, or of one of them, in seconds."""
+    threads = os.listdir(f"/proc/{pid}/task") if thread is None else [thread]
+    each = (Path(f"/proc/{pid}/task/{one}/schedstat").read_text().split() for one in threads)
+    return sum(int(numbers[0]) for numbers in each) / 1e9
+
+
+def probe(pipe: Connection, path: str, pid: int) -> None:
+    """Send PINGs until a message arrives on the pipe, then send the Probes."""
+    holds, times = [0.0], []
+    with socket.socket(socket.AF_UNIX) as wire, open(f"/proc/{pid}/task/{pid}/schedstat", "rb", 0) as stat:
+        wire.connect(path)
+        pipe.send("begun")
+        while not pipe.poll(PROBE_INTERVAL):
+            stat.seek(0)
+            before, began = int(stat.read().split()[0]), time.perf_counter()
+            wire.sendall(b"PING\r\n")
+            wire.recv(64)
+            times.append(time.perf_counter() - began)
+            stat.seek(0)
+            holds.append((int(stat.read().split()[0]) - before) / 1e9)
+    times.sort()
+    pipe.send(Probes(max(holds), times[len(times) * 99 // 100], times[-1]))
+
+
+@contextmanager
+def probing(daemon: Daemon, title: str) -> Iterator[None]:
+    """Probe the daemon during the context, and print a row of the table."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=probe, args=(theirs, str(daemon.socket), daemon.pid))
+    process.start()
+    ours.recv()
+    used, began = cpu(daemon.pid), time.perf_counter()
+    yield
+    took, used = time.perf_counter() - began, cpu(daemon.pid) - used
+    time.sleep(QUIET)
+    ours.send("enough")
+    found = ours.recv()
+    process.join()
+    print(
+        f"{title:44} {took:7.2f} s {used:7.2f} s CPU  hold {1000 * found.hold:7.1f} ms  "
+        f"PING p99 {1000 * found.p99:6.1f} max {1000 * found.longest:7.1f} ms",
+        flush=True,
+    )
+
+
+def until(is_done: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    while not is_done():
+        time.sleep(POLL_INTERVAL)
+
+
+def acts(daemon: Daemon, jobs: int) -> None:
+    """Each act on all jobs of a queue by one request."""
+    daemon.ask("PAUSE")
+    daemon.submit(jobs, options="--queue=a --hold")
+    for request in ("RELEASE", "HOLD", "SET --priority=5", "CANCEL", "RETRY", "CANCEL", "REMOVE"):
+        verb, _, options = request.partition(" ")
+        filters = "--in-queue=a" if verb == "SET" else "--queue=a"
+        line = f"{verb} {filters} {options}".rstrip()
+        with probing(daemon, f"{line}, {jobs:,} jobs"):
+            reply = daemon.ask(line)
+        if reply != f"OK {jobs}":
+            print(f"    answered {reply}")
+
+
+def arrays(daemon: Daemon, jobs: int) -> None:
+    """Each act on arrays of a tenth of the jobs and of all: of untouched tasks, then of touched ones."""
+    daemon.ask("PAUSE")
+    for count in (jobs // 10, jobs):
+        before = daemon.memory
+        array = _act_on(daemon, f"SUBMIT --array=1-{count} true", count, "untouched").split()[1]
+        print(f"    {(daemon.memory - before) / count:.0f} bytes per pending task")
+        for request in ("HOLD", "RELEASE", "SET --priority=5", "SET --queue=b", "WHY", "CANCEL", "RETRY"):
+            verb, _, options = request.partition(" ")
+            _act_on(daemon, f"{verb} {array} {options}".rstrip(), count, "untouched")
+        _act_on(daemon, f"CANCEL {array}", count, "untouched")
+        _act_on(daemon, f"REMOVE {array}", count, "untouched")
+        array = daemon.ask(f"SUBMIT --array=1-{count} true").split()[1]
+        _cancel_each(daemon, int(array), count)
+        for request in ("RETRY", "HOLD", "RELEASE", "SET --queue=b", "WHY", "CANCEL", "REMOVE"):
+            verb, _, options = request.partition(" ")
+            _act_on(daemon, f"{verb} {array} {options}".rstrip(), count, "touched")
+
+
+def _act_on(daemon: Daemon, request: str, count: int, kind: str) -> str:
+    verb, _, rest = request.partition(" ")
+    options = " ".join(word for word in rest.split() if word.startswith("--") and "array" not in word)
+    with probing(daemon, f"{verb} {options}".rstrip() + f", array of {count:,} {kind}"):
+        reply = daemon.ask(request)
+    if reply.startswith("ERROR"):
+        print(f"    answered {reply}")
+    return reply
+
+
+def _cancel_each(daemon: Daemon, array: int, count: int) -> None:
+    """Cancel the tasks of an array one by one."""
+    with closing(daemon.wire()) as wire:
+        for first in range(array + 1, array + 1 + count, DEPTH):
+            ids = range(first, min(first + DEPTH, array + 1 + count))
+            wire.send("".join(f"CANCEL {job_id}\r\n" for job_id in ids))
+            for _ in ids:
+                wire.line()
+
+
+def cascade(daemon: Daemon, jobs: int) -> None:
+    """CANCEL --cascade of a job with direct dependents."""
+    first = _fan(daemon, jobs)
+    with probing(daemon, f"CANCEL --cascade of {jobs:,} dependents"):
+        daemon.ask(f"CANCEL {first} --cascade")
+
+
+def skip(daemon: Daemon, jobs: int) -> None:
+    """The failure of direct dependents, after a CANCEL of the job that they need."""
+    first = _fan(daemon, jobs)
+    failed = daemon.jobs()["failed"] + jobs
+    with probing(daemon, f"skip of {jobs:,} dependents"):
+        daemon.ask(f"CANCEL {first}")
+        until(lambda: daemon.jobs()["failed"] >= failed)
+
+
+def ready(daemon: Daemon, jobs: int) -> None:
+    """The end of a job after which its dependents may start."""
+    first = _fan(daemon, jobs, "--after-any")
+    daemon.ask("PAUSE")
+    with probing(daemon, f"{jobs:,} dependents become ready"):
+        daemon.ask(f"CANCEL {first}")
+    daemon.ask("RESUME")
+
+
+def _fan(daemon: Daemon, jobs: int, option: str = "--after") -> int:
+    first = int(daemon.ask("SUBMIT --hold true").split()[1])
+    daemon.submit(jobs, options=f"{option}={first}")
+    return first
+
+
+def close(daemon: Daemon, _: int) -> None:
+    """The end of many connections at once."""
+    wires = [daemon.wire() for _ in range(CONNECTIONS)]
+    for wire in wires:
+        wire.one("PING")
+    process = os.fork()
+    if not process:
+        time.sleep(QUIET)
+        os._exit(0)  # the kernel closes the last copies of all sockets in one go
+    for wire in wires:
+        wire.close()
+    with probing(daemon, f"end of {CONNECTIONS:,} connections"):
+        os.waitpid(process, 0)
+        until(lambda: '"connections":2,' in daemon.ask("STATS"))
+
+
+def submissions(daemon: Daemon, jobs: int) -> None:
+    """Submissions, in which garbage is collected, with a million jobs known."""
+    daemon.ask("PAUSE")
+    with probing(daemon, f"{10 * jobs:,} submissions"):
+        daemon.submit(10 * jobs)
+    with probing(daemon, f"{jobs:,} submissions with {10 * jobs:,} pending"):
+        daemon.submit(jobs)
+
+
+def queues(daemon: Daemon, jobs: int) -> None:
+    """QUEUES of half as many queues as jobs."""
+    with closing(daemon.wire()) as wire:
+        for number in range(jobs // 2):
+            wire.send(f"SUBMIT --hold --queue=q{number} true\r\n")
+            if number % 1000 == 999:
+                for _ in range(1000):
+                    wire.line()
+        with probing(daemon, f"QUEUES of {jobs // 2:,}"):
+            wire.ask("QUEUES", last="END")
+
+
+CASES = {one.__name__: one for one in (acts, arrays, cascade, skip, ready, close, queues, submissions)}
+
+
+def main() -> None:
+    """Run the cases, each with a fresh daemon."""
+    parser = argparse.ArgumentParser(prog="bench.holds", description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--home", type=Path, default=Path("/var/tmp"))  # noqa: S108 - as bench/run
+    parser.add_argument("case", nargs="*", choices=[*CASES, []], default=[])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tq-", dir=given.home) as place:
+        programs = Programs(Path(place))
+        for name in given.case or CASES:
+            home = Path(place) / name
+            home.mkdir()
+            with running(home, programs) as daemon:
+                CASES[name](daemon, given.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

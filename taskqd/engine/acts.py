@@ -1,0 +1,188 @@
+"""The acts on jobs: each checks a job, and returns the change to record.
+
+The same check is made for an act on one job and for an act on many (job_commands.py).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from msgspec.structs import replace
+
+from taskqd.engine.admission import check_capacity
+from taskqd.errors import WrongState
+from taskqd.model.actor import Actor
+from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
+from taskqd.model.job import Job, Status
+from taskqd.model.spec import Spec
+from taskqd.state.queue_state import QueueState
+from taskqd.storage.interfaces import IClock
+
+
+class Change(NamedTuple):
+    """The change of one job that an act makes: its event, and what the event concerns further.
+
+    ``ended`` is how many end by it without running: the job itself, or tasks of an array. ``to_end`` are the
+    ids of those whose processes are to be ended by ``signal``. ``removed`` is the job if it is removed.
+    """
+
+    event: JobEvent
+    ended: int = 0
+    to_end: Sequence[int] = ()
+    signal: int = 0
+    removed: Job | None = None
+
+
+OnTasksEnded: TypeAlias = Callable[[Job, Status, int], None]
+"""Called with an array, and the status and number of its tasks that have ended without running."""
+
+Act: TypeAlias = Callable[[Job], Change | None]
+"""Returns the change of a job whose lock is held, None if the act changes nothing.
+
+Raises WrongState if the act is not possible for the job, and BadRequest if the job could then never start.
+"""
+
+
+class Acts:
+    """Makes the acts of users."""
+
+    def __init__(self, queue_state: QueueState, clock: IClock) -> None:
+        self._queue_state = queue_state
+        self._clock = clock
+
+    # Jobs that have not ended.
+
+    def cancel(self, by: Actor, signal: int) -> Act:
+        """Cancel a job; a running one is sent ``signal``, one that is being cancelled is left alone."""
+
+        def act(job: Job) -> Change | None:
+            pending = job.count_of(Status.PENDING)
+            running = [part.id for part in job.touched if _can_be_signalled(part)]
+            check_can_be_cancelled(job)
+            if not pending and not running:
+                return None
+            event = Cancelled(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin, signal=signal)
+            return Change(event, pending, running, signal)
+
+        return act
+
+    def hold(self, by: Actor) -> Act:
+        """Keep a pending job from starting."""
+
+        def act(job: Job) -> Change | None:
+            if not self._is_any_pending("hold", job, lambda each: not each.is_held):
+                return None
+            return Change(Held(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin))
+
+        return act
+
+    def release(self, by: Actor) -> Act:
+        """Let a job start that is held or delayed; any other pending job is left alone."""
+
+        def act(job: Job) -> Change | None:
+            if not self._is_any_pending("release", job, lambda each: each.is_held or _is_delayed(each)):
+                return None
+            return Change(Released(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin))
+
+        return act
+
+    def change(self, by: Actor, values: dict[str, Any], command: str = "set") -> Act:
+        """Change fields of a pending job's spec; a ``delay`` counts from now.
+
+        ``command`` is what the user calls, for an error.
+        """
+
+        def act(job: Job) -> Change:
+            self._is_any_pending(command, job, lambda _: True)
+            if job.array is not None:
+                raise WrongState(
+                    f"job {job.id} cannot be changed: it is a task of array {job.array}; "
+                    f"`taskq {command} {job.array}` changes all tasks"
+                )
+            now = self._clock.now()
+            spec = _changed_spec(job.spec, values, now)
+            check_capacity(self._queue_state, spec)
+            event = Changed(
+                id=job.id,
+                at=now,
+                by=by.name,
+                origin=by.origin,
+                command=job.command,
+                spec=spec,
+                is_delay=values.get("delay") is not None,
+            )
+            return Change(event)
+
+        return act
+
+    def _is_any_pending(self, command: str, job: Job, has_effect: Callable[[Job], bool]) -> bool:
+        """Whether an act has an effect on a pending job, or on a pending task of an array.
+
+        Raises WrongState if nothing of the job is pending.
+        """
+        if not job.count_of(Status.PENDING):
+            raise WrongState(
+                f"job {job.id} is {job.status.value}; "
+                f"`taskq {command}` is only for jobs that have not started"
+            )
+        return has_effect(job) or any(map(has_effect, self._queue_state.pending_states(job)))
+
+    # Jobs that have ended.
+
+    def retry(self, by: Actor) -> Act:
+        """Make a job that has ended PENDING again."""
+
+        def act(job: Job) -> Change:
+            _check_has_ended(job)
+            return Change(Retried(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin))
+
+        return act
+
+    def remove(self, by: Actor) -> Act:
+        """Remove a job that has ended."""
+
+        def act(job: Job) -> Change:
+            if job.array is not None:
+                raise WrongState(
+                    f"job {job.id} cannot be removed: it is a task of array {job.array}; "
+                    f"`taskq remove {job.array}` removes all tasks"
+                )
+            _check_has_ended(job)
+            reason = self._queue_state.reason_to_keep(job.id)
+            if reason is not None:
+                raise WrongState(f"job {job.id} cannot be removed: {reason}")
+            event = Removed(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin)
+            return Change(event, removed=job)
+
+        return act
+
+
+def _can_be_signalled(job: Job) -> bool:
+    return job.status is Status.RUNNING and job.cancelling is None
+
+
+def check_can_be_cancelled(job: Job) -> None:
+    """Raise WrongState if a job has ended otherwise than by a cancel."""
+    if job.status.is_final and job.status is not Status.CANCELLED:
+        raise WrongState(
+            f"job {job.id} has already ended: it is {job.status.value}; `taskq retry {job.id}` runs it again"
+        )
+
+
+def _check_has_ended(job: Job) -> None:
+    if not job.status.is_final:
+        raise WrongState(
+            f"job {job.id} has not ended: it is {job.status.value}; `taskq cancel {job.id}` ends it"
+        )
+
+
+def _is_delayed(job: Job) -> bool:
+    return job.not_before is not None
+
+
+def _changed_spec(spec: Spec, values: dict[str, Any], now: float) -> Spec:
+    """Return a spec with fields changed; a delay becomes a time, and replaces the previous time."""
+    if values.get("delay") is not None:
+        values = {**values, "at": now + values["delay"]}
+    if "delay" in values or "at" in values:
+        values = {"at": None, **values, "delay": None}
+    return replace(spec, **values)

@@ -1,0 +1,128 @@
+"""The latest attempt of a job that has ended, as bytes: there may be a million of them.
+
+As bytes an attempt takes 96 bytes of memory, a fifth of an Attempt with its values. Only the usual ones can
+be packed: the first attempt of its job, which exited, and whose output is in the journal.
+"""
+
+import struct
+
+from taskqd.model.attempt import Attempt, Reason, Usage
+
+_LAYOUT = struct.Struct("<ddddIIqiIHHBBB")
+"""started_at, ended_at, usage.user, usage.system, usage.memory in units of MEMORY_UNIT, pid (0 for none);
+offset, segment and length of the record (length 0 for none); stdout_bytes, stderr_bytes; exit_code, progress,
+and 1 if the attempt failed. At most 63 bytes, so that the object takes 96."""
+_RECORD = struct.Struct("<qiI")
+_RECORD_OFFSET = 40
+_ENDED_AT = struct.Struct("<d")
+_ENDED_AT_OFFSET = 8
+MEMORY_UNIT = 1024
+"""Bytes; the kernel counts in them (getrusage(2))."""
+PACKED_NUMBER = 1
+"""The number of each packed attempt."""
+_NO_RECORD = (0, 0, 0)
+_REASONS = (None, Reason.EXIT)
+
+
+def pack(attempt: Attempt) -> bytes | None:
+    """Return an attempt that has ended as bytes, None if it is not a usual one."""
+    if (
+        attempt.number != PACKED_NUMBER
+        or attempt.ended_at is None
+        or attempt.signal is not None
+        or attempt.detail is not None
+        or not (attempt.stdout_inline and attempt.stderr_inline)
+        or attempt.stdout_dropped
+        or attempt.stderr_dropped
+    ):
+        return None
+    return pack_values(
+        (attempt.started_at, attempt.ended_at),
+        (attempt.stdout_bytes, attempt.stderr_bytes),
+        (attempt.reason, attempt.exit_code, attempt.progress, attempt.pid),
+        attempt.usage,
+        attempt.record,
+    )
+
+
+def pack_values(
+    times: tuple[float, float],
+    sizes: tuple[int, int],
+    end: tuple[Reason | None, int | None, int, int | None],
+    usage: Usage | None,
+    record: tuple[int, int, int] | None,
+) -> bytes | None:
+    """Return a first attempt with these values, the other ones being the defaults; None if it is not usual.
+
+    ``times`` are those of its start and its end, ``sizes`` those of stdout and stderr, which are in the
+    journal. ``end`` is the reason, the exit status, the progress, and the pid.
+    """
+    reason, exit_code, progress, pid = end
+    if usage is None or exit_code is None or reason not in _REASONS or usage.memory % MEMORY_UNIT:
+        return None
+    segment, offset, length = record or _NO_RECORD
+    try:
+        return _LAYOUT.pack(
+            *times,
+            usage.user,
+            usage.system,
+            usage.memory // MEMORY_UNIT,
+            pid or 0,
+            offset,
+            segment,
+            length,
+            *sizes,
+            exit_code,
+            progress,
+            reason is not None,
+        )
+    except struct.error:  # a number is too large
+        return None
+
+
+def unpack(packed: bytes) -> Attempt:
+    """Return the attempt that was packed, as a new value."""
+    (
+        started_at,
+        ended_at,
+        user,
+        system,
+        memory,
+        pid,
+        offset,
+        segment,
+        length,
+        stdout_bytes,
+        stderr_bytes,
+        exit_code,
+        progress,
+        has_failed,
+    ) = _LAYOUT.unpack(packed)
+    return Attempt(
+        number=PACKED_NUMBER,
+        started_at=started_at,
+        ended_at=ended_at,
+        pid=pid or None,
+        reason=_REASONS[has_failed],
+        exit_code=exit_code,
+        progress=progress,
+        usage=Usage(user, system, memory * MEMORY_UNIT),
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+        record=(segment, offset, length) if length else None,
+    )
+
+
+def ended_at(packed: bytes) -> float:
+    """Return when a packed attempt ended."""
+    found: float = _ENDED_AT.unpack_from(packed, _ENDED_AT_OFFSET)[0]
+    return found
+
+
+def relocated(packed: bytes, upto: int, position: tuple[int, int, int]) -> bytes:
+    """Return a packed attempt with a new position of its record if the old one is up to segment ``upto``."""
+    _, segment, length = _RECORD.unpack_from(packed, _RECORD_OFFSET)
+    if not length or segment > upto:
+        return packed
+    record = _RECORD.pack(position[1], position[0], position[2])
+    return packed[:_RECORD_OFFSET] + record + packed[_RECORD_OFFSET + _RECORD.size :]

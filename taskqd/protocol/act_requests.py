@@ -1,0 +1,140 @@
+"""The requests that change jobs: CANCEL, RETRY, HOLD, RELEASE, SET, REMOVE, for one job or for many.
+
+In place of an id, filters select many jobs (docs/protocol.md §3). SET has options that are named as filters
+are, so two of its filters have other names.
+"""
+
+import signal
+from typing import Any
+
+from taskqd.errors import BadRequest
+from taskqd.model.job_filter import JobFilter
+from taskqd.model.job_ref import JobRef
+from taskqd.protocol.arguments import OptionType, Table, parse_flag, parse_job_id, parse_job_ref
+from taskqd.protocol.requests import FILTER_OPTIONS, EmptyRequest, JobRequest, parse_arguments, pop_filter
+from taskqd.protocol.submit import SET_OPTIONS, resolve_time
+from taskqd.protocol.values import parse_signal
+
+
+class CancelRequest(JobRequest, frozen=True, kw_only=True):
+    """CANCEL a job with a signal; with `is_cascade` also the jobs that depend on it."""
+
+    signal: int = signal.SIGTERM
+    is_cascade: bool = False
+
+
+class RetryRequest(JobRequest, frozen=True, kw_only=True):
+    """RETRY a job; with `is_cascade` also the jobs that were skipped because of it."""
+
+    is_cascade: bool = False
+
+
+class SetRequest(JobRequest, frozen=True, kw_only=True):
+    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either."""
+
+    values: dict[str, Any]
+
+
+class ManyRequest(EmptyRequest, frozen=True, kw_only=True):
+    """RETRY, HOLD, RELEASE or REMOVE all jobs that `wanted` admits; the base class of the others."""
+
+    wanted: JobFilter
+
+
+class CancelManyRequest(ManyRequest, frozen=True, kw_only=True):
+    """CANCEL many jobs with a signal."""
+
+    signal: int = signal.SIGTERM
+
+
+class SetManyRequest(ManyRequest, frozen=True, kw_only=True):
+    """SET fields of the Specs of many jobs; for `values` see SetRequest."""
+
+    values: dict[str, Any]
+
+
+def _parse_subject(usage: str, words: list[str], values: dict[str, Any]) -> JobRef | JobFilter:
+    """Return the job that a request names, or the filter that it has instead, whose values are removed."""
+    wanted = pop_filter(values)
+    has_filters = wanted != JobFilter()
+    if has_filters and words:
+        raise BadRequest("an id and filters cannot be given together; give one of them")
+    if has_filters:
+        return wanted
+    if not words:
+        raise BadRequest(f"expected {usage}")
+    return parse_job_ref(words[0])
+
+
+def parse_act(usage: str, text: str) -> JobRequest | ManyRequest:
+    """Parse HOLD, RELEASE or REMOVE."""
+    if text.isascii() and text.isdigit():  # the common case: a number alone
+        return JobRequest(job=parse_job_id(text))
+    words, values = parse_arguments(usage, text, 0, 1, FILTER_OPTIONS)
+    subject = _parse_subject(usage, words, values)
+    return ManyRequest(wanted=subject) if isinstance(subject, JobFilter) else JobRequest(job=subject)
+
+
+_CASCADE: Table = {"cascade": OptionType("is_cascade", parse_flag)}
+_CANCEL_OPTIONS: Table = {"signal": OptionType("signal", parse_signal), **_CASCADE, **FILTER_OPTIONS}
+_RETRY_OPTIONS: Table = {**_CASCADE, **FILTER_OPTIONS}
+
+
+def parse_cancel(usage: str, text: str) -> CancelRequest | CancelManyRequest:
+    """Parse CANCEL."""
+    words, values = parse_arguments(usage, text, 0, 1, _CANCEL_OPTIONS)
+    subject = _parse_subject(usage, words, values)
+    if isinstance(subject, JobFilter):
+        _check_no_cascade(values)
+        return CancelManyRequest(wanted=subject, **values)
+    return CancelRequest(job=subject, **values)
+
+
+def parse_retry(usage: str, text: str) -> RetryRequest | ManyRequest:
+    """Parse RETRY."""
+    words, values = parse_arguments(usage, text, 0, 1, _RETRY_OPTIONS)
+    subject = _parse_subject(usage, words, values)
+    if isinstance(subject, JobFilter):
+        _check_no_cascade(values)
+        return ManyRequest(wanted=subject)
+    return RetryRequest(job=subject, **values)
+
+
+def _check_no_cascade(values: dict[str, Any]) -> None:
+    if "is_cascade" in values:
+        raise BadRequest("--cascade is for one job and cannot be given with filters; name the job by its id")
+
+
+SET_FILTER_OPTIONS: Table = {
+    {"queue": "in-queue", "label": "with-label"}.get(name, name): OptionType(
+        f"of_{option.field}", option.parse, option.usage
+    )
+    for name, option in FILTER_OPTIONS.items()
+}
+"""The options of SET that select jobs; `--queue` and `--label` are values to set."""
+_SET_FILTERS = " ".join(f"--{name}" for name in SET_FILTER_OPTIONS)
+SET_TABLE: Table = {**SET_OPTIONS, **SET_FILTER_OPTIONS}
+"""All options of SET."""
+
+
+def parse_set(usage: str, text: str) -> SetRequest | SetManyRequest:
+    """Parse SET."""
+    words, given = parse_arguments(usage, text, 0, 1, SET_TABLE)
+    filters = {name.removeprefix("of_"): given.pop(name) for name in list(given) if name.startswith("of_")}
+    subject = _parse_subject(f"{usage}, with the filters {_SET_FILTERS}", words, filters)
+    values = _resolve_set(given)
+    if isinstance(subject, JobFilter):
+        return SetManyRequest(wanted=subject, values=values)
+    return SetRequest(job=subject, values=values)
+
+
+def _resolve_set(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values to set, with both `delay` and `at` if one of them is given."""
+    if not values:
+        raise BadRequest("expected at least one option to change, such as --priority=5; HELP SET lists them")
+    resolve_time(values)
+    if values.get("delay") is not None and values.get("at") is not None:
+        raise BadRequest("--delay counts from now and --at is a time; give one of them")
+    if "delay" in values or "at" in values:
+        return {"delay": None, "at": None, **values}
+    return values

@@ -1,0 +1,82 @@
+"""A queue of ended jobs, oldest end first, of 16 bytes per job."""
+
+from array import array
+from bisect import bisect_right
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+MAX_MOVED = 4096
+"""Entries that one ``add`` moves by one place, which takes about 3 µs; see ``EndQueue``."""
+MIN_POPPED = 1024
+"""Entries at the beginning that have been popped before the memory of any is released."""
+
+
+class End(NamedTuple):
+    """The end of a job, on the monotonic clock."""
+
+    at: float
+    job_id: int
+
+
+class EndQueue:
+    """Ends of jobs in the order of their times, and of their ids if the times are the same.
+
+    Most ends are added about in that order, so that they are stored in two sorted columns. An end that
+    belongs further forward than MAX_MOVED entries is stored in a heap beside them, where it takes 90 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._times = array("d")
+        self._ids = array("q")
+        self._popped = 0
+        self._late: list[End] = []
+
+    def __len__(self) -> int:
+        return len(self._times) - self._popped + len(self._late)
+
+    @property
+    def size_in_bytes(self) -> int:
+        """The size of the columns."""
+        return self._times.itemsize * len(self._times) + self._ids.itemsize * len(self._ids)
+
+    def add(self, at: float, job_id: int) -> None:
+        """Add an end."""
+        times, ids = self._times, self._ids
+        count = len(times)
+        if count == self._popped or at > times[-1]:
+            times.append(at)
+            ids.append(job_id)
+            return
+        first = max(self._popped, count - MAX_MOVED)
+        if (at, job_id) < (times[first], ids[first]):
+            heappush(self._late, End(at, job_id))
+            return
+        place = bisect_right(times, at, first)
+        while times[place - 1] == at and ids[place - 1] > job_id:
+            place -= 1
+        times.insert(place, at)
+        ids.insert(place, job_id)
+
+    @property
+    def first(self) -> End:
+        """The oldest end; there must be one."""
+        if self._is_late_first():
+            return self._late[0]
+        return End(self._times[self._popped], self._ids[self._popped])
+
+    def pop(self) -> None:
+        """Remove the oldest end."""
+        if self._is_late_first():
+            heappop(self._late)
+            return
+        self._popped += 1
+        if self._popped >= MIN_POPPED and self._popped * 2 >= len(self._times):
+            del self._times[: self._popped], self._ids[: self._popped]
+            self._popped = 0
+
+    def _is_late_first(self) -> bool:
+        if not self._late:
+            return False
+        if self._popped == len(self._times):
+            return True
+        return self._late[0] < (self._times[self._popped], self._ids[self._popped])

@@ -1,0 +1,54 @@
+"""Ends of jobs leave the queue oldest first, in whatever order they were added."""
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskqd.state import end_queue
+from taskqd.state.end_queue import EndQueue
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.none() | st.floats(0, 50) | st.integers(0, 50).map(float), max_size=120),
+    st.integers(1, 20),
+    st.integers(1, 8),
+    st.randoms(use_true_random=False),
+)
+def test_end_queue_pops_the_oldest_end(
+    steps: list[float | None], max_moved: int, min_popped: int, random: Random
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(end_queue, "MAX_MOVED", max_moved)
+        patch.setattr(end_queue, "MIN_POPPED", min_popped)
+        queue = EndQueue()
+        expected: list[tuple[float, int]] = []
+        ids = random.sample(range(len(steps)), len(steps))
+        for job_id, at in zip(ids, steps, strict=True):
+            if at is not None:
+                queue.add(at, job_id)
+                expected.append((at, job_id))
+            elif expected:
+                assert queue.first == min(expected)
+                expected.remove(min(expected))
+                queue.pop()
+            assert len(queue) == len(expected)
+        while expected:
+            assert queue.first == min(expected)
+            expected.remove(min(expected))
+            queue.pop()
+        assert not queue
+
+
+def test_end_queue_releases_the_memory_of_popped_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(end_queue, "MIN_POPPED", 10)
+    queue = EndQueue()
+    for job_id in range(100):
+        queue.add(float(job_id), job_id)
+    before = queue.size_in_bytes
+    for _ in range(90):
+        queue.pop()
+    assert queue.size_in_bytes < before / 4
+    assert queue.first == (90.0, 90)
