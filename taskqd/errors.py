@@ -56,6 +56,10 @@ class WrongState(TaskqError):
     code = "WRONG_STATE"
 
 
+class LabelInUse(WrongState):
+    """A submission names a label with --unless, and a job with that label is pending or running."""
+
+
 class KeyConflict(TaskqError):
     """The key belongs to a job with another command or other options."""
 

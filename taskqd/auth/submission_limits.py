@@ -60,7 +60,8 @@ class SubmissionLimits:
             raise TooLarge(
                 f"the environment has {size} bytes, the limit is {limit}; pass fewer variables, or a file"
             )
-        self._check_label(spec.label)
+        for label in (spec.label, spec.unless):
+            self._check_label(label)
 
     def check_blocks(self, spec: Spec) -> None:
         """Raise TooLarge for a large script or stdin."""

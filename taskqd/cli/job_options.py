@@ -148,6 +148,12 @@ _SCHEDULING: tuple[Decorator, ...] = (
     number("--slots", "Number of slots to use.  [default: 1]", 1, MAX_SLOTS, short="-s"),
     text("--need", _NEEDS, "RESOURCE:N,...", _check_needs),
     text("--label", "Any text, to find the job by.", "TEXT", short="-l"),
+    text(
+        "--unless",
+        "Submit nothing while a job of yours with this label is pending or running; it is the job's label "
+        "too, unless --label gives another.",
+        "LABEL",
+    ),
     text("--array", "One task per number from A to B (TASKQ_INDEX), at most N in parallel.", "A-B[%N]"),
     click.option(
         "--notify-fail", is_flag=True, help="Run the daemon's on_end command only if the job fails."

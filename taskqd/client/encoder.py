@@ -54,6 +54,7 @@ class Recurring(TypedDict, total=False):
     array: str
     tz: str
     label: str
+    unless: str
     cwd: str
     env: Mapping[str, str]
     umask: int

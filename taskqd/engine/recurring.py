@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.engine import Engine
 from taskqd.engine.submissions import NewJob
-from taskqd.errors import StoreFailed, TaskqError
+from taskqd.errors import LabelInUse, StoreFailed, TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.schedule import Schedule
 from taskqd.storage.interfaces import IClock
@@ -118,6 +118,8 @@ class RecurringSubmitter:
         """
         if not failure.check(TaskqError):
             self._log.failure("internal error in schedule {number}", failure=failure, number=number)
+            return
+        if failure.check(LabelInUse):  # as its --unless says
             return
         why = str(failure.value)
         if why != self._refusals.get(number):

@@ -16,17 +16,21 @@ from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine import admission
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
-from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError
+from taskqd.errors import Draining, KeyConflict, LabelInUse, StoreFailed, TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
-from taskqd.model.job import Job
+from taskqd.model.job import Job, Status
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Spec
 from taskqd.model.submission import SECRET_BLOCK, Submission
+from taskqd.state.job_search import find_jobs
 from taskqd.state.pending_quota import PendingQuota
 from taskqd.storage.interfaces import ISpool
 
 NO_BLOCKS: Mapping[str, bytes] = MappingProxyType({})
 """The blocks of a submission that has none."""
+
+_UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 
 
 class NewJob(NamedTuple):
@@ -82,12 +86,13 @@ class Submissions:
         self._on_accepted = on_accepted
         self._purge = purge
         self._key_locks: KeyedLock[tuple[str, str]] = KeyedLock()
+        self._condition_locks: KeyedLock[str] = KeyedLock()  # of owners
 
     def submit(self, new: NewJob) -> "Deferred[int]":
         """Accept a job; fire with its id when it is durable.
 
-        Raises or fails with NoSuchJob, Gone, BadRequest, Draining, QueueFull, KeyConflict or StoreFailed;
-        the job was not accepted then.
+        Raises or fails with NoSuchJob, Gone, BadRequest, Draining, QueueFull, KeyConflict, LabelInUse or
+        StoreFailed; the job was not accepted then.
         """
         new = new._replace(spec=admission.resolve_dependencies(self._queue_state, new.spec))
         to_hash = [content for name, content in new.blocks.items() if name != SECRET_BLOCK]
@@ -101,11 +106,11 @@ class Submissions:
     def _submit(self, new: NewJob) -> "Deferred[int]":
         """Accept a job whose spec has the digest of its blocks."""
         if new.spec.key is None:
-            return self._accept(new)
+            return self._accept_if_unused(new)
         return Deferred.fromCoroutine(self._accept_once(new, new.spec.key))
 
     def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[int | TaskqError]]]":
-        """Accept jobs that have no keys and no blocks, and name no other jobs.
+        """Accept jobs that have no keys and no blocks, and do not observe other jobs.
 
         Fires with the id of each job of each batch, or the error that refused it. The jobs become durable
         together, which costs less than one by one.
@@ -161,6 +166,31 @@ class Submissions:
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
         )
 
+    def _accept_if_unused(self, new: NewJob) -> "Deferred[int]":
+        """Accept a job, unless its spec has an ``unless`` and a job with that label is pending or running."""
+        if new.spec.unless is None:
+            return self._accept(new)
+        return Deferred.fromCoroutine(self._accept_unless(new, new.spec.unless))
+
+    async def _accept_unless(self, new: NewJob, label: str) -> int:
+        """Accept a job if no job of its owner with this label is pending or running.
+
+        Such submissions of one owner are accepted one after the other, so that each sees the one before.
+        """
+        owner = new.by.name
+        await self._condition_locks.acquire(owner)
+        try:
+            wanted = JobFilter(statuses=_UNFINISHED, owner=owner, label=label)
+            job = next(filter(None, find_jobs(self._queue_state, wanted)), None)
+            if job is not None:
+                raise LabelInUse(
+                    f"nothing was submitted: job {job.id} with the label {label} is {job.status.value}; "
+                    "submit when it has ended"
+                )
+            return await self._accept(new)
+        finally:
+            self._condition_locks.release(owner)
+
     async def _accept_once(self, new: NewJob, key: str) -> int:
         """Accept a job that has a key, or return the id of the same job that was accepted before."""
         locked = (new.by.name, key)
@@ -168,7 +198,7 @@ class Submissions:
         try:
             known = self._queue_state.by_key(key, new.by.name)
             if known is None:
-                return await self._accept(new)
+                return await self._accept_if_unused(new)
             is_same = (known.command, known.original_spec) == (new.command, new.spec)
             if not is_same or not self._has_secrets(known, new.blocks.get(SECRET_BLOCK)):
                 raise KeyConflict(

@@ -45,7 +45,7 @@ def footprint(command: str, spec: Spec) -> int:
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():
         size += ENTRY_BYTES + len(name) + len(content)
-    for text in (spec.key, spec.cwd):
+    for text in (spec.key, spec.cwd, spec.unless):
         size += text_bytes(text) if text else 0
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count

@@ -33,7 +33,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     name is not, ``secrets`` has the names of variables whose values are only in the spool. ``needs`` are
     amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job
     ``as_daemon`` runs as the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the
-    time zone of ``at`` or of a schedule's ``cron``, and the job's TZ.
+    time zone of ``at`` or of a schedule's ``cron``, and the job's TZ. ``unless`` is a label: the job was
+    submitted on condition that no job of its owner with that label was pending or running.
     """
 
     script: int | None = None
@@ -61,6 +62,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     array: Array | None = None
     key: str | None = None
     label: str | None = None
+    unless: str | None = None
     cwd: str | None = None
     cwd_base64: bytes | None = None
     env: dict[str, str] = {}

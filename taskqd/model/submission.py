@@ -58,6 +58,6 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     overlap: bool = False
 
 
-def names_other_jobs(spec: Spec) -> bool:
-    """Whether a spec has dependencies."""
-    return bool(spec.after or spec.after_any or spec.after_fail)
+def observes_other_jobs(spec: Spec) -> bool:
+    """Whether other jobs decide if a submission is accepted: it has dependencies or an ``unless``."""
+    return bool(spec.after or spec.after_any or spec.after_fail) or spec.unless is not None

@@ -131,6 +131,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "label": SubmitOption(
         "label", parse_label, "<quoted>", is_settable=True, clear=Clear(word=""), is_shown=False
     ),
+    "unless": SubmitOption("unless", parse_label, "<quoted>"),
     "cwd": SubmitOption("cwd", parse_path, "<path>", is_shown=False),
     "env": SubmitOption("env", parse_env, "NAME=<value>", is_shown=False),
     "secret": SubmitOption(
@@ -288,6 +289,8 @@ def parse_schedule(text: str) -> ScheduleRequest:
 
 
 def _make_spec(values: dict[str, Any]) -> Spec:
+    if "unless" in values:
+        values.setdefault("label", values["unless"])
     if "env" in values:
         values.update(_split_env(values["env"]))
     if not is_utf8(values.get("cwd", "")):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from taskqd.errors import TaskqError
 from taskqd.model.spec import DEFAULT_SPEC, Spec
-from taskqd.model.submission import Submission, names_other_jobs
+from taskqd.model.submission import Submission, observes_other_jobs
 from taskqd.protocol.submit import block_sizes, parse_submission
 
 _SUBMIT = re.compile(
@@ -26,7 +26,7 @@ _CACHE_SIZE = 256
 class CachedOptions(NamedTuple):
     """The Spec and the sizes of the blocks that the options of a SUBMIT describe.
 
-    `is_batchable` if the submission has no blocks and no key, and names no other jobs.
+    `is_batchable` if the submission has no blocks and no key, and does not observe other jobs.
     """
 
     spec: Spec
@@ -77,4 +77,4 @@ def _look_up(options: bytes) -> CachedOptions | None:
 def _parse_options(options: bytes) -> CachedOptions:
     text = f"{options.decode('ascii')} :"
     spec, blocks = parse_submission(text).spec, block_sizes(text)
-    return CachedOptions(spec, blocks, not blocks and spec.key is None and not names_other_jobs(spec))
+    return CachedOptions(spec, blocks, not blocks and spec.key is None and not observes_other_jobs(spec))

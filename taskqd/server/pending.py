@@ -1,7 +1,7 @@
 """Requests of one connection that have been read and not been answered yet."""
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import Submission, names_other_jobs
+from taskqd.model.submission import Submission, observes_other_jobs
 from taskqd.protocol import parser
 
 LONG_LINE = 256
@@ -103,7 +103,7 @@ class SubmitBatch(PendingRequest):
 
 
 def is_batchable(request: parser.Request) -> bool:
-    """Whether a request is a SUBMIT that consists of its line alone: no blocks, no key, no dependencies."""
+    """Whether a request is a SUBMIT without blocks and key that does not observe other jobs."""
     if request.error is not None or not _is_independent(request):
         return False
     return request.argument.spec.key is None
@@ -114,4 +114,4 @@ def _is_independent(request: parser.Request) -> bool:
         return True
     if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
         return False
-    return not names_other_jobs(request.argument.spec)
+    return not observes_other_jobs(request.argument.spec)

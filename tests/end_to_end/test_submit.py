@@ -122,6 +122,16 @@ def test_different_block_with_the_same_key_is_a_conflict(wire: Wire) -> None:
     assert wire.ask("PING").startswith("OK")
 
 
+def test_submission_sees_a_pipelined_one_with_the_label_of_its_unless(wire: Wire) -> None:
+    wire.send(b"SUBMIT --hold --label=own true\r\nSUBMIT --unless=own true\r\nPING\r\n")
+    first = wire.line()
+    assert first.startswith("JOB_ID ")
+    refusal = wire.line()
+    assert refusal.startswith(f"ERROR WRONG_STATE nothing was submitted: job {first.split()[1]} ")
+    assert wire.line() == "OK"
+    assert [job["id"] for job in wire.list("--label=own")] == [int(first.split()[1])]
+
+
 # blocks
 
 

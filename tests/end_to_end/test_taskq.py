@@ -152,6 +152,16 @@ def test_job_over_tcp_gets_defaults_of_the_daemon(
         assert re.search(rb"AUTH|token", shown.err)
 
 
+def test_submit_and_run_exit_with_1_while_a_job_has_the_label_of_unless(taskq: Taskq, wire: Wire) -> None:
+    first = _submit(taskq, "--unless", "nightly", "--hold", "true")
+    for verb in ("submit", "run"):
+        refused = taskq(verb, "--unless", "nightly", "true")
+        assert (refused.code, refused.out) == (1, b"")
+        assert f"job {first} with the label nightly is PENDING" in refused.err.decode()
+    wire.cancel(first)
+    assert _submit(taskq, "--unless", "nightly", "true") == first + 1
+
+
 def test_submit_sends_its_options(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"\x00\xffin")
     job = _submit(

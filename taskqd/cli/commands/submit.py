@@ -23,6 +23,7 @@ Examples:
   taskq submit --retries 3 --timeout 10m -- ./fetch
   taskq submit --script build.sh --label nightly
   taskq submit --stdin data.csv ./load
+  taskq submit --unless backup ./backup.sh
   taskq submit --after 3,4 --at 22:00 --queue nightly ./report
   taskq submit --secret API_KEY --secret-file TLS_KEY=/root/tls.key ./publish
   taskq submit --array 1-100%8 'convert "$TASKQ_INDEX.png" "$TASKQ_INDEX.jpg"'
@@ -65,8 +66,8 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
                 )
                 return INTERRUPTED
         return INTERRUPTED if interrupted else 0
-    if words or given["script"] or given["key"]:
-        raise click.UsageError("--from-file cannot be combined with a COMMAND, --script or --key")
+    if words or given["script"] or given["key"] or given["unless"]:
+        raise click.UsageError("--from-file cannot be combined with a COMMAND, --script, --key or --unless")
     submit_request.reject_shared_stdin(from_file, given["stdin"])
     submit_request.check_start_time(given)
     submit_request.reject_duplicate_variables(given)

@@ -42,6 +42,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("a", {"umask": 0o2}, "SUBMIT --umask=002 a", ()),
         ("a", {"max_output": 4096}, "SUBMIT --max-output=4096 a", ()),
         ("a", {"label": 'two "words"'}, r'SUBMIT --label="two \"words\"" a', ()),
+        ("a", {"unless": "x y"}, r'SUBMIT --unless="x y" a', ()),
         ("a", {"label": ""}, 'SUBMIT --label="" a', ()),
         ("a", {"label": "a\nb\0"}, r'SUBMIT --label="a\nb\x00" a', ()),
         ("a", {"cwd": "/tmp/ü"}, r'SUBMIT --cwd="/tmp/\xC3\xBC" a', ()),

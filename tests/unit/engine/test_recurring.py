@@ -227,6 +227,16 @@ def test_runs_skipped_by_a_pause_of_the_schedule_are_not_made_up_for(recurring: 
 # Overlap.
 
 
+def test_run_is_left_out_while_a_job_has_the_label_of_its_unless(recurring: RecurringHarness) -> None:
+    recurring.harness.submit(label="x")
+    recurring.make(unless="x")
+    recurring.advance(60.0)
+    assert recurring.ran() == []
+    recurring.harness.finish(1)
+    recurring.advance(30.0, 30.0)
+    assert recurring.ran() == [120.0]
+
+
 def test_run_is_left_out_while_the_last_job_has_not_ended(recurring: RecurringHarness) -> None:
     recurring.make()
     recurring.advance(60.0, 60.0)

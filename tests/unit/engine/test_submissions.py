@@ -10,9 +10,11 @@ from taskqd.errors import (
     BadRequest,
     Gone,
     KeyConflict,
+    LabelInUse,
     NoSuchJob,
     StoreFailed,
 )
+from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
 from taskqd.model.job import Status
 from taskqd.model.job_ref import TaskId
@@ -232,3 +234,80 @@ def test_schedule_is_recorded_with_the_job_that_it_submits() -> None:
     harness.settle()
     assert harness.job(result_of(answer)).schedule == 1
     assert harness.queue_state.schedules.by_id[1].last_job == 1
+
+
+# Conditions.
+
+
+@pytest.mark.parametrize(
+    "other, status",
+    [
+        ({}, Status.RUNNING),
+        ({"hold": True}, Status.PENDING),
+        ({"array": Array(1, 2), "hold": True}, Status.PENDING),
+        ({"array": Array(1, 2)}, Status.RUNNING),
+    ],
+)
+def test_submission_is_refused_while_a_job_with_the_label_of_its_unless_has_not_ended(
+    other: dict[str, Any], status: Status
+) -> None:
+    harness = opened()
+    harness.submit(label="x", **other)
+    refusal = error_of(harness.begin_submit(unless="x"))
+    assert isinstance(refusal, LabelInUse)
+    assert f"job 1 with the label x is {status.value}" in str(refusal)
+    assert refusal.code == "WRONG_STATE"
+    assert [type(event) for event in harness.journal.events].count(Submitted) == 1
+
+
+def test_submission_with_an_unless_is_accepted_when_jobs_with_that_label_have_ended() -> None:
+    harness = opened()
+    harness.submit(label="x")
+    harness.finish(1)
+    assert harness.submit(unless="x", label="x") == 2
+    assert isinstance(error_of(harness.begin_submit(unless="x")), LabelInUse)
+    harness.finish(2)
+    assert harness.submit(unless="x") == 3
+
+
+def test_unless_ignores_jobs_of_other_owners_and_other_labels() -> None:
+    harness = opened()
+    harness.submit(label="y")
+    other = harness.engine.submissions.submit(NewJob("true", Spec(label="x"), Actor("bob")))
+    harness.settle()
+    assert result_of(other) == 2
+    assert harness.submit(unless="x") == 3
+
+
+def test_one_of_two_submissions_at_once_with_the_same_unless_is_accepted() -> None:
+    harness = opened()
+    first, second = (harness.begin_submit(unless="x", label="x") for _ in range(2))
+    harness.settle()
+    assert result_of(first) == 1
+    assert isinstance(error_of(second), LabelInUse)
+
+
+def test_one_of_two_submissions_that_exclude_each_other_is_accepted() -> None:
+    harness = opened()
+    first = harness.begin_submit(unless="x", label="y")
+    second = harness.begin_submit(unless="y", label="x")
+    harness.settle()
+    assert result_of(first) == 1
+    assert isinstance(error_of(second), LabelInUse)
+
+
+def test_submission_with_an_unless_is_accepted_after_the_one_before_has_failed() -> None:
+    harness = opened()
+    harness.spool.is_slow = True
+    first = harness.begin_submit("cat", {"stdin": b"in"}, stdin=2, unless="x", label="x")
+    second = harness.begin_submit(unless="x", label="x")
+    harness.spool.pending_writes[0].errback(OSError("no space left"))
+    harness.settle()
+    assert isinstance(error_of(first), StoreFailed)
+    assert harness.job(result_of(second)).spec.label == "x"
+
+
+def test_known_key_is_answered_whatever_its_unless_says() -> None:
+    harness = opened()
+    assert [harness.submit(unless="x", label="x", key="k") for _ in range(2)] == [1, 1]
+    assert isinstance(error_of(harness.begin_submit(unless="x", label="x", key="l")), LabelInUse)

@@ -47,8 +47,8 @@ PROTOCOL_OPTIONS = [
         "after-fail",
         "hold",
     ),
-    *("array", "key", "label", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time", "nofile"),
-    "max-output",
+    *("array", "key", "label", "unless", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time"),
+    *("nofile", "max-output"),
     *("notify-fail", "script", "stdin"),
 ]
 """The options of docs/protocol.md §3."""
@@ -72,6 +72,8 @@ ACCEPTED = [
     (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Submission("true", Spec(label="Grüße, 2"))),
     ("--label=x true", Submission("true", Spec(label="x"))),
     ("--label=" + "x" * 1000 + " true", Submission("true", Spec(label="x" * 1000))),
+    ("--unless=x true", Submission("true", Spec(label="x", unless="x"))),
+    ("--unless=x --label=y true", Submission("true", Spec(label="y", unless="x"))),
     ('--cwd="/a b" true', Submission("true", Spec(cwd="/a b"))),
     (r'--cwd="/\xC3\xA9\xff" true', Submission("true", Spec(cwd_base64=b"/\xc3\xa9\xff"))),
     ('--env=A=1 --env=B="2 3" true', Submission("true", Spec(env={"A": "1", "B": "2 3"}))),

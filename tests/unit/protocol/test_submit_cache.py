@@ -62,7 +62,9 @@ def test_parse_batchable_parses_a_line_within_a_buffer(before: str, behind: str,
     assert parse_batchable(data, len(before), len(data) - len(behind)) == parse_submission(text)
 
 
-@pytest.mark.parametrize("option", ["key=k", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"])
-def test_parse_batchable_refuses_blocks_keys_and_dependencies(option: str) -> None:
+@pytest.mark.parametrize(
+    "option", ["key=k", "unless=l", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"]
+)
+def test_parse_batchable_refuses_blocks_keys_and_what_observes_other_jobs(option: str) -> None:
     line = line_of(f"--{option} " + ("" if option.startswith("script") else "true"))
     assert parse_batchable(line, 0, len(line)) is None
