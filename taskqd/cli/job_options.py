@@ -154,6 +154,7 @@ _SCHEDULING: tuple[Decorator, ...] = (
         "too, unless --label gives another.",
         "LABEL",
     ),
+    duration("--expires", "Cancel the job if it has not started by then, counted from the submission."),
     text("--array", "One task per number from A to B (TASKQ_INDEX), at most N in parallel.", "A-B[%N]"),
     click.option(
         "--notify-fail", is_flag=True, help="Run the daemon's on_end command only if the job fails."

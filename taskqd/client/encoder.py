@@ -52,6 +52,7 @@ class Recurring(TypedDict, total=False):
     retry_on: Iterable[str] | str
     no_retry_on: Iterable[str] | str
     array: str
+    expires: float | str
     tz: str
     label: str
     unless: str

@@ -377,6 +377,7 @@ class TaskqService(Service):
         running.retention.stop()
         running.compactor.stop()
         running.engine.clock_jumps.stop()
+        running.engine.expirations.stop()
         await self._leave_check.finished()
         await stop_jobs(
             running.engine.dispatcher,

@@ -23,6 +23,7 @@ from taskqd.errors import StoreFailed, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import CannotStart, Outcome
+from taskqd.model.actor import DAEMON_NAME
 from taskqd.model.durations import format_duration
 from taskqd.model.events import Ended, Held, JobEvent, Spawned, Started
 from taskqd.model.job import Job, Reason, Status
@@ -34,10 +35,6 @@ MAX_SLEEP = 5.0
 
 MakeStart = Callable[[Job, int, str], Start]
 """Makes the Start of an attempt of a job, with its number and its word."""
-
-
-HELD_BY = "taskqd"
-"""The user in the record of a job that the daemon itself holds."""
 
 
 class Dispatcher:
@@ -378,7 +375,7 @@ class Dispatcher:
 
     def _hold(self, job: Job) -> "Deferred[None]":
         """Hold a job that is to be retried: its attempts may be what kills the runners."""
-        held = Held(id=job.id, at=self._clock.now(), by=HELD_BY)
+        held = Held(id=job.id, at=self._clock.now(), by=DAEMON_NAME)
         recorded = self._event_writer.record_until_durable(held)
         return recorded.addCallbacks(lambda _: None, self._log_internal_error, errbackArgs=(job.id,))
 

@@ -15,6 +15,7 @@ from taskqd.engine.clock_jumps import ClockJumps
 from taskqd.engine.dependency_failures import DependencyFailures
 from taskqd.engine.dispatcher import Dispatcher, MakeStart
 from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.expirations import Expirations
 from taskqd.engine.job_commands import JobCommands
 from taskqd.engine.locks import JobLocks
 from taskqd.engine.queue_commands import QueueCommands
@@ -72,6 +73,7 @@ class Engine:
         self._dependency_failures = DependencyFailures(
             event_writer, locks, self._on_ended, self._on_tasks_ended
         )
+        self.expirations = Expirations(event_writer, locks, self._on_ended, self._on_tasks_ended)
         self.job_commands = JobCommands(
             event_writer,
             locks,
@@ -100,8 +102,9 @@ class Engine:
         self._act_on_changes()
 
     def _act_on_changes(self) -> None:
-        """Fail jobs whose dependency has failed, and start due jobs."""
+        """Fail jobs whose dependency has failed, cancel expired jobs, and start due jobs."""
         self._dependency_failures.process()
+        self.expirations.process()
         self.dispatcher.start_due_jobs()
 
     def _on_accepted(self, count: int) -> None:

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+DAEMON_NAME = "taskqd"
+"""The user in the records of what the daemon itself decides."""
+
 
 class Actor(NamedTuple):
     """A user who submits or changes jobs; ``name`` is the owner of the jobs that they submit.

@@ -22,6 +22,7 @@ class Reason(str, Enum):
     INTERRUPTED = "interrupted"
     OUTPUT = "output"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):

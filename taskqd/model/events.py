@@ -158,12 +158,17 @@ class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
 
 class Cancelled(Decision, frozen=True, kw_only=True, tag=_tag):
-    """A user cancelled the job: a pending job has ended, a running job ends when its process does."""
+    """A user cancelled the job: a pending job has ended, a running job ends when its process does.
+
+    If the ``reason`` is EXPIRED, the daemon has cancelled it, as it had not started in time; of an array, the
+    tasks that had not started.
+    """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
     applies_to_arrays: ClassVar = True
 
     signal: int
+    reason: Reason = Reason.CANCELLED
 
 
 class Skipped(JobEvent, frozen=True, kw_only=True, tag=_tag):

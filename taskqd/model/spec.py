@@ -53,6 +53,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     retry_on: tuple[str, ...] = ()
     no_retry_on: tuple[str, ...] = ()
     delay: float | None = None
+    expires: float | None = None
     at: float | None = None
     tz: str | None = None
     after: tuple[int, ...] = ()

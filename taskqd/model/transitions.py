@@ -112,6 +112,13 @@ def change_start_time(job: Job, event: Changed, before: Spec, ahead: float) -> N
     job.not_before = at if at is None or job.is_dated else at - ahead
 
 
+def clear_expiry(job: Job) -> None:
+    """Let a job that has not started wait for any time: it was retried."""
+    if job.spec.expires is not None:
+        job.spec_before_change = job.original_spec
+        job.spec = replace(job.spec, expires=None)
+
+
 def _started(job: Job, event: Started, _whole: Spec, ahead: float) -> None:
     if job.attempt is not None:
         job.past = (*job.past, job.attempt)[-MAX_PAST_ATTEMPTS:]
@@ -133,7 +140,7 @@ def _cancelled(job: Job, event: Cancelled, _whole: Spec, _ahead: float) -> None:
     if job.status is Status.RUNNING:
         job.cancelling = event.signal
     else:
-        _end_unstarted(job, Reason.CANCELLED, event.at)
+        _end_unstarted(job, event.reason, event.at)
 
 
 def _skipped(job: Job, event: Skipped, _whole: Spec, _ahead: float) -> None:
@@ -217,6 +224,8 @@ def _retried(job: Job, _event: Retried, _whole: Spec, _ahead: float) -> None:
     job.reason = Reason.QUEUED
     job.failures = 0
     job.completed_at = None
+    if not job.attempts:
+        clear_expiry(job)
 
 
 def _removed(_job: Job, _event: Removed, _whole: Spec, _ahead: float) -> None:

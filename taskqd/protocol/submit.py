@@ -115,6 +115,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
         not_scheduled=_TIMED,
         is_shown=False,
     ),
+    "expires": SubmitOption("expires", parse_positive_duration, "<duration>"),
     "tz": SubmitOption("tz", time_zones.check, "<zone>", is_settable=True, clear=Clear(), is_shown=False),
     "after": SubmitOption("after", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "after-any": SubmitOption("after_any", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
@@ -245,8 +246,7 @@ def parse_submission(text: str) -> Submission:
         raise BadRequest("--script replaces the command; give one of them")
     if not command.strip(" \t") and "script" not in values:
         raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
-    if "delay" in values and "at" in values:
-        raise BadRequest("--delay counts from now and --at is a time; give one of them")
+    _check_delay(values)
     values["secrets"] = tuple(sorted(values.get("secrets", ())))
     duplicates = values.get("env", {}).keys() & set(values["secrets"])
     if duplicates:
@@ -255,6 +255,13 @@ def parse_submission(text: str) -> Submission:
     if dependencies > MAX_DEPENDENCIES:
         raise BadRequest(f"expected up to {MAX_DEPENDENCIES} dependencies, not {dependencies}")
     return Submission(command, _make_spec(values))
+
+
+def _check_delay(values: dict[str, Any]) -> None:
+    if "delay" in values and "at" in values:
+        raise BadRequest("--delay counts from now and --at is a time; give one of them")
+    if "expires" in values and values.get("delay", 0.0) >= values["expires"]:
+        raise BadRequest("--delay is not less than --expires, so the job would expire before it could start")
 
 
 def resolve_time(values: dict[str, Any]) -> None:

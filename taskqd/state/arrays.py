@@ -10,6 +10,7 @@ from collections import Counter
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
+    Cancelled,
     Changed,
     Ended,
     Held,
@@ -65,14 +66,20 @@ def task_id(array: Job, task: TaskId) -> int:
 def affected(event: JobEvent, tasks: Tasks) -> set[Status]:
     """Return the statuses of the tasks to which an event of their array is to be applied.
 
-    RETRY of an array applies to the tasks that did not complete, or to all if all completed.
+    RETRY of an array applies to the tasks that did not complete, or to all if all completed. Of the pending
+    tasks of an array that expires, those are not affected that have started before.
     """
     possible = {
         status for status in transitions.TRANSITIONS[type(event)].statuses if tasks.counts.get(status)
     }
     if isinstance(event, Retried):
         return possible - {Status.COMPLETED} or possible
-    return possible
+    return possible & {Status.PENDING} if is_expiry(event) else possible
+
+
+def is_expiry(event: JobEvent) -> bool:
+    """Whether an event is the end of a job that has not started in time."""
+    return type(event) is Cancelled and event.reason is Reason.EXPIRED
 
 
 def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: int, event: JobEvent) -> None:
@@ -100,6 +107,8 @@ def apply_event(array: Job, event: JobEvent, ahead: float) -> None:
             transitions.change_start_time(array, event, array.spec, ahead)
         array.spec_before_change = array.original_spec
         array.spec = event.spec
+    if isinstance(event, Retried):
+        transitions.clear_expiry(array)
     if isinstance(event, Held | Released):
         array.is_held = isinstance(event, Held)
     if isinstance(event, Released):

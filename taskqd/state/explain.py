@@ -27,6 +27,8 @@ def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None 
     """
     if job.status is not Status.PENDING:
         return _not_pending(job)
+    if queue_state.has_expired(job):
+        return "has expired; its end is being recorded"
     reason = queue_state.reason(job, now)
     if reason is Reason.HELD:
         text = f"held; RELEASE {job.id} lets it start"
@@ -40,7 +42,11 @@ def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None 
         text = _pause(queue_state, job.spec.queue)
     else:
         text = _capacity(queue_state, job, now, shortage)
-    return text
+    expires_at = queue_state.expires_at(job) if job.tasks is None else None
+    if expires_at is None:
+        return text
+    remaining = expires_at - queue_state.ahead - now
+    return f"{text}; expires at {format_time(expires_at)} (in {_approximate(remaining)}) unless it starts"
 
 
 def _not_pending(job: Job) -> str:

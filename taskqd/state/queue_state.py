@@ -41,6 +41,7 @@ from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.delay_queue import DelayQueue
 from taskqd.state.dependencies import Dependencies, Skips
+from taskqd.state.expiry_queue import ExpiryQueue
 from taskqd.state.job_index import JobIndex
 from taskqd.state.job_table import JobTable
 from taskqd.state.queues import Queues
@@ -100,6 +101,7 @@ class QueueState:
         self._pending_of: defaultdict[str, int] = defaultdict(int)
         self.pending_bytes = 0
         self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
+        self.expiry_queue = ExpiryQueue()
         self._delays = DelayQueue(self.jobs, self._is_ready)
         self._changes: dict[int, Iterator[None]] = {}  # of arrays, under way
 
@@ -276,6 +278,10 @@ class QueueState:
             self._enqueue_due(job)
         while (job_id := self.ready_queue.take(now)) is not None:
             job = self.jobs[job_id]
+            if job.spec.expires is not None and self._has_expired(job, now):
+                self._withdraw(self.array_of(job))
+                self.release(job_id)
+                continue
             if self.remaining_delay(job, now) <= 0:
                 return job
             # The system clock was set back after the job became ready.
@@ -284,6 +290,42 @@ class QueueState:
                 self.ready_queue.remove_tasks(tasks.shared, tasks.untouched)
             self.release(job_id)
         return None
+
+    def withdraw_expired(self, now: float, limit: int) -> None:
+        """Let up to ``limit`` jobs whose time has come expire; they do not start any more."""
+        for job_id in self.expiry_queue.pop_due(now, limit):
+            self._withdraw(self.jobs[job_id])
+
+    def _withdraw(self, job: Job) -> None:
+        """Take an expired job, or those tasks of an array that have not started, out of the ready queue."""
+        self.expiry_queue.expire(job.id)
+        if job.tasks is None:
+            self.ready_queue.remove(job)
+            return
+        if job.tasks.untouched and job.tasks.shared.status is _PENDING:
+            self.ready_queue.remove_tasks(job.tasks.shared, job.tasks.untouched)
+        for task in job.touched:
+            if _is_unstarted(task):
+                self.ready_queue.remove(task)
+
+    def has_expired(self, job: Job) -> bool:
+        """Whether a job has expired and its end is yet to be recorded."""
+        expired = self.expiry_queue.expired
+        return bool(expired) and not job.attempts and self.array_of(job).id in expired
+
+    def _has_expired(self, job: Job, now: float) -> bool:
+        return not job.attempts and self.expiry_queue.has_expired(self.array_of(job).id, now)
+
+    def expires_at(self, job: Job) -> float | None:
+        """Return the time of day at which a job expires if it has not started, None if it does not."""
+        time = None if job.attempts else self.expiry_queue.time_of(self.array_of(job).id)
+        return None if time is None else time + self.ahead
+
+    def count_unstarted(self, job: Job) -> int:
+        """Return how many tasks of an array are pending and have not started; for any other job, 1 if so."""
+        tasks = job.tasks
+        untouched = len(tasks.untouched) if tasks is not None and tasks.shared.status is _PENDING else 0
+        return untouched + sum(map(_is_unstarted, job.touched))
 
     def allocate_running(self, job: Job) -> None:
         """Allocate the capacity of a job that has been running since before the start of the daemon."""
@@ -534,6 +576,8 @@ class QueueState:
             self.capacity.limit_array(job.id, spec.array.at_once)
         self._count_bytes(job, footprint(job.command, spec))
         self._count_new(job, 1 if spec.array is None else spec.array.count)
+        if spec.expires is not None:
+            self.expiry_queue.add(job.id, job.submitted_at - self.ahead + spec.expires)
         if _has_dependencies(spec):
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         if self._is_open:
@@ -593,6 +637,7 @@ class QueueState:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
         self._reindex(job, before, event)
+        self._update_expiry(job, event)
         if after is _PENDING:
             self._enqueue(job)
         self._status_changed(job, before)
@@ -600,6 +645,17 @@ class QueueState:
             self._task_moved(self.jobs[job.array], event, before, after, job.runs - runs)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
+
+    def _update_expiry(self, job: Job, event: JobEvent) -> None:
+        """Update when a job expires that has started or ended, or whose start was undone."""
+        expires = job.spec.expires
+        if expires is None:
+            return
+        if type(event) is Ended and event.is_void and _is_unstarted(job):
+            whole = self.array_of(job)
+            self.expiry_queue.add(whole.id, whole.submitted_at - self.ahead + expires)
+        elif job.array is None and not _is_unstarted(job):
+            self.expiry_queue.discard(job.id)
 
     def _count_start(self, job: Job, event: JobEvent) -> None:
         """Count a start for the rate and the turns of its queue; to be called before the event is applied."""
@@ -661,6 +717,8 @@ class QueueState:
         previous = array.status
         arrays.tasks_moved(array, cast(Tasks, array.tasks), before, after, count, event)
         self._reindex(array, previous, event)
+        if array.status.is_final:
+            self.expiry_queue.discard(array.id)
         if array.status.is_final is not previous.is_final:
             self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
         self._status_changed(array, previous)
@@ -715,12 +773,14 @@ class QueueState:
         cost = 0
         for job_id in sorted(tasks.touched):
             task, cost = tasks.touched[job_id], cost + 1
-            if task.status in statuses:
+            if task.status in statuses and not (arrays.is_expiry(event) and task.attempts):
                 self._move(task, event)
                 cost += MOVE_COST
             if cost >= PORTION_COST:
                 cost = 0
                 yield
+        if arrays.is_expiry(event):
+            self.expiry_queue.discard(array.id)
         size = footprint_of(array)
         arrays.apply_event(array, event, self.ahead)
         self._reindex(array, array.status, event)
@@ -754,6 +814,8 @@ class QueueState:
     def _is_ready(self, job: Job) -> bool:
         """Whether a job waits only for its time, for capacity, or for the end of a pause."""
         if job.status is not _PENDING or job.is_held:
+            return False
+        if self.has_expired(job):
             return False
         return not self.array_of(job).unmet_dependencies
 
@@ -810,11 +872,15 @@ def _has_dependencies(spec: Spec) -> bool:
     return bool(spec.after or spec.after_any or spec.after_fail)
 
 
+def _is_unstarted(job: Job) -> bool:
+    return job.status is _PENDING and not job.attempts
+
+
 def _is_plain(event: Submitted) -> bool:
     """Whether a job is ready when it is submitted, is no array, and nothing refers to it or from it."""
     spec = event.spec
     refers = _has_dependencies(spec) or spec.key is not None
-    waits = spec.hold or spec.delay is not None or spec.at is not None
+    waits = spec.hold or spec.expires is not None or spec.delay is not None or spec.at is not None
     return not (refers or waits or spec.array is not None or event.schedule is not None)
 
 

@@ -401,3 +401,20 @@ def test_stop_limits_a_long_kill_after(
     begin = time.monotonic()
     assert one.stop() in CLEAN
     assert time.monotonic() - begin < 30
+
+
+def test_job_that_expires_while_no_daemon_runs_is_cancelled_at_the_next_start(daemon: DaemonFactory) -> None:
+    one = daemon(slots=1)
+    wire = one.connect()
+    wire.wait_running(wire.submit("sleep 300"))
+    job = wire.submit("--expires=500ms true")
+    held = wire.submit("--expires=1h --hold true")
+    one.crash()
+    time.sleep(0.5)  # the time is what is tested: it passes without a daemon
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "CANCELLED"
+    assert (wire.show(job)["reason"], wire.show(job)["attempts"]) == ("expired", 0)
+    assert wire.ask(f"WHY {job}") == "OK not waiting: it has ended, CANCELLED (expired)"
+    assert "expires at" in wire.ask(f"WHY {held}")
+    assert wire.history(job)[-1]["reason"] == "expired"

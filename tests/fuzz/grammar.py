@@ -53,6 +53,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
         *(b"l", b'"a b"', b'"\\x1b[31m"', b'"\\xC3\\xA9"', b'"\\xC2\\x9B31m"', b'""'),
         b'"' + b"l" * 1000 + b'"',
     ),
+    "expires": (b"50ms", b"1s", b"1h", b"0", b"x"),
     "unless": (b"l", b'"a b"', b'""', b'"' + b"l" * 1001 + b'"'),
     "match": (b"true", b"TRUE", b'"a b"', b'"\\xC3\\x9F"', b'""', b'"' + b"m" * 1000 + b'"'),
     "umask": (b"022", b"0", b"777", b"0777", b"888", b"1777"),

@@ -157,7 +157,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, ...]:
     elif kind == "skipped":
         details.append(f"because of job {event['because']}")
     if kind == "cancelled":
-        details.append(f"signal {event['signal']}")
+        details.append(event["reason"] if event.get("reason") else f"signal {event['signal']}")
     if kind == "ended":
         details += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
         details += [f"ended at {event['ended_at']}"] if event.get("ended_at") else []

@@ -18,11 +18,11 @@ from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environ
         (("submit", "--from-file", "-", "--stdin", "-"), "only one option can read stdin (-)"),
         (
             ("submit", "--from-file", "/dev/null", "x"),
-            "--from-file cannot be combined with a COMMAND, --script or --key",
+            "--from-file cannot be combined with a COMMAND, --script, --key or --unless",
         ),
         (
             ("submit", "--from-file", "/dev/null", "--key", "k"),
-            "--from-file cannot be combined with a COMMAND, --script or --key",
+            "--from-file cannot be combined with a COMMAND, --script, --key or --unless",
         ),
         (("submit", "--timeout", "10 parsecs", "x"), "expected a duration such as 90"),
         (("submit", "--max-output", "2X", "x"), "expected a size such as"),

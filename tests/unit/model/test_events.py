@@ -60,6 +60,10 @@ SAMPLES: list[tuple[Any, str]] = [
     ),
     (Spawned(id=1, at=1.5, pid=9), '"spawned","id":1,"at":1.5,"pid":9'),
     (Spawned(id=1, at=1.5, pid=9, started=8), '"spawned","id":1,"at":1.5,"pid":9,"started":8'),
+    (
+        Cancelled(id=1, at=1.5, by="taskqd", signal=0, reason=Reason.EXPIRED),
+        '"cancelled","id":1,"at":1.5,"by":"taskqd","signal":0,"reason":"expired"',
+    ),
     (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),
     (Retried(id=1, at=1.5, by="ann"), '"retried","id":1,"at":1.5,"by":"ann"'),
     (Removed(id=1, at=1.5, by="ann"), '"removed","id":1,"at":1.5,"by":"ann"'),

@@ -21,7 +21,17 @@ def test_statuses_and_reasons_are_those_of_the_protocol() -> None:
     assert [status.value for status in Status] == ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
     assert {reason.value for reason in Reason} <= {
         *("queued", "held", "delayed", "after", "retrying", "paused"),
-        *("exit", "signal", "timeout", "spawn", "dependency", "interrupted", "output", "cancelled"),
+        *(
+            "exit",
+            "signal",
+            "timeout",
+            "spawn",
+            "dependency",
+            "interrupted",
+            "output",
+            "cancelled",
+            "expired",
+        ),
     }
 
 

@@ -82,6 +82,7 @@ def test_submit_passes_one_word_to_the_shell(serve: Serve, call: Call) -> None:
         (("--timeout", "10m", "--kill-after", "500ms"), "--timeout=10m --kill-after=500ms"),
         (("--retries", "3", "--retry-delay=2"), "--retries=3 --retry-delay=2"),
         (("--key", "a/b", "--label", "two words"), '--key=a/b --label="two words"'),
+        (("--expires", "1h30m"), "--expires=90m"),
         (("--unless", "two words"), '--unless="two words"'),
         (("--queue", "q", "--priority", "-5", "--slots=2"), "--queue=q --priority=-5 --slots=2"),
         (("--need", "gpu:1,x:2", "--hold", "--notify-fail"), "--need=gpu:1,x:2 --hold --notify-fail"),
