@@ -265,7 +265,7 @@ _BLOCKS: tuple[Decorator, ...] = (
         "--script",
         metavar="FILE",
         type=click.File("rb"),
-        help="Shell script instead of a COMMAND, - for stdin.",
+        help="Script instead of a COMMAND, - for stdin; words after the options are its arguments.",
     ),
 )
 _WORDS: Decorator = click.argument("words", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)

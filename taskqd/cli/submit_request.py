@@ -1,6 +1,7 @@
 """Builds the submissions of submit, run and schedule from arguments, files and the environment."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,13 +20,18 @@ MAX_LATENESS = 60.0
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
-    """Validate the arguments of a submission; return its shell command, or None if it is a script."""
-    if bool(words) == bool(given["script"]):
+    """Validate the arguments of a submission; return its shell command.
+
+    For a script, return its arguments as text for the shell, None if it has none.
+    """
+    if not words and not given["script"]:
         raise click.UsageError("expected either a COMMAND or a --script")
     reject_shared_stdin(given["script"], given["stdin"])
     check_start_time(given)
     reject_duplicate_variables(given)
-    return None if not words else shell_line(words)
+    if given["script"]:
+        return shlex.join(words) if words else None
+    return shell_line(words)
 
 
 def shell_line(words: Sequence[str]) -> str:

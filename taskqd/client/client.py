@@ -53,7 +53,8 @@ class Client(Acts):
     def submit(self, command: Command | None = None, **options: "Unpack[Options]") -> int:
         """Submit a shell command, or a ``script=``; return the job's id when the job is on disk.
 
-        A list is run as a program with arguments, without a shell's interpretation. The options are those of
+        A list is run as a program with arguments, without a shell's interpretation; with a script, the
+        command is its arguments. The options are those of
         ``Options``. If the connection is lost before the reply, it is unknown whether the job was accepted;
         with a ``key`` the request can be repeated safely.
         """

@@ -72,7 +72,8 @@ class Options(Recurring, total=False):
 
     ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
     ``after_fail`` are the jobs to wait for. ``secret`` contains variables whose values the daemon reveals
-    only to the job. ``stdin`` is the input of the job; ``script`` replaces the command.
+    only to the job. ``stdin`` is the input of the job; ``script`` replaces the command,
+    which is then its arguments, if any.
     """
 
     delay: float | str
@@ -201,7 +202,7 @@ def shell_command(words: Sequence[str | bytes]) -> str:
     Without ``exec``, ``if`` would be a keyword, ``A=1`` an assignment and ``echo`` a builtin of the shell. A
     name that begins with ``-`` needs env(1), because some shells take it for an option of exec.
     """
-    texts = [each if isinstance(each, str) else each.decode("utf-8", "surrogateescape") for each in words]
+    texts = _texts(words)
     start = "exec env -- " if texts[0].startswith("-") else "exec "
     return start + shlex.join(texts)
 
@@ -212,25 +213,29 @@ def submit(
     """Return a whole SUBMIT: its line with the encoded options, and the blocks that follow it.
 
     A command that does not fit on a line, because of line breaks, its length, or bytes that are not UTF-8, is
-    sent as a script. Raises BadRequest for a NUL byte in the command, LineTooLong, and TooLarge.
+    sent as a script. With a script, the command is its arguments: words, or their text for the shell. Raises
+    BadRequest for a NUL byte in the command and for arguments that do not fit on a line, LineTooLong, and
+    TooLarge.
     """
-    if (command is None) == (script is None):
+    if command is None and script is None:
         raise BadRequest("expected either a command or a script")
     head = b"SUBMIT" + options
     if stdin is not None:
         head += b" --stdin=%d" % len(stdin)
-    line = b""
-    if command is not None:
+    line, arguments = b"", b""
+    if command is not None and script is not None:
+        arguments = _script_arguments(command)
+    elif command is not None:
         text = _command_bytes(command)
         line = head + _command_argument(text)
         if len(line) > MAX_LINE_BYTES or not _fits_on_line(text):
             script = text
     if script is not None:
-        line = head + b" --script=%d" % len(script)
+        line = head + b" --script=%d" % len(script) + arguments
     if len(line) > MAX_LINE_BYTES:
         raise LineTooLong(
             f"the options need a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}; "
-            "shorten or remove some --env or --secret"
+            "shorten or remove some --env, --secret or arguments"
         )
     blocks = [block for block in (script, stdin) if block is not None]
     if any(len(block) > MAX_BLOCK_BYTES for block in blocks):
@@ -269,6 +274,18 @@ def _command_bytes(command: Command) -> bytes:
     if not command:
         raise BadRequest("expected a program and its arguments, not an empty list")
     return _encode(shell_command(command))
+
+
+def _script_arguments(command: Command) -> bytes:
+    """Return the arguments of a script as the end of a line, with a leading space."""
+    text = _encode(command) if isinstance(command, str | bytes) else _encode(shlex.join(_texts(command)))
+    if not _fits_on_line(text):
+        raise BadRequest("the arguments of a script must be UTF-8 without line breaks; pass others by --env")
+    return _command_argument(text)
+
+
+def _texts(words: Sequence[str | bytes]) -> list[str]:
+    return [each if isinstance(each, str) else each.decode("utf-8", "surrogateescape") for each in words]
 
 
 def _command_argument(text: bytes) -> bytes:

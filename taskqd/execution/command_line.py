@@ -70,8 +70,9 @@ def command_line(run: Run) -> list[str]:
     else:
         program = [*(run.interpreter or (SHELL,)), run.script]
         # A named interpreter may be on a file system that hangs: only the child may look it up.
-        is_direct = not prologue and not run.interpreter
-        line = program if is_direct else [SHELL, "-c", prologue + 'exec "$@"', SHELL, *program]
+        is_direct = not prologue and not run.interpreter and run.command is None
+        arguments = "" if run.command is None else f" {run.command}"
+        line = program if is_direct else [SHELL, "-c", f'{prologue}exec "$@"{arguments}', SHELL, *program]
     limits = _limits(run)
     if limits:
         line = [find_program("prlimit"), *limits, "--", *line]

@@ -30,13 +30,14 @@ class Owner(NamedTuple):
 class Run(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt: the job's ``spec``, and what the daemon adds to it. Paths are absolute.
 
-    ``word`` is that of its Started. Either ``command`` or ``script``, the path of a file, is set.
-    ``interpreter`` is the one that the script names (shebang.py), empty if it names none. ``stdin`` is the
-    path of a file, None for no input. ``umask`` is None if the runner's own is the one that was requested. An
-    attempt without a directory runs in ``directory``. ``limits`` are the commands that set the daemon's
-    resource limits, by resource, and ``oom_score_adj`` is the value of that file in /proc (proc(5)), None if
-    the runner's own is right. ``owner`` is None for the daemon's user. ``submitted_variables`` are the names
-    of the variables in ``env`` whose values came with the submission.
+    ``word`` is that of its Started. With ``script``, the path of a file, ``command`` is the text of its
+    arguments for the shell, None if it has none. ``interpreter`` is the one that the script names
+    (shebang.py), empty if it names none. ``stdin`` is the path of a file, None for no input. ``umask`` is
+    None if the runner's own is the one that was requested. An attempt without a directory runs in
+    ``directory``. ``limits`` are the commands that set the daemon's resource limits, by resource, and
+    ``oom_score_adj`` is the value of that file in /proc (proc(5)), None if the runner's own is right.
+    ``owner`` is None for the daemon's user. ``submitted_variables`` are the names of the variables in
+    ``env`` whose values came with the submission.
     """
 
     id: int

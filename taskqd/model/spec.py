@@ -25,16 +25,18 @@ class Array(Struct, frozen=True, gc=False, omit_defaults=True):
 class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """How a command is to be run: the options of its SUBMIT.
 
-    Most jobs have one of a few specs, so equal ones share an object (spec_pool.py), and the command is not
-    part of it. Durations are in seconds, sizes in bytes, ``at`` is a time. ``script`` and ``stdin`` are the
-    sizes of the blocks of the submission, which are in the spool, and ``blocks`` is the SHA-256 of the two in
-    that order, so that equal commands with equal specs are equal submissions. A job has either a command or
-    a script. ``env_base64`` has the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose
-    name is not, ``secrets`` has the names of variables whose values are only in the spool. ``needs`` are
-    amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job
-    ``as_daemon`` runs as the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the
-    time zone of ``at`` or of a schedule's ``cron``, and the job's TZ. ``unless`` is a label: the job was
-    submitted on condition that no job of its owner with that label was pending or running.
+    Most jobs have one of a few specs, so equal ones share an object (spec_pool.py), and the command is
+    not part of it. Durations are in seconds, sizes in bytes, ``at`` is a time. ``script`` and ``stdin``
+    are the sizes of the blocks of the submission, which are in the spool, and ``blocks`` is the SHA-256
+    of the two in that order, so that equal commands with equal specs are equal submissions. A job has
+    either a command or a script, of which the command is the arguments, if it has any. ``env_base64`` has
+    the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose name is not, ``secrets``
+    has the names of variables whose values are only in the spool. ``needs`` are amounts by resource;
+    ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job ``as_daemon`` runs as
+    the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the time zone of
+    ``at`` or of a schedule's ``cron``, and the job's TZ. ``unless`` is a label: the job was submitted on
+    condition that no job of its owner with that label was pending or running. ``expires`` is counted from
+    the submission.
     """
 
     script: int | None = None

@@ -242,10 +242,10 @@ def parse_submission(text: str) -> Submission:
     for name in BLOCKS:
         if values.get(name, 0) > MAX_BLOCK_SIZE:
             raise _block_too_large(name, values[name])
-    if command and "script" in values:
-        raise BadRequest("--script replaces the command; give one of them")
-    if not command.strip(" \t") and "script" not in values:
-        raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
+    if not command.strip(" \t"):
+        if "script" not in values:
+            raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
+        command = ""
     _check_delay(values)
     values["secrets"] = tuple(sorted(values.get("secrets", ())))
     duplicates = values.get("env", {}).keys() & set(values["secrets"])

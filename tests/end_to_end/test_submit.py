@@ -184,6 +184,13 @@ def test_script_replaces_the_command(wire: Wire) -> None:
     assert result == (b'unchanged: $name `x` "q" \\n\nreplaced: a "b" $c 42\n', b"", "5")
 
 
+@pytest.mark.parametrize("start", [b"", b"#!/bin/sh -u\n"])
+def test_text_after_a_script_is_its_arguments(wire: Wire, start: bytes) -> None:
+    script = start + b'printf "<%s>" "$#" "$@"; exit 3'
+    result = wire.run(f"--script={len(script)} --env=A=x 'a  b' \"$A $TASKQ_ATTEMPT\" \\*", script)
+    assert result == (b"<3><a  b><x 1><*>", b"", "3")
+
+
 def test_script_may_be_non_utf_8_and_is_not_its_own_stdin(wire: Wire) -> None:
     script = b"cat\nprintf '%s' 'caf\xe9 \xff'\nexit 0\n"
     assert wire.run(f"--script={len(script)}", script) == (b"caf\xe9 \xff", b"", "0")

@@ -21,7 +21,7 @@ Examples:
   taskq submit ls -la "my file"        several words: a program and its arguments
   taskq submit 'sort < in | uniq -c'   one word: a shell command
   taskq submit --retries 3 --timeout 10m -- ./fetch
-  taskq submit --script build.sh --label nightly
+  taskq submit --label nightly --script build.sh release 2.1
   taskq submit --stdin data.csv ./load
   taskq submit --unless backup ./backup.sh
   taskq submit --after 3,4 --at 22:00 --queue nightly ./report

@@ -123,9 +123,10 @@ def with_local_times(text: str, now: float) -> str:
 
 def command_of(job: dict[str, Any]) -> str:
     """Return the command of a job on one line: the first of several, with ``…`` for the others."""
-    first, _, rest = (
-        (job.get("command") or f"(a script of {job.get('script')} bytes)").strip().partition("\n")
-    )
+    command = job.get("command") or ""
+    if job.get("script") is not None:
+        command = f"(a script of {job['script']} bytes) {command}"
+    first, _, rest = command.strip().partition("\n")
     return sanitize_line(first.rstrip() + (" …" if rest.strip() else ""))
 
 

@@ -86,6 +86,10 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
         ],
     ),
     (SCRIPT, ["/bin/sh", "/spool/7.script"]),
+    (
+        {**SCRIPT, "command": "a 'b c'"},
+        ["/bin/sh", "-c", "exec \"$@\" a 'b c'", "/bin/sh", "/bin/sh", "/spool/7.script"],
+    ),
     (PROGRAM, ["/bin/sh", "-c", EXEC, *RUN]),
     ({**PROGRAM, "nice": 3}, ["nice", "-n", "3", "/bin/sh", "-c", EXEC, *RUN]),
     ({**PROGRAM, "umask": 0o077}, ["/bin/sh", "-c", f"umask 077; {EXEC}", *RUN]),

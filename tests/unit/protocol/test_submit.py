@@ -138,6 +138,8 @@ ACCEPTED = [
     ("--stdin=5 cat", Submission("cat", Spec(stdin=5))),
     ("--stdin=0 cat", Submission("cat", Spec(stdin=0))),
     ("--script=12", Submission("", Spec(script=12))),
+    ('--script=12 a "b c"', Submission('a "b c"', Spec(script=12))),
+    ("--script=12 -- --x", Submission("--x", Spec(script=12))),
     ("--script=12 ", Submission("", Spec(script=12))),
     ("--script=12 --", Submission("", Spec(script=12))),
     ("--stdin=3 --script=0", Submission("", Spec(script=0, stdin=3))),
@@ -148,7 +150,6 @@ REFUSED = [
     ("   ", BadRequest, "the command is missing"),
     ("--retries=1", BadRequest, "the command is missing"),
     ("--", BadRequest, "the command is missing"),
-    ("--script=5 true", BadRequest, "give one of them"),
     ("--bogus=1 true", BadRequest, "--bogus is not an option of SUBMIT"),
     ("--timeout true", BadRequest, "--timeout needs a value"),
     ("--expires=0 true", BadRequest, "--expires: expected a duration above 0"),
@@ -401,7 +402,7 @@ SIZES = [
 ]
 SIZES_OF_REFUSED = [
     ("--stdin=5", (5,)),
-    ("--script=7 true", (7,)),
+    ("--script=7 --bogus true", (7,)),
     ("--bogus=1 --stdin=5 cat", (5,)),
     ("--stdin=5 --bogus=1 cat", (5,)),
     ("--every=1h --stdin=5 cat", (5,)),

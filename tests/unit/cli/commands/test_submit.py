@@ -179,6 +179,14 @@ def test_script_and_stdin_are_read_from_files(serve: Serve, call: Call, tmp_path
     assert daemon.requests[0].blocks == (b"#!/bin/sh\nwc\n", b"\0\xff\r\n")
 
 
+def test_words_after_a_script_are_its_arguments(serve: Serve, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(b"echo $1")
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    assert call("submit", *PLAIN, "--script", "script", "a b", "$c", "--x").code == 0
+    assert daemon.lines[0].endswith(" --script=7 'a b' '$c' --x")
+    assert daemon.requests[0].blocks == (b"echo $1",)
+
+
 def test_from_file_submits_each_line(serve: Serve, call: Call, tmp_path: Path) -> None:
     (tmp_path / "jobs").write_bytes(b"echo 1\n\n  \necho 2\r\n\xff\n--x\necho last")
     ids = iter(range(1, 100))
