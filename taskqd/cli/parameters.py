@@ -367,6 +367,17 @@ def schedule_numbers(function: Function) -> Function:
     )(function)
 
 
+def schedule_number(function: Function) -> Function:
+    """Add the optional argument N, the number of a schedule, to a command."""
+    return click.argument(
+        "number",
+        metavar="[N]",
+        required=False,
+        type=click.IntRange(1),
+        shell_complete=_completion("schedules"),
+    )(function)
+
+
 def percent(function: Function) -> Function:
     """Add the argument PERCENT to a command."""
     return click.argument("percent", metavar="PERCENT", callback=parsed_by(_parse_percentage))(function)

@@ -254,9 +254,10 @@ class Client(Acts):
             encode_request(lambda: encoder.schedule(command, options, **when)), self._reader.read_number
         )
 
-    def schedules(self) -> Sequence[Facts]:
-        """Return the schedules."""
-        return self._query(b"SCHEDULES", self._reader.read_schedules)
+    def schedules(self, schedule: int | None = None) -> Sequence[Facts]:
+        """Return the schedules, or only one, which then has its ``next_runs``."""
+        request = b"SCHEDULES" if schedule is None else b"SCHEDULES %d" % schedule
+        return self._query(request, self._reader.read_schedules)
 
     def unschedule(self, schedule: int) -> None:
         """Delete a schedule; jobs that it has submitted continue."""

@@ -3,6 +3,7 @@
 Times are strings in RFC 3339, durations seconds, sizes bytes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -104,8 +105,10 @@ def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def describe_schedule(schedule: Schedule, next_run_at: float | None) -> dict[str, Any]:
-    """Return a schedule as a JSON document."""
+def describe_schedule(
+    schedule: Schedule, next_run_at: float | None, next_runs: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return a schedule as a JSON document; with ``next_runs`` if they are given."""
     spec = schedule.spec
     options = {name: getattr(spec, name) for name in ("label", "retries", "timeout", "cwd")}
     return {
@@ -117,6 +120,7 @@ def describe_schedule(schedule: Schedule, next_run_at: float | None) -> dict[str
         "owner": schedule.owner,
         "created_at": timestamp(schedule.created_at),
         "next_run_at": timestamp(next_run_at),
+        **({} if next_runs is None else {"next_runs": list(map(timestamp, next_runs))}),
         "last_run_at": timestamp(schedule.last_run_at),
         "last_job": schedule.last_job,
         "command": schedule.command,

@@ -153,6 +153,12 @@ class PauseRequest(EmptyRequest, frozen=True, kw_only=True):
     schedule: int | None = None
 
 
+class SchedulesRequest(EmptyRequest, frozen=True, kw_only=True):
+    """SCHEDULES: list all schedules, or only `schedule`, with its next runs."""
+
+    schedule: int | None = None
+
+
 class UnscheduleRequest(EmptyRequest, frozen=True, kw_only=True):
     """UNSCHEDULE: end a schedule."""
 
@@ -409,6 +415,12 @@ def parse_pause(usage: str, text: str) -> PauseRequest:
     if words and values:
         raise BadRequest("a queue and --schedule cannot be given together; give one of them")
     return PauseRequest(queue=parse_name(words[0]) if words else None, **values)
+
+
+def parse_schedules(usage: str, text: str) -> SchedulesRequest:
+    """Parse SCHEDULES."""
+    words, _ = parse_arguments(usage, text, 0, 1)
+    return SchedulesRequest(schedule=parse_schedule_number(words[0]) if words else None)
 
 
 def parse_unschedule(usage: str, text: str) -> UnscheduleRequest:

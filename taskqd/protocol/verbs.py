@@ -175,9 +175,9 @@ _ALL = (
         submit.SCHEDULE_OPTIONS,
     ),
     Verb(
-        "SCHEDULES",
-        "List the schedules: SCHEDULE <json> for each, then END <count>.",
-        requests.parse_empty,
+        "SCHEDULES [<n>]",
+        "List the schedules, or one with its next runs: SCHEDULE <json> for each, then END <count>.",
+        requests.parse_schedules,
         Permission.KNOWN,
     ),
     Verb(

@@ -167,6 +167,17 @@ class Schedules:
         at = self._next.get(schedule.id)
         return at if at is None or schedule.cron is not None else at + self.ahead
 
+    def next_runs(self, schedule: Schedule, count: int) -> list[float]:
+        """Return up to ``count`` times of day at which a schedule is due next, none while it is paused."""
+        runs: list[float] = []
+        at = self.next_run(schedule)
+        while at is not None and len(runs) < count:
+            runs.append(at)
+            after = self._on_its_clock(schedule, at) + TIME_TOLERANCE
+            found = self._run_after(schedule, after)
+            at = found if found is None or schedule.cron is not None else found + self.ahead
+        return runs
+
     def next_due(self) -> tuple[float, Schedule] | None:
         """Return the schedule that is due first, as (time on the monotonic clock, schedule)."""
         self._refresh()
@@ -197,6 +208,10 @@ class Schedules:
         if schedule is None or schedule.is_paused:
             return None
         after = self._base_overrides.get(schedule.id, schedule.next_run_base) + TIME_TOLERANCE
+        return self._run_after(schedule, after)
+
+    def _run_after(self, schedule: Schedule, after: float) -> float | None:
+        """Return the first run after a time; both are on the schedule's own clock."""
         if schedule.every is not None:
             return next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
         try:

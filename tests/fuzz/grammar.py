@@ -156,13 +156,14 @@ class Grammar:
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
             "PAUSE": self._pause,
             "RESUME": lambda: self._one(b"q%d" % self._number(9), b"--schedule=%d" % self._number(9)),
+            "SCHEDULES": lambda: b"" if self._maybe(0.5) else b"%d" % self._number(30),
             "UNSCHEDULE": lambda: b"%d" % self._number(30),
             "WATCH": lambda: self._options(("since", "job", "queue")),
             "AUTH": self._of(_TOKENS),
             "HELP": self._of((b"", b"submit", b"SET", b"FROB", b"HELP HELP")),
             **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._subject),
             **dict.fromkeys(("STATUS", "RESULT", "SHOW", "HISTORY", "WHY"), self._id),
-            **dict.fromkeys(("QUEUES", "SCHEDULES", "STATS", "HELLO", "PING", "QUIT"), self._of((b"",))),
+            **dict.fromkeys(("QUEUES", "STATS", "HELLO", "PING", "QUIT"), self._of((b"",))),
         }
 
     @property

@@ -104,7 +104,7 @@ REPLIES: dict[bytes, Reply] = {
     b"PAUSE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"RESUME": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"SCHEDULE": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "DRAINING")),
-    b"SCHEDULES": Reply(_COUNT, ("SCHEDULE", _is_object)),
+    b"SCHEDULES": Reply(_COUNT, ("SCHEDULE", _is_object), codes=_OF_A_JOB),
     b"UNSCHEDULE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"WATCH": Reply(
         ("END", _is_empty), ("EVENT", _is_event), ("OK", _is_number), codes=(*_OF_A_JOB, "LAGGED")

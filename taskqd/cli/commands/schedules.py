@@ -1,5 +1,6 @@
 """The commands schedule, schedules and unschedule."""
 
+import time
 from typing import Any
 
 import click
@@ -64,18 +65,24 @@ def schedule(
     epilog="""\b
 Examples:
   taskq schedules
+  taskq schedules 3
   taskq schedules --json | jq '.[] | {schedule, next_run_at, last_job}'
 """
 )
+@parameters.schedule_number
 @click.pass_obj
-def schedules(session: Session) -> int:
-    """List the schedules.
+def schedules(session: Session, number: int | None) -> int:
+    """List the schedules, or show one with its next five runs.
 
     On a terminal as a table; otherwise one schedule per line, separated by tabs: its number, its interval
     or cron fields, its next run (- while it is paused), its last run and the job of that, and its command.
     """
     with session.connect() as client:
-        found = client.schedules()
+        found = client.schedules(number)
+    if number is not None and not session.is_json:
+        for schedule in found:
+            _print_runs(schedule)
+        return 0
     rows = [_cells(schedule) for schedule in found]
     if text.is_terminal() and not session.is_json:
         printer.print_schedules(found)
@@ -84,6 +91,20 @@ def schedules(session: Session) -> int:
         for row, facts in zip(rows, found, strict=True):
             session.print_answer("\t".join(row), facts)
     return 0
+
+
+def _print_runs(schedule: Facts) -> None:
+    """Print a schedule and when it runs next: times on a terminal are local."""
+    now = time.time()
+    number, when, _, _, _, command = _cells(schedule)
+    click.echo(f"schedule {number}: {when}: {command}")
+    for at in schedule.get("next_runs", ()):
+        shown = text.weekday_time(at) if text.is_terminal() else at
+        click.echo(f"{shown} ({text.relative_time(at, now)})")
+    if schedule["paused"]:
+        click.echo("paused")
+    elif not schedule.get("next_runs"):
+        click.echo("never runs")
 
 
 def _cells(schedule: Facts) -> tuple[str, ...]:

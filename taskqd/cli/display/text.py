@@ -211,6 +211,11 @@ def local_time(at: str, now: float) -> str:
     return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
+def weekday_time(at: str) -> str:
+    """Return a time of the protocol as local time, with the weekday and the date."""
+    return f"{datetime.fromtimestamp(epoch_seconds(at)).astimezone():%a %Y-%m-%d %H:%M:%S}"
+
+
 def bar(part: float, whole: float, width: int) -> str:
     """Return a bar of ``width`` cells, filled in the proportion of ``part`` to ``whole``."""
     share = min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0

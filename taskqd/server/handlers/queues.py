@@ -7,9 +7,18 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.principal import Principal
 from taskqd.model.submission import ScheduleRequest
 from taskqd.protocol import documents, replies
-from taskqd.protocol.requests import EmptyRequest, PauseRequest, SetQueueRequest, UnscheduleRequest
+from taskqd.protocol.requests import (
+    EmptyRequest,
+    PauseRequest,
+    SchedulesRequest,
+    SetQueueRequest,
+    UnscheduleRequest,
+)
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles, send_lines
 from taskqd.server.interfaces import IClient
+
+MAX_NEXT_RUNS = 5
+"""Next runs that SCHEDULES of one schedule shows."""
 
 
 class QueueHandlers(HandlerGroup):
@@ -47,8 +56,22 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
     @handles("SCHEDULES")
-    def _schedules(self, client: IClient, _: EmptyRequest) -> Reply:
-        return Deferred.fromCoroutine(send_lines(client, self._schedule_lines(client.principal)))
+    def _schedules(self, client: IClient, request: SchedulesRequest) -> Reply:
+        if request.schedule is not None:
+            lines = self._lines_of_schedule(client.principal, request.schedule)
+        else:
+            lines = self._schedule_lines(client.principal)
+        return Deferred.fromCoroutine(send_lines(client, lines))
+
+    def _lines_of_schedule(self, principal: Principal, number: int) -> Iterator[bytes | None]:
+        """Return the line for one schedule, with its next runs; raises NoSuchJob."""
+        schedules = self._queue_state.schedules
+        schedule = schedules.get(number)
+        if not self._authorizer.can_see_schedule(principal, schedule):
+            return iter(())
+        runs = schedules.next_runs(schedule, MAX_NEXT_RUNS)
+        document = documents.describe_schedule(schedule, schedules.next_run(schedule), runs)
+        return iter([replies.as_json("SCHEDULE", document)])
 
     def _schedule_lines(self, principal: Principal) -> Iterator[bytes | None]:
         """Yield a line for each schedule, None for one that is not visible or was deleted meanwhile."""

@@ -157,6 +157,7 @@ def test_token_of_one_queue_is_refused_for_other_queues(server: Server) -> None:
         server.ask(ROOT, line)
     assert server.whole(IN_Q, "LIST").split()[-1] == "1"
     assert server.whole(IN_Q, "SCHEDULES").split()[-1] == "1"
+    assert [server.ask(IN_Q, f"SCHEDULES {number}") for number in (1, 2)] == ["END", "SCHEDULE"]
     assert server.whole(IN_Q, "WATCH --since=1").count("EVENT") == 1
 
 

@@ -20,6 +20,7 @@ from taskqd.protocol.requests import (
     ListRequest,
     OutputRequest,
     PauseRequest,
+    SchedulesRequest,
     SetQueueRequest,
     ShutdownRequest,
     UnscheduleRequest,
@@ -29,7 +30,7 @@ from taskqd.protocol.requests import (
 from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
-ALONE = ["STATS", "HELLO", "PING", "QUIT", "QUEUES", "SCHEDULES"]
+ALONE = ["STATS", "HELLO", "PING", "QUIT", "QUEUES"]
 
 MOST = 999_999_999_999_999_999
 NO_WAIT = {"delay": None, "at": None}
@@ -187,6 +188,8 @@ READ = [
     ("PAUSE", PauseRequest()),
     ("PAUSE gpu", PauseRequest(queue="gpu")),
     ("RESUME --schedule=03", PauseRequest(schedule=3)),
+    ("SCHEDULES", SchedulesRequest()),
+    ("SCHEDULES 3", SchedulesRequest(schedule=3)),
     ("UNSCHEDULE 3", UnscheduleRequest(schedule=3)),
 ]
 """Lines, and the requests that they are parsed to."""
@@ -281,6 +284,8 @@ REFUSED = [
     ("PAUSE gpu --schedule=1", "BAD_REQUEST", "give one of them"),
     ("RESUME --schedule=gpu", "BAD_REQUEST", "--schedule: expected a schedule's number"),
     ("RESUME --schedule=0", "BAD_REQUEST", "--schedule: expected a whole number from 1"),
+    ("SCHEDULES 1 2", "BAD_REQUEST", "expected SCHEDULES [<n>]"),
+    ("SCHEDULES nightly", "BAD_REQUEST", "expected a schedule's number"),
     ("UNSCHEDULE", "BAD_REQUEST", "expected UNSCHEDULE <n>"),
     ("UNSCHEDULE nightly", "BAD_REQUEST", "expected a schedule's number"),
     ("UNSCHEDULE \u0665", "BAD_REQUEST", "expected a schedule's number"),

@@ -137,6 +137,21 @@ def test_paused_schedule_has_no_next_run() -> None:
     assert schedules.next_due() is None
 
 
+@pytest.mark.parametrize("every, cron", [(3600.0, None), (None, "0 * * * *")])
+def test_next_runs_are_the_first_times_from_the_next_run_on(every: float | None, cron: str | None) -> None:
+    schedules = made(scheduled(every=every, cron=cron))
+    schedule = schedules.get(1)
+    first = schedules.next_run(schedule)
+    assert first is not None
+    assert schedules.next_runs(schedule, 3) == [first, first + 3600.0, first + 7200.0]
+    assert schedules.next_runs(schedule, 0) == []
+
+
+def test_paused_schedule_has_no_next_runs() -> None:
+    schedules = made(scheduled(every=60.0), paused())
+    assert schedules.next_runs(schedules.get(1), 5) == []
+
+
 def test_runs_missed_in_a_pause_are_not_made_up_for() -> None:
     schedules = made(scheduled(every=60), paused(at=T + 10), resumed(at=T + 1000))
     assert next_of(schedules) == T + 1020

@@ -1,5 +1,9 @@
 """``taskq schedule``: requests for recurring submissions."""
 
+import re
+
+import pytest
+
 from tests.fakes.daemon import replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.unit.cli.samples import PLAIN
@@ -25,3 +29,34 @@ def test_schedule_sends_options_of_its_submissions(serve: Serve, call: Call) -> 
     assert command == "'my file'"
     assert options.startswith('SCHEDULE --cron="30 2 * * *" --overlap ')
     assert {"--queue=q", "--cwd=/", "--umask=022", "--env=PATH=/bin"} <= set(options.split(" "))
+
+
+SCHEDULE = (
+    b'SCHEDULE {"schedule":3,"every":null,"cron":"0 3 * * *","paused":%b,"next_run_at":null,'
+    b'"last_run_at":null,"last_job":null,"command":"./poll"%b}\r\nEND 1\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    "is_paused, runs, shown",
+    [
+        (
+            b"false",
+            b',"next_runs":["2126-11-25T03:00:00.000Z","2126-11-26T03:00:00.000Z"]',
+            [r"2126-11-25T03:00:00.000Z \(in [0-9].*\)", r"2126-11-26T03:00:00.000Z \(in [0-9].*\)"],
+        ),
+        (b"true", b',"next_runs":[]', ["paused"]),
+        (b"false", b',"next_runs":[]', ["never runs"]),
+    ],
+)
+def test_schedules_of_one_prints_its_next_runs(
+    serve: Serve, call: Call, is_paused: bytes, runs: bytes, shown: list[str]
+) -> None:
+    daemon = serve(replies({"SCHEDULES": SCHEDULE % (is_paused, runs)}))
+    outcome = call("schedules", "3")
+    assert (outcome.code, daemon.lines) == (0, ["SCHEDULES 3"])
+    first, *others = outcome.stdout.decode().splitlines()
+    assert first == "schedule 3: 0 3 * * *: ./poll"
+    assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, others, strict=True)] == [True] * len(
+        shown
+    )

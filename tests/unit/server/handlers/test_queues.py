@@ -97,6 +97,13 @@ def test_schedule_is_added_listed_paused_and_deleted() -> None:
     )
     assert (first["owner"], first["next_run_at"]) == ("ada", values.timestamp(harness.clock.now() + 3600))
     assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
+    line, end = whole_answer(harness, "SCHEDULES 1")
+    runs = json.loads(line.removeprefix("SCHEDULE "))["next_runs"]
+    assert runs == [values.timestamp(harness.clock.now() + 3600 * hour) for hour in range(1, 6)]
+    assert end == "END 1\r\n"
+    with pytest.raises(NoSuchJob, match="there is no schedule 7"):
+        answer(harness, "SCHEDULES 7")
+    assert "next_runs" not in first
     assert answer(harness, "PAUSE --schedule=1") == "OK\r\n"
     assert [(one["paused"], one["next_run_at"] is None) for one in schedules(harness)] == [
         (True, True),
