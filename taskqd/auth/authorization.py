@@ -121,6 +121,12 @@ class Authorizer:
             self.submission_limits.check_schedules(principal, command, spec)
         return self.authorize_submission(principal, command, spec)
 
+    def authorize_run(self, principal: Principal, number: int) -> None:
+        """Raise Forbidden or NoSuchJob if a client may not run a schedule, QueueFull above its rate."""
+        if principal.role is not Role.ADMIN:
+            self._check_schedule(principal, "SCHEDULE", number)
+        self.submission_limits.check_rate(principal)
+
     def authorize_submission(
         self, principal: Principal, command: str, spec: Spec, secret_size: int = 0
     ) -> Spec:

@@ -254,6 +254,10 @@ class Client(Acts):
             encode_request(lambda: encoder.schedule(command, options, **when)), self._reader.read_number
         )
 
+    def run_schedule(self, schedule: int) -> int:
+        """Submit a job of a schedule now, and return its id."""
+        return self._request(b"SCHEDULE --run-now=%d" % schedule, self._reader.read_id)
+
     def schedules(self, schedule: int | None = None) -> Sequence[Facts]:
         """Return the schedules, or only one, which then has its ``next_runs``."""
         request = b"SCHEDULES" if schedule is None else b"SCHEDULES %d" % schedule

@@ -20,8 +20,10 @@ from taskqd.engine.job_commands import JobCommands
 from taskqd.engine.locks import JobLocks
 from taskqd.engine.queue_commands import QueueCommands
 from taskqd.engine.randomness import Randomness
-from taskqd.engine.submissions import Submissions
+from taskqd.engine.submissions import NewJob, Submissions
+from taskqd.errors import WrongState
 from taskqd.execution.interfaces import IExecutor
+from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Status, Tasks
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal, ISpool
@@ -113,6 +115,28 @@ class Engine:
 
     def _on_started(self) -> None:
         self.counters["started"] += 1
+
+    def run_schedule(self, number: int, origin: str | None, max_pending: PendingLimit) -> "Deferred[int]":
+        """Submit a job of a schedule now, for its owner; fire with the job's id when it is durable.
+
+        ``origin`` is where the user is. Raises and fails as ``Submissions.submit`` does, and with NoSuchJob,
+        and WrongState while the job of the last run has not ended, unless the schedule has an ``overlap``.
+        """
+        schedule = self.queue_state.schedules.get(number)
+        job = self.queue_state.jobs.get(schedule.last_job or 0)
+        if job is not None and not job.status.is_final and not schedule.overlap:
+            raise WrongState(
+                f"nothing was submitted: job {job.id}, the last one of schedule {number}, is "
+                f"{job.status.value}; run it when that has ended"
+            )
+        new = NewJob(
+            schedule.command,
+            schedule.spec,
+            Actor(schedule.owner, origin),
+            schedule=number,
+            max_pending=max_pending,
+        )
+        return self.submissions.submit(new)
 
     def journal_stats(self) -> dict[str, Any]:
         """Return the journal's state as STATS shows it."""

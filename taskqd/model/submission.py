@@ -58,6 +58,12 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     overlap: bool = False
 
 
+class RunNowRequest(Struct, frozen=True, kw_only=True):
+    """The request of a SCHEDULE --run-now: submit a job of this schedule."""
+
+    schedule: int
+
+
 def observes_other_jobs(spec: Spec) -> bool:
     """Whether other jobs decide if a submission is accepted: it has dependencies or an ``unless``."""
     return bool(spec.after or spec.after_any or spec.after_fail) or spec.unless is not None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
 from taskqd.model.spec import Spec
-from taskqd.model.submission import BLOCKS, ScheduleRequest, Submission, pack_secrets
+from taskqd.model.submission import BLOCKS, RunNowRequest, ScheduleRequest, Submission, pack_secrets
 from taskqd.protocol.arguments import (
     Option,
     OptionType,
@@ -43,6 +43,8 @@ MAX_BLOCK_SIZE = 16 * 1024**2
 """Bytes of a script or a stdin block."""
 MAX_SKIPPED_BLOCK = 64 * 1024**2
 """Bytes of a refused block that is skipped to find the next line; a larger one ends the connection."""
+MAX_SCHEDULE_NUMBER = 999_999_999_999_999_999
+"""The highest number of a schedule that a request may name: 18 digits, as those of jobs have."""
 MAX_DEPENDENCIES = 1000
 """Jobs that one job may depend on."""
 
@@ -177,7 +179,15 @@ SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
     **_TIMING_OPTIONS,
     **{name: option for name, option in SUBMIT_OPTIONS.items() if option.not_scheduled is None},
 }
-"""The options of SCHEDULE, by name."""
+"""The options of SCHEDULE for a new schedule, by name."""
+
+_RUN_NOW = "run-now"
+
+ALL_SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
+    **SCHEDULE_OPTIONS,
+    _RUN_NOW: OptionType("schedule", integer(1, MAX_SCHEDULE_NUMBER), "<n>"),
+}
+"""All options of SCHEDULE, by name."""
 
 SET_OPTIONS: Mapping[str, OptionType] = {
     name: option.for_set() for name, option in SUBMIT_OPTIONS.items() if option.is_settable
@@ -276,9 +286,13 @@ def resolve_time(values: dict[str, Any]) -> None:
         values["at"] = time_zones.at_or_after(at, time_zones.named(values["tz"]))[0]
 
 
-def parse_schedule(text: str) -> ScheduleRequest:
+def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
     """Parse the text after SCHEDULE. Raises BadRequest."""
     options, command = split_options(text)
+    if any(name == _RUN_NOW for name, _ in options):
+        if command.strip(" \t") or len(options) > 1:
+            raise BadRequest(f"--{_RUN_NOW} is given alone: the schedule has the command and the options")
+        return RunNowRequest(**parse_options("SCHEDULE", options, ALL_SCHEDULE_OPTIONS))
     for name, _ in options:
         option = SUBMIT_OPTIONS.get(name)
         if option is not None and option.not_scheduled is not None:

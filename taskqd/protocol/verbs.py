@@ -168,11 +168,11 @@ _ALL = (
         Permission.MODIFY,
     ),
     Verb(
-        "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>",
-        "Submit a job repeatedly: OK <number of the schedule>.",
+        "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>, or --run-now=<n>",
+        "Submit a job repeatedly: OK <number of the schedule>; or one job of a schedule now: JOB_ID <id>.",
         lambda _, text: submit.parse_schedule(text),
         Permission.SUBMIT,
-        submit.SCHEDULE_OPTIONS,
+        submit.ALL_SCHEDULE_OPTIONS,
     ),
     Verb(
         "SCHEDULES [<n>]",

@@ -113,3 +113,12 @@ def test_on_end_command_reads_the_job_s_json_and_is_a_job_itself(daemon: DaemonF
     wire.wait(array)
     until(lambda: len(wire.list("--queue=on_end --status=COMPLETED")) == 2, "one hook for the array")
     assert [each["label"] for each in wire.list("--queue=on_end")] == [f"on_end {job}", f"on_end {array}"]
+
+
+def test_run_now_is_the_last_run_of_its_schedule(wire: Wire) -> None:
+    number = int(wire.ask("SCHEDULE --every=1h echo $TASKQ_SCHEDULE").split()[1])
+    job = int(wire.ask(f"SCHEDULE --run-now={number}").split()[1])
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job).stdout == b"%d\n" % number
+    assert wire.schedules()[number]["last_job"] == job
+    wire.ask(f"UNSCHEDULE {number}")

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from taskqd.cli import job_options, parameters, submit_request
 from taskqd.cli.app import taskq
@@ -20,12 +21,19 @@ from taskqd.client import Client, Facts, Ref
 Examples:
   taskq schedule --every 10m ./poll
   taskq schedule --cron '30 2 * * mon-fri' --label nightly -- ./backup --all
+  taskq schedule --run-now 3
   taskq schedule --cron @daily --queue slow 'find /tmp -mtime +7 -delete'
 """,
 )
 @parameters.duration("--every", "Interval between submissions.")
 @parameters.text("--cron", "Five fields as in crontab(5): minute hour day month weekday.", "'* * * * *'")
 @click.option("--overlap", is_flag=True, help="Submit a job even if the previous one has not ended.")
+@click.option(
+    "--run-now",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Submit a job of schedule N now; prints the job's id.",
+)
 @job_options.recurring
 @click.pass_obj
 def schedule(
@@ -35,6 +43,7 @@ def schedule(
     every: str | None,
     cron: str | None,
     overlap: bool,
+    run_now: int | None,
     **given: Any,
 ) -> int:
     """Submit a job periodically.
@@ -44,6 +53,8 @@ def schedule(
     daemon was not running, one job is submitted for all of them. Without --overlap, no job is submitted
     while the previous one has not ended.
     """
+    if run_now is not None:
+        return _run_now(session, run_now)
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
     if not words:
@@ -58,6 +69,17 @@ def schedule(
             **submit_request.recurring(client.is_local, given),
         )
     session.print_answer(str(number), {"schedule": number})
+    return 0
+
+
+def _run_now(session: Session, number: int) -> int:
+    context = click.get_current_context()
+    for name in context.params.keys() - {"run_now"}:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--run-now takes no command and no other options: the schedule has them")
+    with session.connect() as client:
+        job = client.run_schedule(number)
+    session.print_answer(str(job), {"id": job})
     return 0
 
 

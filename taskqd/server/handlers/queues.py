@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import ScheduleRequest
+from taskqd.model.submission import RunNowRequest, ScheduleRequest
 from taskqd.protocol import documents, replies
 from taskqd.protocol.requests import (
     EmptyRequest,
@@ -47,8 +47,13 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
     @handles("SCHEDULE")
-    def _schedule(self, client: IClient, request: ScheduleRequest) -> Reply:
+    def _schedule(self, client: IClient, request: ScheduleRequest | RunNowRequest) -> Reply:
         principal = client.principal
+        if isinstance(request, RunNowRequest):
+            self._authorizer.authorize_run(principal, request.schedule)
+            max_pending = self._authorizer.max_pending(principal)
+            submitted = self._engine.run_schedule(request.schedule, principal.actor.origin, max_pending)
+            return submitted.addCallback(replies.job_id)
         spec = self._authorizer.authorize_schedule(principal, request.command, request.spec)
         made = self._engine.queue_commands.schedule(
             request.command, spec, principal.actor, request.every, request.cron, request.overlap

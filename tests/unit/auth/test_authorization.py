@@ -207,3 +207,9 @@ def test_submission_may_depend_on_one_of_the_same_read() -> None:
         harness.settle()
     words = [line.split() for line in client.transport.received.decode().splitlines()]
     assert words == [["JOB_ID", str(number)] for number in (1, 2, 3, 4)]
+
+
+def test_schedule_is_run_by_its_owner_or_an_admin(server: Server) -> None:
+    assert [server.ask(who, "SCHEDULE --run-now=1") for who in (BOB, EVE, IN_Q)] == ["FORBIDDEN"] * 3
+    assert server.ask(ROOT, "SCHEDULE --run-now=1") == "JOB_ID"
+    assert server.ask(ANN, "SCHEDULE --run-now=1") == "WRONG_STATE"

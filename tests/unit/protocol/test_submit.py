@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
-from taskqd.model.submission import ScheduleRequest, Submission
+from taskqd.model.submission import RunNowRequest, ScheduleRequest, Submission
 from taskqd.protocol import submit
 from taskqd.protocol.arguments import parse_flag
 from taskqd.protocol.submit import (
@@ -494,4 +494,16 @@ def test_time_without_zone_and_unknown_zone_are_refused(words: str, part: str) -
 
 
 def test_parse_schedule_takes_a_zone() -> None:
-    assert parse_schedule('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"
+    request = parse_schedule('--cron="0 4 * * *" --tz=Europe/Berlin x')
+    assert isinstance(request, ScheduleRequest)
+    assert request.spec.tz == "Europe/Berlin"
+
+
+def test_run_now_names_a_schedule_and_nothing_else() -> None:
+    assert parse_schedule("--run-now=3") == RunNowRequest(schedule=3)
+    for text in ("--run-now=3 true", "--run-now=3 --every=1h", "--run-now=3 --run-now=4"):
+        with pytest.raises(BadRequest, match="--run-now is given alone"):
+            parse_schedule(text)
+    for text in ("--run-now=0", "--run-now=x", "--run-now"):
+        with pytest.raises(BadRequest, match="--run-now"):
+            parse_schedule(text)

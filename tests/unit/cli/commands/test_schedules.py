@@ -60,3 +60,11 @@ def test_schedules_of_one_prints_its_next_runs(
     assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, others, strict=True)] == [True] * len(
         shown
     )
+
+
+def test_run_now_prints_the_id_of_the_job(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"SCHEDULE": b"JOB_ID 7\r\n"}))
+    assert call("schedule", "--run-now", "3") == (0, b"7\n", "")
+    assert daemon.lines == ["SCHEDULE --run-now=3"]
+    for words in (("--run-now", "3", "true"), ("--run-now", "3", "--every", "1h"), ("--run-now", "0")):
+        assert call("schedule", *words).code == 2

@@ -7,6 +7,7 @@ import pytest
 
 from taskqd.errors import (
     NoSuchJob,
+    WrongState,
 )
 from taskqd.model.events import Configured, Resized
 from taskqd.protocol import values
@@ -126,3 +127,25 @@ def test_queues_waits_for_the_client_to_read() -> None:
     client.can_send = True
     client.writable_waiters.pop().callback(None)
     assert (client.sent + result_of(replied)).count(b"QUEUE") == 3
+
+
+def test_run_now_submits_the_next_job_of_a_schedule() -> None:
+    harness = opened()
+    answer(harness, "SCHEDULE --every=1h --label=x work")
+    assert answer(harness, "SCHEDULE --run-now=1") == "JOB_ID 1\r\n"
+    job = shown(harness, "SHOW 1")
+    assert (job["command"], job["label"], job["schedule"], job["owner"]) == ("work", "x", 1, "ada")
+    assert schedules(harness)[0]["last_job"] == 1
+    running = refusal(harness, "SCHEDULE --run-now=1")
+    assert isinstance(running, WrongState)
+    assert "job 1, the last one of schedule 1, is RUNNING" in str(running)
+    harness.finish(1)
+    assert answer(harness, "SCHEDULE --run-now=1") == "JOB_ID 2\r\n"
+    assert isinstance(refusal(harness, "SCHEDULE --run-now=7"), NoSuchJob)
+
+
+def test_run_now_submits_beside_the_last_job_if_the_schedule_allows_overlap() -> None:
+    harness = opened()
+    answer(harness, "SCHEDULE --every=1h --overlap work")
+    replies = [answer(harness, "SCHEDULE --run-now=1") for _ in range(2)]
+    assert replies == ["JOB_ID 1\r\n", "JOB_ID 2\r\n"]
