@@ -437,7 +437,7 @@ class QueueState:
             self._add_run(job, submitted.schedule)
         self.counts[job.status] += 1
         self.queues.job_ended(spec.queue, job.status, max(0.0, ended_at - started.at))
-        self.retention_index.add(job)
+        self.retention_index.add_ended(job, ended_at - self.ahead)
         if self._is_open:
             self.index.add(job)
         return job
