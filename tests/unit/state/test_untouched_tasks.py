@@ -149,7 +149,10 @@ class Pair:
 
     def submit(self, options: dict[str, Any]) -> None:
         owner = "bob" if options.get("priority") else "ann"
-        event = Submitted(id=self.counted.last_id + 1, at=self.now, owner=owner, spec=Spec(**options))
+        last_id = self.counted.last_id
+        for kind in ("after", "after_fail"):  # only jobs that exist can be named
+            options = {**options, kind: tuple(each for each in options.get(kind, ()) if each <= last_id)}
+        event = Submitted(id=last_id + 1, at=self.now, owner=owner, spec=Spec(**options))
         assert self.apply(event)
 
     def act(self, kind: type[JobEvent], number: int) -> None:
