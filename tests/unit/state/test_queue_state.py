@@ -908,3 +908,10 @@ def test_job_with_a_lower_id_is_submitted_after_others() -> None:
     queue_state = fold(submitted(5))
     queue_state.apply_all([submitted(8), submitted(7), submitted(3)])
     assert next_jobs(queue_state, 0.0) == [3, 5, 7, 8]
+
+
+def test_similar_jobs_are_ordered_among_those_of_another_priority() -> None:
+    shared = Spec(priority=1)
+    queue_state = fold(submitted(1), submitted(2, priority=2))
+    queue_state.apply_all([replace(submitted(job_id), spec=shared) for job_id in (3, 4, 6, 5)])
+    assert next_jobs(queue_state, 0.0) == [2, 3, 4, 5, 6, 1]
