@@ -196,8 +196,11 @@ class QueueState:
         """Return the array that a job is a task of, else the job itself."""
         return job if job.array is None else self.jobs[job.array]
 
-    def dependents_of(self, job_id: int) -> Iterator[Job]:
-        """Yield the jobs that depend on a job, directly or not, each once; they may change meanwhile."""
+    def dependents_of(self, job_id: int) -> Iterator[Job | None]:
+        """Yield the jobs that depend on a job, directly or not, each once; they may change meanwhile.
+
+        None is yielded after each of these jobs whose dependents were looked up: it took time.
+        """
         found: set[int] = set()
         to_visit = [job_id]
         while to_visit:
@@ -210,6 +213,7 @@ class QueueState:
                         found.add(dependent)
                         to_visit.append(dependent)
                         yield self.jobs[dependent]
+            yield None
 
     def running(self) -> list[Job]:
         """Return the jobs that are RUNNING, by id; of an array, its tasks."""
