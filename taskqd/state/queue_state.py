@@ -215,9 +215,11 @@ class QueueState:
                         yield self.jobs[dependent]
             yield None
 
-    def running(self) -> list[Job]:
-        """Return the jobs that are RUNNING, by id; of an array, its tasks."""
-        ids = self.index.find(_RUNNING_JOBS, 1, self.last_id)
+    def running(self, array: Job | None = None) -> list[Job]:
+        """Return the jobs that are RUNNING, by id; of an array, its tasks. With ``array`` only its tasks."""
+        tasks = None if array is None else array.tasks
+        first, last = (1, self.last_id) if tasks is None else (tasks.ids[0], tasks.ids[-1])
+        ids = self.index.find(_RUNNING_JOBS, first, last)
         jobs = [self.jobs[job_id] for job_id in ids if job_id is not None]
         return [job for job in jobs if job.tasks is None]
 
