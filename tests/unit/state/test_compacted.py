@@ -122,6 +122,7 @@ COMPLETED = Ended(id=3, at=104.0, status=Status.COMPLETED, exit_code=0, usage=Us
         (held(3), changed(3, priority=4), started(), COMPLETED),
         (held(3), started(), COMPLETED),
         (started(), PENDING),
+        (started(), cancelled(3)),
         (started(), replace(COMPLETED, status=Status.FAILED, reason=Reason.EXIT, exit_code=3)),
         (started(), replace(COMPLETED, status=Status.FAILED, exit_code=3, is_free=True)),
     ],
