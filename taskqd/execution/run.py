@@ -85,8 +85,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     resources; the attempt is withdrawn. ``pid`` is that of its first process if something was left in the
     session of that, else None. An attempt that ``is_void`` never ran: its start is undone. ``ended_at`` is
     the time of day of the end if it is reported late, after a time without a daemon; None if it is now. For
-    an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output; with
-    ``needs_hold`` its job must not start again by itself.
+    an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output.
     """
 
     reason: Reason | None
@@ -101,4 +100,3 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     pid: int | None = None
     ended_at: float | None = None
     is_lost: bool = False
-    needs_hold: bool = False

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from taskqd.execution.attempt_ends import outcome_of, parse_reason
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED, outcome_of, parse_reason
 from taskqd.execution.interfaces import IExecutor, OnSpawned
 from taskqd.execution.leftovers import Leftovers
 from taskqd.execution.messages import (
@@ -39,16 +39,9 @@ from taskqd.model.job import Reason
 
 SHORT_LIVED = 0.1
 """A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
-RUNNER_KILLED = "its runner was killed"
-"""The detail of attempts whose runner has ended without saying what became of them."""
-MAX_RUNNER_DEATHS = 3
-"""Deaths of runners while one attempt was the newest to start, after which its job is held."""
 
 MakeStart = Callable[[AttemptKey], Start]
 """Makes the message for an attempt whose Started is durable; raises CannotStart."""
-
-SUSPECT = "its runner was killed {count} times while this was the newest job to start, so it is held"
-"""The detail of the attempt of a job that may be what kills the runners."""
 
 _log = Logger()
 
@@ -101,7 +94,6 @@ class RunnerExecutor:
         self._gone_waiters: list[Deferred[None]] = []
         self._followed: set[int] = set()
         self._newest: dict[str, int] = {}  # the job that each runner was last sent
-        self._deaths: dict[int, int] = {}  # of runners, by the job that was the newest
         self._dead: set[str] = set()
 
     # The runner that accepts starts.
@@ -136,9 +128,13 @@ class RunnerExecutor:
             self._send_start(attempt, start, link)
         return attempt.outcome
 
-    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def adopt(
+        self, key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
+    ) -> "Deferred[Outcome]":
         attempt = self._add(key, runner, on_spawned)
         attempt.is_sent = True
+        if is_newest:
+            self._newest[runner] = key.id
         return attempt.outcome
 
     def _add(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> _Attempt:
@@ -332,31 +328,20 @@ class RunnerExecutor:
         """
         self._leftovers.remove_runner(runner)
         self._notify_if_gone()
+        newest = self._newest.pop(runner, None)
         keys = sorted(self._by_runner.get(runner, ()))
         if not keys:
             self.on_settled(runner)
             return
         self._dead.add(runner)
-        suspect = self._count_death(runner, notes)
         ends = {ended.key: ended for ended in notes.ends}
         for key in keys:
             attempt = self._attempts[key]
             is_unstarted = notes.is_gone or not attempt.is_sent
             outcome = settled_outcome(ends.get(key), is_unstarted=is_unstarted)
-            if outcome.is_lost and key.id == suspect:
-                outcome = replace(outcome, detail=SUSPECT.format(count=MAX_RUNNER_DEATHS), needs_hold=True)
+            if outcome.is_lost and key.id == newest:
+                outcome = replace(outcome, detail=SUSPECTED)
             self._fire(attempt, outcome)
-
-    def _count_death(self, runner: str, notes: Notes) -> int | None:
-        """Return the job that was the newest to start at the deaths of several runners, None if none was."""
-        newest = self._newest.pop(runner, None)
-        if notes.is_gone or newest is None:
-            return None
-        self._deaths[newest] = self._deaths.get(newest, 0) + 1
-        if self._deaths[newest] < MAX_RUNNER_DEATHS:
-            return None
-        del self._deaths[newest]
-        return newest
 
 
 def settled_outcome(ended: Ended | None, *, is_unstarted: bool) -> Outcome:

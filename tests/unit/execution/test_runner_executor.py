@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED
 from taskqd.execution.messages import (
     Ack,
     AttemptKey,
@@ -23,12 +24,7 @@ from taskqd.execution.messages import (
 )
 from taskqd.execution.notes import Notes
 from taskqd.execution.run import CannotStart, Outcome
-from taskqd.execution.runner_executor import (
-    MAX_RUNNER_DEATHS,
-    RUNNER_KILLED,
-    SHORT_LIVED,
-    RunnerExecutor,
-)
+from taskqd.execution.runner_executor import SHORT_LIVED, RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
 from taskqd.model.job import Reason
 from tests.fakes.deferreds import result_of
@@ -97,8 +93,8 @@ class Site:
     def start(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
         return self.executor.start(start_of(key), runner, lambda *args: self.spawned.append(args))
 
-    def adopt(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
-        return self.executor.adopt(key, runner, lambda *args: self.spawned.append(args))
+    def adopt(self, key: AttemptKey = KEY, runner: str = R1, is_newest: bool = False) -> "Deferred[Outcome]":
+        return self.executor.adopt(key, runner, lambda *args: self.spawned.append(args), is_newest)
 
 
 @pytest.fixture
@@ -283,16 +279,23 @@ def test_dead_runner_without_attempts_is_settled_at_once(site: Site) -> None:
     assert site.settled == [R1]
 
 
-def test_job_that_is_the_newest_at_several_deaths_of_runners_needs_a_hold(site: Site) -> None:
-    holds = []
-    for number in range(1, MAX_RUNNER_DEATHS + 2):
-        name, key = f"{number:016x}", KEY._replace(attempt=number)
-        link = site.connect(name)
-        site.start(OTHER, name)
-        outcome = site.start(key, name)
-        site.lose(link)
-        site.executor.settle(name, Notes())
-        holds.append(result_of(outcome).needs_hold)
-        site.executor.acknowledge(1)
-        site.executor.acknowledge(2)
-    assert holds == [False, False, True, False]
+def test_attempt_that_was_the_last_to_start_is_suspected_of_the_death_of_its_runner(site: Site) -> None:
+    link = site.connect(R1)
+    outcomes = site.start(OTHER), site.start(), site.adopt(KEY._replace(id=9), R2)
+    site.lose(link)
+    for runner in (R1, R2):
+        site.executor.settle(runner, Notes())
+    details = [result_of(outcome).detail for outcome in outcomes]
+    assert details == [RUNNER_KILLED, SUSPECTED, RUNNER_KILLED]
+
+
+def test_adopted_attempt_that_was_the_newest_is_suspected_until_another_starts(site: Site) -> None:
+    site.connect(R1)
+    adopted = site.adopt(is_newest=True)
+    site.executor.settle(R1, Notes())
+    assert result_of(adopted).detail == SUSPECTED
+    link = site.connect(R2)
+    adopted, started = site.adopt(OTHER, R2, is_newest=True), site.start(KEY._replace(id=9), R2)
+    site.lose(link)
+    site.executor.settle(R2, Notes())
+    assert [result_of(each).detail for each in (adopted, started)] == [RUNNER_KILLED, SUSPECTED]
