@@ -119,8 +119,12 @@ def may_be_refused(run: Run) -> bool:
 
 def setpriv_command(owner: Owner) -> list[str]:
     """Return the command that changes from root to a user, with all groups and without any capability."""
+    if owner.groups is None:
+        groups = "--init-groups"
+    else:
+        groups = f"--groups={','.join(map(str, owner.groups))}" if owner.groups else "--clear-groups"
     drop = [
-        *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
+        *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", groups),
         *("--inh-caps=-all", "--ambient-caps=-all", "--"),
     ]
     return [find_program("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop

@@ -18,13 +18,14 @@ class Owner(NamedTuple):
     """The user of an attempt that is not run as the daemon's user.
 
     ``limits`` are options of prlimit(1) for the resource limits that the machine's administrator sets the
-    user.
+    user. ``groups`` are the supplementary groups, None for those that setpriv(1) finds.
     """
 
     uid: int
     gid: int
     home: str
     limits: tuple[str, ...] = ()
+    groups: tuple[int, ...] | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True, gc=False):

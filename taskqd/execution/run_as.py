@@ -46,11 +46,9 @@ class RunAs:
                 "start it as root, without twistd's --uid, or leave run-as out"
             )
         try:
-            for program in ("prlimit", "nice"):
-                find_program(program)
-            _check_setpriv(setpriv_command(_UNPRIVILEGED))
-        except (OSError, subprocess.SubprocessError) as why:
-            raise StartRefused(f'run-as is "owner", and jobs cannot be run as others: {why}') from None
+            check_user_change()
+        except StartRefused as why:
+            raise StartRefused(f'run-as is "owner", and {why}') from None
 
     def check(self, owner: str, is_root_peer: bool, spec: Spec) -> Spec:
         """Return the Spec with which a submission runs; raises Forbidden if it could not run.
@@ -106,6 +104,16 @@ def _no_user(name: str) -> str:
         f"jobs run as their owners, and this machine has no user {name}; submit at the UNIX socket, or with "
         "a token that has the name of a user"
     )
+
+
+def check_user_change() -> None:
+    """Raise StartRefused if this process cannot run programs as other users."""
+    try:
+        for program in ("prlimit", "nice"):
+            find_program(program)
+        _check_setpriv(setpriv_command(_UNPRIVILEGED))
+    except (OSError, subprocess.SubprocessError) as why:
+        raise StartRefused(f"jobs cannot be run as others: {why}") from None
 
 
 def _check_setpriv(command: list[str]) -> None:
