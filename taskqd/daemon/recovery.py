@@ -137,11 +137,16 @@ class Recovery:
                 pid=process.pid,
             )
 
+    @property
+    def is_rebooted(self) -> bool:
+        """Whether the machine was restarted since the last run."""
+        return self._journal.last_boot != self._boot
+
     def _cause_of_interruption(self, runner: str, is_newest: bool) -> str:
         """Return the detail for attempts of a dead runner, which has no name before format 6."""
         if self._journal.is_copy:
             return COPIED
-        if self._journal.last_boot != self._boot:
+        if self.is_rebooted:
             return REBOOTED
         if not runner:
             return KILLED

@@ -37,7 +37,8 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     attempt without a directory runs in ``directory``. ``limits`` are the commands that set the daemon's
     resource limits, by resource, and ``oom_score_adj`` is the value of that file in /proc (proc(5)), None if
     the runner's own is right. ``owner`` is None for the daemon's user. ``submitted_variables`` are the names
-    of the variables in ``env`` whose values came with the submission.
+    of the variables in ``env`` whose values came with the submission. ``user`` is the name of the owner if
+    the runner changes to it, else None.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     directory: str | None = None
     limits: Mapping[int, str] = {}
     oom_score_adj: int | None = None
+    user: str | None = None
 
     @property
     def uid(self) -> int | None:

@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from taskqd.errors import StartRefused
 
@@ -33,6 +33,22 @@ class ProvidedFiles(NamedTuple):
 
     names: Mapping[str, str]
     paths: Mapping[str, str]
+
+
+class IUserFiles(Protocol):
+    """The files of attempts that run as other users; UserFiles has the methods."""
+
+    def open(self, running: Collection[RunningAttempt] = ()) -> int: ...
+
+    def close(self) -> None: ...
+
+    def provide(
+        self, job_id: int, attempt: int, word: str, uid: int, gid: int, blocks: Mapping[str, str]
+    ) -> Mapping[str, str]: ...
+
+    def open_progress(self, job_id: int) -> int | None: ...
+
+    def remove(self, job_id: int) -> None: ...
 
 
 class UserFiles:
