@@ -207,7 +207,8 @@ def _are_durations(values: Sequence[float]) -> bool:
 def check_files(files: Sequence[File], descriptors: Sequence[int]) -> None:
     """Raise CannotStart unless the descriptors are regular files, open for what they are used for.
 
-    A pipe, a socket or a device could block the runner. Raises OSError.
+    A pipe, a socket or a device could block the runner. A file of the kernel's, in /proc or a control group,
+    could do for root what it refuses to the daemon; their file systems have no blocks. Raises OSError.
     """
     kinds = tuple(file.kind for file in files)
     if kinds[:2] != OUTPUTS or kinds[2:] not in ((), INPUTS, *((each,) for each in INPUTS)):
@@ -217,6 +218,8 @@ def check_files(files: Sequence[File], descriptors: Sequence[int]) -> None:
         writes, access = kind in OUTPUTS, flags & os.O_ACCMODE
         if not stat.S_ISREG(status.st_mode):
             raise CannotStart(f"the runner refuses it: its {kind} is no regular file")
+        if not os.fstatvfs(descriptor).f_blocks:
+            raise CannotStart(f"the runner refuses it: its {kind} is in a file system without blocks")
         if flags & os.O_PATH or access not in (os.O_WRONLY if writes else os.O_RDONLY, os.O_RDWR):
             raise CannotStart(f"the runner refuses it: its {kind} is not open for that")
         if not writes and status.st_size > MAX_COPY:

@@ -1,6 +1,7 @@
 """Root's runner for an unprivileged daemon, over its socket: what it does, and what it does not believe."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.daemon import is_alive
+from tests.end_to_end.daemon import CHECKOUT, is_alive
 from tests.end_to_end.wire import DEADLINE, until
 from tests.support import other_users
 from tests.support.privileged_runner import HIDDEN, PrivilegedRunner
@@ -202,7 +203,7 @@ def open_files(runner: PrivilegedRunner) -> int:
     return len(os.listdir(f"/proc/{runner.process.pid}/fd"))
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory", "read-only", "path"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory", "read-only", "path", "proc"])
 def test_descriptor_that_is_no_open_regular_file_is_refused(
     runner: PrivilegedRunner, link: Link, kind: str
 ) -> None:
@@ -217,11 +218,12 @@ def test_descriptor_that_is_no_open_regular_file_is_refused(
         "directory": lambda: os.open("/", os.O_RDONLY),
         "read-only": lambda: os.open("/etc/passwd", os.O_RDONLY),
         "path": lambda: os.open(runner.spool / "file", os.O_PATH),
+        "proc": lambda: os.open("/proc/self/comm", os.O_WRONLY),
     }
     descriptor = make[kind]()
     ended = runner.run(link, runner.make_start(1, "echo never"), stdout=descriptor)
     assert ended["reason"] == "spawn"
-    assert "its stdout is no" in ended["detail"]
+    assert re.search("its stdout is (no|in a file system without blocks)", ended["detail"])
     assert open_files(runner) == before
     ended = runner.run(link, runner.make_start(2, "echo never"), stdin=writing)
     assert "its stdin is no regular file" in ended["detail"]
@@ -333,6 +335,39 @@ def test_runner_that_stays_starts_its_successor_with_the_same_rights() -> None:
                 assert "1.1.0000000100000001.run" in runner.copies(), "its attempt is not the successor's"
             finally:
                 os.kill(pid, signal.SIGKILL)
+        finally:
+            runner.close()
+
+
+def test_capabilities_of_the_drop_in_suffice() -> None:
+    """The runner has no others under systemd, where it can neither override modes nor change owners."""
+    drop_in = CHECKOUT / "etc" / "taskqd-runner.service.d" / "run-as-owner.conf"
+    words = re.findall(r"^CapabilityBoundingSet=(CAP_.*)$", drop_in.read_text(), re.MULTILINE)
+    kept = [f"+{name.removeprefix('CAP_').lower()}" for line in words for name in line.split()]
+    prefix = ["setpriv", f"--bounding-set={','.join(['-all', *kept])}", "--"]
+    with other_users.open_place() as place:
+        runner = PrivilegedRunner(place, other_users.user("daemon"), command=[*prefix, *PLAIN])
+        runner.spool.chmod(0o777)  # for this test, which opens the daemon's files as root
+        try:
+            link = runner.wait_for_start().attach()
+            blocks = {"script": b"id -un\n", "stdin": b"in\n"}
+            script = runner.jobs / "1.1.0000000100000001.script"
+            start = runner.make_start(1, f"cat; cat /dev/stdin; sh {script}; head -c 9000 /dev/zero")
+            ended = runner.run(link, start, blocks)
+            assert (ended.get("reason"), ended["stdout"]) == (None, {"size": 9000 + len("in\nin\ngames\n")})
+            runner.send_start(link, runner.make_start(2, "setsid sleep 300 & exec sleep 300", timeout=0.3))
+            assert link.wait_for("ended")["reason"] == "timeout"
+            runner.send_start(link, runner.make_start(3, "exec sleep 300"))
+            pid = link.wait_for("spawned")["pid"]
+            dead = restart(runner)
+            again = runner.attach()
+            again.send({"t": "sweep", "runner": dead})
+            again.wait_for("swept")
+            assert not is_alive(pid)
+            again.send({"t": "settled", "runner": dead})
+            until(lambda: not (runner.directory / f"{dead}.lock").exists(), "the files to be removed")
+            assert runner.copies() == []
+            assert "Traceback" not in runner.log.read_text()
         finally:
             runner.close()
 

@@ -3,11 +3,12 @@
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from taskqd.execution.users import User
 from tests.support.other_users import acting
-from tests.support.runner_process import Json, Link, RunnerProcess
+from tests.support.runner_process import PLAIN, Json, Link, RunnerProcess
 
 HIDDEN = "TASKQ_ENV_"
 
@@ -15,12 +16,12 @@ HIDDEN = "TASKQ_ENV_"
 class PrivilegedRunner(RunnerProcess):
     """A runner with ``--daemon-user``; its directories and the daemon's files are in ``place``."""
 
-    def __init__(self, place: Path, daemon: User, *options: str) -> None:
+    def __init__(self, place: Path, daemon: User, *options: str, command: Sequence[str] = PLAIN) -> None:
         self.daemon = daemon
         self.spool = place / "spool"
         self.spool.mkdir(mode=0o700, exist_ok=True)
         os.chown(self.spool, daemon.uid, daemon.gid)
-        super().__init__(place, *options)
+        super().__init__(place, *options, command=command)
         self.jobs = place / "runner.jobs"
 
     def _arguments(self) -> list[str]:
