@@ -26,13 +26,17 @@ OWN_BITS = 0o027
 
 @pytest.fixture(name="runner")
 def a_runner() -> Iterator[PrivilegedRunner]:
+    """Return a runner that may import and open nothing of its files after the start."""
     with other_users.open_place() as place:
-        runner = PrivilegedRunner(place, other_users.user("daemon"))
+        violations = place / "violations"
+        sealed = [sys.executable, "-m", "tests.support.sealed_runner", str(violations)]
+        runner = PrivilegedRunner(place, other_users.user("daemon"), command=sealed)
         try:
             runner.wait_for_start()
             yield runner
         finally:
             runner.close()
+        assert violations.read_text() == ""
 
 
 @pytest.fixture(name="link")
