@@ -20,12 +20,22 @@ class PrivilegedRunnerDirectory(RunnerDirectory):
     def open(self) -> None:
         """Do nothing: the directory is opened when it is read."""
 
+    @property
+    def command(self) -> str:
+        return f"as root, taskqd-runner --daemon-user USER --directory {self.path} --stay"
+
     def names(self) -> list[str]:
-        """Return the names of all runners that have a file; raises OSError, also if it is not root's."""
-        if self._descriptor is None or not self._is_current(self._descriptor):
-            self.close()
-            self._descriptor = self._open_root_s()
-        return super().names()
+        """Return the names of all runners that have a file, none if the directory is not there yet.
+
+        Raises OSError, also if the directory is not root's.
+        """
+        try:
+            if self._descriptor is None or not self._is_current(self._descriptor):
+                self.close()
+                self._descriptor = self._open_root_s()
+            return super().names()
+        except FileNotFoundError:
+            return []
 
     def signal(self, name: str, number: int) -> bool:
         """Return whether a runner lives; root's runner takes no signal of this user."""

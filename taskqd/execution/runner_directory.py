@@ -65,6 +65,11 @@ class RunnerDirectory:
         """The state directory."""
         return os.path.dirname(self.path)
 
+    @property
+    def command(self) -> str:
+        """The command that starts a runner by hand."""
+        return f"taskqd-runner --state {self.state} --stay"
+
     def file(self, name: str) -> str:
         """Return the path of a file."""
         return os.path.join(self.path, name)

@@ -188,8 +188,8 @@ class RunnerSupervisor:
                 self._has_logged = True
                 self._log.warn(
                     "no runner is connected, so no job starts, and runner = wait means that a unit "
-                    "starts it: taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
-                    state=self._directory.state,
+                    "starts it: {command}, or the unit taskqd-runner.service",
+                    command=self._directory.command,
                 )
             return
         self._launched_at = self._reactor.seconds()

@@ -283,6 +283,8 @@ def test_submissions_wait_for_a_runner_that_is_not_there_yet(place: Path) -> Non
         wire = one.start().connect_as("games")
         job = wire.submit("id -un")
         assert "none is connected" in wire.ask(f"WHY {job}")
+        hint = f"starts it: as root, taskqd-runner --daemon-user USER --directory {one.directory} --stay"
+        assert hint in one.log
         one.start_runner()
         assert wire.wait(job) == "COMPLETED"
         assert wire.result(job).stdout == b"games\n"
