@@ -57,6 +57,11 @@ class Daemon:
         return self._process.pid
 
     @property
+    def runner(self) -> int:
+        """The process ID of the runner."""
+        return int((self.home / "state" / "runner" / "lock").read_text().split()[0])
+
+    @property
     def memory(self) -> int:
         """The current resident memory, in bytes."""
         return memory(self.pid)

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench import (
     client,
     crowded,
+    idle,
     jobs,
     machine,
     memory,
@@ -41,6 +42,7 @@ MEASUREMENTS = [
     Measurement("memory", "memory per pending job, beside beanstalkd", memory.measure),
     Measurement("start", "a start with a million jobs, beside beanstalkd", start.measure),
     Measurement("output", "a gigabyte of output, beside cat", output.measure),
+    Measurement("idle", "CPU time and memory while nothing is asked", idle.measure),
     Measurement("client", "the command line, beside the start of Python", client.measure),
     Measurement("pending", "growth of the cost with pending jobs", slopes.pending),
     Measurement("connections", "growth of the cost with connections", slopes.connections),

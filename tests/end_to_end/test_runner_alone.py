@@ -1,4 +1,4 @@
-"""What a runner does without a daemon if something is short, and what the next daemon records of it."""
+"""The runner while no daemon is there: a full disk, quotas, timeouts, and what the next daemon records."""
 
 import os
 import signal
