@@ -48,6 +48,11 @@ class Daemon:
         """Stop the daemon."""
         end(self._process)
 
+    def kill(self) -> None:
+        """Kill the daemon; its runner and its jobs go on."""
+        self._process.kill()
+        self._process.wait()
+
     def _answers(self) -> bool:
         return replies(self.socket, b"PING\r\n", b"OK")
 
