@@ -29,10 +29,10 @@ def test_ends_on_a_full_disk_stay_in_the_runner_until_a_daemon_takes_them(
     one.wait_for_no_process()
     directory = one.state / "runner"
     assert runner in one.runner_pids()
-    assert [path.stat().st_size for path in directory.glob("*.ends")] == [0]
+    until(lambda: "cannot be noted" in (directory / "errors").read_text(), "the runner to fail to note ends")
     ballast.unlink()
-    notes = until(lambda: [path for path in directory.glob("*.ends") if path.stat().st_size], "the notes")
-    assert notes[0].read_bytes().count(b"\n") == 3
+    [notes] = directory.glob("*.ends")
+    until(lambda: notes.read_bytes().count(b"\n") == 3, "the notes of all ends")
     wire = one.start().connect()
     assert [wire.wait(job) for job in (quiet, short, long)] == ["FAILED"] * 3
     assert [wire.show(job)["exit_code"] for job in (quiet, short)] == [5, 6]
@@ -56,6 +56,7 @@ def test_output_above_the_quota_is_dropped_while_no_daemon_is_there(
     gate.touch()
     one.wait_for_no_process()
     wire = one.start().connect()
+    wire.wait(job)
     shown = wire.show(job)
     assert [shown[name] for name in ("exit_code", "stdout_bytes", "stdout_dropped")] == [7, 102_400, 197_600]
 
@@ -67,7 +68,9 @@ def test_idle_timeout_falls_due_while_no_daemon_is_there(daemon: DaemonFactory) 
     until(lambda: wire.output(job, "stdout").data, "its output")
     one.stop()
     one.wait_for_no_process()
-    shown = one.start().connect().show(job)
+    wire = one.start().connect()
+    wire.wait(job)
+    shown = wire.show(job)
     assert (shown["status"], shown["reason"]) == ("FAILED", "timeout")
 
 
@@ -81,7 +84,9 @@ def test_stop_of_the_runner_alone_ends_its_jobs_and_its_notes_have_their_codes(d
     one.stop()
     os.kill(runner, signal.SIGTERM)
     until(lambda: not one.runner_pids(), "the runner to exit")
-    shown = one.start().connect().show(job)
+    wire = one.start().connect()
+    wire.wait(job)
+    shown = wire.show(job)
     assert [shown[name] for name in ("reason", "detail", "exit_code")] == [
         *("interrupted", "its runner was stopped", 4)
     ]
