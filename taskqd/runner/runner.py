@@ -256,6 +256,8 @@ class Runner:
     def _follow(self, message: Follow) -> None:
         attempt = self._attempts.get(message.key)
         if attempt is not None:
+            if message.on:  # the message may have been read before the pipes
+                self._executor.read_output(message.key)
             attempt.follow(message.on)
 
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:

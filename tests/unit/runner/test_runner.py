@@ -85,6 +85,9 @@ class FakeExecutor:
     def finish(self, key: AttemptKey = KEY, outcome: Outcome = DONE) -> None:
         self.running.pop(key).callback(outcome)
 
+    def read_output(self, *args: Any) -> None:
+        self.calls.append(("read_output", *args))
+
     def end(self, *args: Any) -> None:
         self.calls.append(("end", *args))
 
@@ -285,6 +288,7 @@ def test_followed_attempt_is_written_through_at_once(site: Site) -> None:
     link = site.connect()
     site.start()
     site.runner.handle(Follow(id=1, attempt=1, word=KEY.word))
+    assert site.executor.calls == [("read_output", KEY)]
     assert site.admission.outputs[0].is_written_through
     count = len(link.sent)
     site.admission.outputs[0].observers[0]()
