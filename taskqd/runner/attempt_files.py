@@ -26,7 +26,11 @@ _MAX_RECORD = 4096
 
 
 class Record(NamedTuple):
-    """An attempt that a runner has started; ``pid`` and ``started`` are None if they were not recorded."""
+    """An attempt that a runner has started.
+
+    ``pid`` and ``started`` are None if they were not recorded, or before the machine was restarted: another
+    process may have both since.
+    """
 
     key: AttemptKey
     runner: str
@@ -42,9 +46,13 @@ class Record(NamedTuple):
 
 
 class AttemptFiles:
-    """The files of attempts in ``path``; ``runner`` is the name of this runner, ``gid`` the daemon's."""
+    """The files of attempts in ``path``; ``runner`` is the name of this runner, ``gid`` the daemon's.
 
-    def __init__(self, path: str, runner: str, gid: int) -> None:
+    ``boot`` is the kernel's id of this boot.
+    """
+
+    def __init__(self, path: str, runner: str, gid: int, boot: str) -> None:
+        self._boot = boot or "unknown"
         self._path = path
         self._runner = runner
         self._gid = gid
@@ -63,7 +71,7 @@ class AttemptFiles:
         """
         self.remove(key)
         try:
-            self._write(key, os.O_CREAT | os.O_EXCL, f"{self._runner} {store} {uid}\n")
+            self._write(key, os.O_CREAT | os.O_EXCL, f"{self._runner} {store} {uid} {self._boot}\n")
             create_file(self._directory, _name(key, PROGRESS), uid, self._gid, _PROGRESS_MODE)
             for kind, descriptor in blocks.items():
                 copy_file(self._directory, _name(key, kind), uid, gid, descriptor)
@@ -116,8 +124,9 @@ class AttemptFiles:
             os.close(descriptor)
         if not lines:
             return None
-        runner, store, uid = lines[0].split(" ")
-        pid, started = map(int, lines[1].split(" ")) if len(lines) > 1 else (None, None)
+        runner, store, uid, boot = lines[0].split(" ")
+        has_process = len(lines) > 1 and boot == self._boot
+        pid, started = map(int, lines[1].split(" ")) if has_process else (None, None)
         key = AttemptKey(int(match[1]), int(match[2]), match[3])
         return Record(key, runner, store, int(uid), pid, started)
 

@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import stat
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -11,6 +10,11 @@ from taskqd.execution.run_as import check_user_change
 from taskqd.execution.runner_directory import SHARED, RunnerDirectory
 
 ROOT = 0
+
+_UNSAFE = (
+    "{path} must be a directory of root's that no other user can change: remove it or choose another "
+    "--directory"
+)
 
 
 class DaemonUser(NamedTuple):
@@ -45,13 +49,18 @@ def open_directory(directory: RunnerDirectory, user: DaemonUser) -> None:
     StartRefused and OSError.
     """
     os.setresgid(user.gid, user.gid, user.gid)
-    with suppress(FileNotFoundError):
-        status = os.lstat(directory.path)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != ROOT or status.st_mode & 0o022:
-            raise StartRefused(
-                f"{directory.path} must be a directory of root's that no other user can change: remove it or "
-                "choose another --directory"
-            )
+    with suppress(FileExistsError):
+        os.mkdir(directory.path, SHARED.directory)
+    try:
+        descriptor = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise StartRefused(_UNSAFE.format(path=directory.path)) from None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != ROOT or status.st_mode & 0o022:
+            raise StartRefused(_UNSAFE.format(path=directory.path))
+        os.fchown(descriptor, ROOT, user.gid)
+        os.fchmod(descriptor, SHARED.directory)
+    finally:
+        os.close(descriptor)
     directory.open()
-    os.chown(directory.path, ROOT, user.gid)
-    os.chmod(directory.path, SHARED.directory)

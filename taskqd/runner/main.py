@@ -134,7 +134,7 @@ class _Program:
         user, directory, filesystem = self._user, self._directory, Filesystem()
         if user is None:
             return TrustedDaemon(filesystem, reactor, threads.run)
-        files = AttemptFiles(f"{directory.path}.jobs", self._name, user.gid)
+        files = AttemptFiles(f"{directory.path}.jobs", self._name, user.gid, proc.boot_id())
         try:
             files.open()
         except (StartRefused, OSError) as why:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
@@ -135,13 +135,17 @@ class UntrustedDaemon:
     def on_ended(self, key: AttemptKey, *, has_leftovers: bool) -> None:
         if not _NAME.fullmatch(key.word):  # it was refused, and has no files
             return
-        if has_leftovers:
-            self._files.remove_copies(key)
-        else:
-            self._files.remove(key)
+        self._remove(self._files.remove_copies if has_leftovers else self._files.remove, key)
 
     def on_cleared(self, key: AttemptKey) -> None:
-        self._files.remove(key)
+        self._remove(self._files.remove, key)
+
+    def _remove(self, remove: Callable[[AttemptKey], None], key: AttemptKey) -> None:
+        """Remove files of an attempt; a failure must not keep its end from the daemon."""
+        try:
+            remove(key)
+        except OSError as why:
+            self._log.error("the files of job {id} cannot be removed: {why}", id=key.id, why=why)
 
     # Dead runners.
 
@@ -163,11 +167,15 @@ class UntrustedDaemon:
                 pid=process.pid,
             )
         for record in records:
-            self._files.remove(record.key)
+            self._remove(self._files.remove, record.key)
 
     def settle(self, runner: str) -> None:
-        if self._is_dead(runner):
+        if not self._is_dead(runner):
+            return
+        try:
             self._directory.remove(runner)
+        except OSError as why:
+            self._log.error("the files of runner {name} cannot be removed: {why}", name=runner, why=why)
 
     def _is_dead(self, runner: str) -> bool:
         """Whether a name is that of a runner that has ended; logs it if not."""

@@ -69,6 +69,8 @@ class FakeFiles:
 
     def remove(self, key: AttemptKey) -> None:
         self.calls.append(("remove", key))
+        if self.error is not None:
+            raise self.error
 
     def records_of(self, runner: str) -> list[Record]:
         return [record for record in self.records if record.runner == runner]
@@ -242,6 +244,13 @@ def test_record_stays_until_nothing_is_left(bench: Bench) -> None:
     bench.admission.on_ended(KEY, has_leftovers=False)
     bench.admission.on_ended(KEY._replace(word="../x"), has_leftovers=False)
     assert bench.files.calls == [("remove copies", KEY), ("remove", KEY), ("remove", KEY)]
+
+
+def test_files_that_cannot_be_removed_are_logged(bench: Bench) -> None:
+    bench.files.error = OSError(30, "Read-only file system")
+    bench.admission.on_ended(KEY, has_leftovers=False)
+    bench.admission.on_cleared(KEY)
+    assert bench.files.calls == [("remove", KEY)] * 2
 
 
 def test_sweep_ends_the_processes_of_a_dead_runner_and_removes_its_files(
