@@ -13,7 +13,7 @@ from tests.end_to_end.daemon import Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 STOPPED = "the daemon was stopped while it ran"
-RUNNER_KILLED = "its runner was killed"
+RUNNER_KILLED = "its runner was killed while this was the newest job to start"
 STUBBORN = "--kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.05; done"
 
 

@@ -100,10 +100,14 @@ class RunnerProcess:
         self.directory = state / "runner"
         self.store = secrets.token_hex(16)
         self.log = state.with_name(f"{state.name}.log")
-        self._command = [*command, "--state", str(state), *options]
+        self._command = [*command, *self._arguments(), *options]
         self._links: list[Link] = []
         self._others: list[RunnerProcess] = []
         self.process = self.launch()
+
+    def _arguments(self) -> list[str]:
+        """Return the options that name the directory."""
+        return ["--state", str(self.state)]
 
     def launch(self) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
