@@ -44,8 +44,8 @@ def test_run_without_a_fault_makes_every_call_and_command() -> None:
 def test_sweep_of_faults_finds_no_wrong_reply_and_no_lost_data() -> None:
     said = sweep("tests.support.faults", STEP)
     calls, tried = re.findall("[0-9]+", said)[:2]
-    assert int(calls) > 800
-    assert int(tried) > 95
+    assert int(calls) > 600
+    assert int(tried) > 70
     assert "'SUBMIT refused': " in said
 
 
