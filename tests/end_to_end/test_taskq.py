@@ -586,6 +586,7 @@ def test_run_and_wait_continue_after_a_restart_of_the_daemon(daemon: DaemonFacto
     ) as run:
         assert run.stdout
         assert run.stdout.readline() == b"first\n"
+        until(lambda: wire.stats()["connections"] == before + 1, "run to have closed its other connections")
         with subprocess.Popen([TASKQ, "wait", "1"], env=env, **pipes) as wait:
             until(lambda: wire.stats()["connections"] == before + 2, "both to be connected")
             one.kill()
