@@ -214,8 +214,8 @@ class RunnerProcess:
         def attach_once() -> Link | None:
             try:
                 link = self.connect()
-            except ConnectionRefusedError:
-                return None  # the file is there, and the socket does not listen yet
+            except (ConnectionRefusedError, FileNotFoundError):
+                return None  # the socket does not listen yet, or is being made again
             link.send(self.hello(**fields))
             first = link.read()
             if first is None or (first["t"] == "refused" and "another daemon" in first["why"]):
