@@ -115,13 +115,14 @@ class _Program:
             directory, name, DaemonFactory(runner, users), reactor, receives_files=self._user is not None
         )
         self._socket.open()
+        self._handle_signals()
         _write_lock(self._active_lock, f"{os.getpid()} {name}\n")
         OrphanReaper(reactor, sessions.children).start()
         threads.start()
         _keep_source_closed()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        reactor.callWhenRunning(self._handle_signals)
+        reactor.callWhenRunning(self._handle_signals)  # again, since the reactor has its own handlers
         reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
         reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
         place = directory.state if self._user is None else directory.path
@@ -151,6 +152,7 @@ class _Program:
         )
 
     def _handle_signals(self) -> None:
+        """Have the reactor act on signals, also on those that come before it runs."""
         handlers = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,

@@ -131,6 +131,10 @@ def test_compacted_job_with_other_events_is_the_same(events: tuple[CompactedEven
     check_equal(*states(submitted(3), *events))
 
 
+def test_compacted_job_of_a_schedule_is_the_same() -> None:
+    check_equal(*states(submitted(3, schedule=7), started(), COMPLETED))
+
+
 def test_compacted_usual_job_is_packed() -> None:
     together, _ = states(submitted(3), started(), COMPLETED)
     assert isinstance(together.jobs[3].last_attempt, bytes)
