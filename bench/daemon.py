@@ -48,6 +48,11 @@ class Daemon:
         """Stop the daemon."""
         end(self._process)
 
+    def kill(self) -> None:
+        """Kill the daemon; its runner and its jobs go on."""
+        self._process.kill()
+        self._process.wait()
+
     def _answers(self) -> bool:
         return replies(self.socket, b"PING\r\n", b"OK")
 
@@ -55,6 +60,11 @@ class Daemon:
     def pid(self) -> int:
         """The process ID."""
         return self._process.pid
+
+    @property
+    def runner(self) -> int:
+        """The process ID of the runner."""
+        return int((self.home / "state" / "runner" / "lock").read_text().split()[0])
 
     @property
     def memory(self) -> int:

@@ -27,6 +27,8 @@ from bench.load import Programs
 
 JOBS = 100_000
 CONNECTIONS = 10_000
+ARRAYS = 5
+"""Arrays whose memory is measured."""
 DEPTH = 1000
 """Requests that are sent before their replies are read."""
 QUIET = 0.3
@@ -114,10 +116,12 @@ def acts(daemon: Daemon, jobs: int) -> None:
 def arrays(daemon: Daemon, jobs: int) -> None:
     """Each act on arrays of a tenth of the jobs and of all: of untouched tasks, then of touched ones."""
     daemon.ask("PAUSE")
+    before = daemon.memory
+    for _ in range(ARRAYS):
+        daemon.ask(f"SUBMIT --array=1-{jobs} true")
+    print(f"{(daemon.memory - before) / ARRAYS / jobs:.1f} bytes per pending task of {ARRAYS} arrays")
     for count in (jobs // 10, jobs):
-        before = daemon.memory
         array = _act_on(daemon, f"SUBMIT --array=1-{count} true", count, "untouched").split()[1]
-        print(f"    {(daemon.memory - before) / count:.0f} bytes per pending task")
         for request in ("HOLD", "RELEASE", "SET --priority=5", "SET --queue=b", "WHY", "CANCEL", "RETRY"):
             verb, _, options = request.partition(" ")
             _act_on(daemon, f"{verb} {array} {options}".rstrip(), count, "untouched")

@@ -17,6 +17,8 @@ from pathlib import Path
 from bench import (
     client,
     crowded,
+    ended,
+    idle,
     jobs,
     machine,
     memory,
@@ -27,6 +29,7 @@ from bench import (
     slopes,
     slots,
     start,
+    steady,
     submissions,
     transports,
 )
@@ -45,8 +48,11 @@ MEASUREMENTS = [
     Measurement("crowded", "the same with a million other jobs pending", crowded.measure),
     Measurement("memory", "memory per pending job, beside beanstalkd", memory.measure),
     Measurement("start", "a start with a million jobs, beside beanstalkd", start.measure),
+    Measurement("ended", "start, snapshot and memory with a million ended jobs", ended.measure),
+    Measurement("steady", "jobs per second while each end removes an old job", steady.measure),
     Measurement("output", "a gigabyte of output, beside cat", output.measure),
     Measurement("observers", "clients that watch events or follow output", observers.measure),
+    Measurement("idle", "CPU time and memory while nothing is asked", idle.measure),
     Measurement("client", "the command line, beside the start of Python", client.measure),
     Measurement("pending", "growth of the cost with pending jobs", slopes.pending),
     Measurement("connections", "growth of the cost with connections", slopes.connections),

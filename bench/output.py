@@ -6,11 +6,14 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from bench import daemon
 from bench.bench import Bench
 from bench.daemon import Daemon
-from bench.place import memory
+from bench.place import Failed, memory
 from bench.results import Goal, Measured, Row
 from bench.wire import Wire
 
@@ -57,6 +60,7 @@ def measure(bench: Bench) -> Measured:
     ours: list[float] = []
     theirs: list[float] = []
     synced: list[float] = []
+    restarted: list[float] = []
     growth: list[float] = []
     replies: dict[str, list[float]] = {request: [] for request in Others.REQUESTS}
     for _ in bench.turns(LAPS):
@@ -70,6 +74,7 @@ def measure(bench: Bench) -> Measured:
             for values, then in ((theirs, "cat > file"), (synced, "cat > file; sync -d file")):
                 with Others(server):
                     values.append(_bare(bench, size, then))
+        restarted.append(_through_a_restart(bench, size))
     title = "1 GiB of output from one job"
     bare = "`head -c 1G /dev/zero | cat > file`"
     under = Goal(2, is_most=True, is_ratio=False)
@@ -79,6 +84,14 @@ def measure(bench: Bench) -> Measured:
         [
             Row(title, f"{bare}, then synced", "MiB/s", ours, synced, Goal(0.8), note=note),
             Row(title, bare, "MiB/s", ours, theirs, note="for comparison: cat's output is not on disk"),
+            Row(
+                f"{title}, with a kill and a start of the daemon in its midst",
+                "without",
+                "MiB/s",
+                restarted,
+                ours,
+                note="every byte is there",
+            ),
             Row(f"{title}: growth of the daemon", "", "MiB", growth, goal=under),
             *(
                 Row(f"{title}: others' 99th percentile of {request.split()[0]}", "", "ms", values, goal=soon)
@@ -105,6 +118,30 @@ def _of_ours(server: Daemon, size: int) -> tuple[float, float, dict[str, list[fl
             took = time.perf_counter() - began
         grown = memory(server.pid, "VmHWM") - before
         return size / MIB / took, grown / MIB, others.took
+
+
+def _through_a_restart(bench: Bench, size: int) -> float:
+    """Return the MiB per second of a job that prints while the daemon is killed and started again."""
+    with daemon.running(bench.home("restarted"), bench.programs) as server:
+        server.round_trips(10)
+        began = time.perf_counter()
+        command = f"SUBMIT --max-output=2G head -c {size} /dev/zero; exit 3"
+        job = server.ask(command).split()[1]
+        while size > MIB * 100 and _shown(server, job)["stdout_bytes"] < size // 10:
+            time.sleep(daemon.POLL_INTERVAL)
+        server.kill()
+        server.start()
+        server.ask(f"WAIT {job}")
+        took = time.perf_counter() - began
+        shown = _shown(server, job)
+        if (shown["stdout_bytes"], shown["exit_code"], shown["attempts"]) != (size, 3, 1):
+            raise Failed(f"the job has not run through: {shown}")
+        return size / MIB / took
+
+
+def _shown(server: Daemon, job: str) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.json.decode(server.ask(f"SHOW {job}").removeprefix("JOB "))
+    return shown
 
 
 def _bare(bench: Bench, size: int, then: str) -> float:

@@ -27,14 +27,14 @@ Loaded = Callable[[Bench, int], AbstractContextManager[Daemon]]
 
 def pending(bench: Bench) -> Measured:
     """Measure with more pending jobs, all held; also the time of a start, and the memory."""
-    at: tuple[int, ...] = (0, 400) if bench.is_quick else PENDING
+    at: tuple[int, ...] = (400,) if bench.is_quick else PENDING
     measured = _measure(bench, "jobs pending", at, _with_pending)
     return Measured(lines=[*measured.lines, *_weights(bench, "jobs pending", at)])
 
 
 def connections(bench: Bench) -> Measured:
     """Measure with more silent connections."""
-    at: tuple[int, ...] = (0, 50) if bench.is_quick else CONNECTIONS
+    at: tuple[int, ...] = (50,) if bench.is_quick else CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the daemon inherits it
     try:
@@ -49,7 +49,7 @@ def connections(bench: Bench) -> Measured:
 
 def running(bench: Bench) -> Measured:
     """Measure with more running jobs that only sleep, and four free slots."""
-    at: tuple[int, ...] = (1, 3) if bench.is_quick else RUNNING
+    at: tuple[int, ...] = (3,) if bench.is_quick else RUNNING
     return _measure(bench, "jobs running", at, _with_running)
 
 

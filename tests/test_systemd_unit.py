@@ -19,8 +19,8 @@ COMMAND = re.compile(r"(?:/opt/taskqd|%h/\.local/share/taskqd)/bin/(taskqd|taskq
 
 KINDS = [pytest.param(False, id="own user"), pytest.param(True, id="run as owner")]
 """Whether the drop-ins are used."""
-MAX_LEVELS = {(DAEMON, False): 2.0, (RUNNER, False): 4.0, (DAEMON, True): 3.2, (RUNNER, True): 6.0}
-"""The limits of the exposure levels (1.7, 3.4, 2.8 and 5.3 by systemd 252)."""
+MAX_LEVELS = {(DAEMON, False): 2.0, (RUNNER, False): 4.0, (DAEMON, True): 2.0, (RUNNER, True): 6.0}
+"""The limits of the exposure levels (1.7, 3.4, 1.7 and 5.3 by systemd 252)."""
 
 
 def placed(directory: Path, has_drop_in: bool, folder: str = "") -> list[str]:
@@ -99,6 +99,7 @@ def test_command_of_the_daemon_has_valid_options(monkeypatch: pytest.MonkeyPatch
     assert parsed.state == "/var/lib/taskqd"
     assert parsed.waits_for_runner
     assert parsed.run_as_owner is (name != DAEMON)
+    assert parsed.runner_directory == (None if name == DAEMON else "/var/lib/taskqd-runner")
 
 
 def test_command_of_the_user_daemon_waits_for_its_runner() -> None:
@@ -130,17 +131,28 @@ def test_stop_of_the_runner_signals_the_runner_alone_and_waits_for_its_jobs(fold
     assert (unit["Restart"], unit["NotifyAccess"]) == (["always"], ["main"])
 
 
-@pytest.mark.parametrize("template", ["{}", DROP_IN], ids=["units", "drop-ins"])
-def test_both_units_have_one_user_and_one_state_directory(template: str) -> None:
+def test_both_units_have_one_user_and_one_state_directory() -> None:
     shared = ("User", "Group", "StateDirectory", "StateDirectoryMode")
-    daemon, runner = settings(template.format(DAEMON)), settings(template.format(RUNNER))
+    daemon, runner = settings(DAEMON), settings(RUNNER)
     assert [daemon.get(key) for key in shared] == [runner.get(key) for key in shared]
     assert daemon["StateDirectory"]
 
 
-@pytest.mark.parametrize("unit, count", [(DAEMON, 3), (RUNNER, 6)])
-def test_every_capability_of_a_drop_in_has_a_comment(unit: str, count: int) -> None:
-    lines = (ETC / DROP_IN.format(unit)).read_text().splitlines()
+def test_drop_ins_make_only_the_runner_root_with_directories_that_are_its_own() -> None:
+    daemon, runner = settings(DROP_IN.format(DAEMON)), settings(DROP_IN.format(RUNNER))
+    assert not daemon.keys() & {"User", "Group", "CapabilityBoundingSet", "StateDirectory"}
+    place = options(DROP_IN.format(DAEMON)).runner_directory
+    [user], [group] = settings(DAEMON)["User"], settings(DAEMON)["Group"]
+    assert (runner["User"], runner["Group"]) == (["root"], [group])
+    assert command(DROP_IN.format(RUNNER)) == [
+        *("taskqd-runner", "--daemon-user", user, "--directory", place, "--stay"),
+    ]
+    name = Path(place).name
+    assert runner["StateDirectory"] == ["", f"{name} {name}.jobs"], "the first resets that of the unit"
+
+
+def test_every_capability_of_the_runner_s_drop_in_has_a_comment() -> None:
+    lines = (ETC / DROP_IN.format(RUNNER)).read_text().splitlines()
     rights = [number for number, line in enumerate(lines) if line.startswith("CapabilityBoundingSet=CAP_")]
-    assert len(rights) == count
+    assert len(rights) == 6
     assert {lines[number - 1][:2] for number in rights} == {"# "}

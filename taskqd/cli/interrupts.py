@@ -14,6 +14,10 @@ FINISH_TIMEOUT = 1.0
 """Time that the daemon has to answer a submission after Ctrl-C (seconds)."""
 
 
+class Unanswered(KeyboardInterrupt):
+    """Ctrl-C was pressed, and the daemon has not answered for FINISH_TIMEOUT since."""
+
+
 @contextmanager
 def raising_keyboard_interrupt() -> Iterator[None]:
     """Make Ctrl-C raise KeyboardInterrupt, so that screens and progress bars are restored."""
@@ -29,9 +33,10 @@ def raising_keyboard_interrupt() -> Iterator[None]:
 
 @contextmanager
 def deferring_interrupt() -> Iterator[list[int]]:
-    """Let the block finish after Ctrl-C; raise KeyboardInterrupt if it takes longer than FINISH_TIMEOUT.
+    """Let the block finish after Ctrl-C; raise Unanswered if it takes longer than FINISH_TIMEOUT.
 
-    Yields a list to which the signal's number is appended.
+    Yields a list to which the signal's number is appended. A plain KeyboardInterrupt comes from a Ctrl-C just
+    before or after the block.
     """
     received: list[int] = []
 
@@ -40,7 +45,7 @@ def deferring_interrupt() -> Iterator[list[int]]:
         signal.setitimer(signal.ITIMER_REAL, FINISH_TIMEOUT)
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Unanswered
 
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:

@@ -108,11 +108,16 @@ def _absolute_directory(given: str | None) -> str:
 
 
 def _extend_path(path: str) -> str:
-    """Return PATH, with the directory of this ``taskq`` appended if PATH contains no ``taskq``."""
+    """Return PATH, with the directory of this ``taskq`` appended if PATH contains no ``taskq``.
+
+    It uses no generator that is left unfinished: Python prints and drops a KeyboardInterrupt in closing one.
+    """
     here, name = os.path.split(os.path.abspath(sys.argv[0]))
     directories = [*path.split(os.pathsep), here]
-    first = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
-    return f"{path}:{here}" if first == here and name == "taskq" and here not in directories[:-1] else path
+    found = [each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)]
+    return (
+        f"{path}:{here}" if found[:1] == [here] and name == "taskq" and here not in directories[:-1] else path
+    )
 
 
 def _current_umask() -> int:

@@ -40,6 +40,15 @@ def text(value: Any) -> str:
     return value
 
 
+def path_or_none(value: Any) -> str | None:
+    """Convert an absolute path; "none" is None."""
+    if value == NONE:
+        return None
+    if not text(value).startswith("/"):
+        raise InvalidValue
+    return text(value)
+
+
 def texts(value: Any) -> tuple[str, ...]:
     """Convert a text or a list of texts, which may be empty."""
     values = [value] if isinstance(value, str) else value

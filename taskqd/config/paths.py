@@ -14,6 +14,9 @@ NO_HOME = (
 )
 """The error text if ``default_state`` is not absolute."""
 
+PRIVILEGED_RUNNER = "/var/lib/taskqd-runner"
+"""The default directory of root's runner for an unprivileged daemon."""
+
 
 def default_state(environ: Mapping[str, str], uid: int) -> str:
     """Return the default state directory of a daemon run by ``uid`` with these environment variables.

@@ -73,8 +73,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     that ends running jobs gives them ``stop_grace`` seconds. Jobs that it leaves are ended after
     ``leave_for`` seconds without a daemon, never if that is None. The daemon starts a runner if there is
     none, unless it ``waits_for_runner``. ``roles`` are by user name, ``auth`` has further checkers (strings
-    of twisted.cred's strcred). With ``run_as_owner`` a job runs as the user who submitted it. Without
-    ``speedups`` only Twisted's own sockets are used.
+    of twisted.cred's strcred). With ``run_as_owner`` a job runs as the user who submitted it;
+    ``runner_directory`` is then that of root's runner, None if the daemon is root. Without ``speedups`` only
+    Twisted's own sockets are used.
     """
 
     state: str
@@ -95,6 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     roles: dict[str, Role] = {}
     auth: tuple[str, ...] = ()
     run_as_owner: bool = False
+    runner_directory: str | None = None
     speedups: bool = True
 
 
@@ -259,6 +261,13 @@ SETTINGS: dict[str, Setting] = {
         "daemon: jobs run as the daemon's user; owner: as the user who submitted them, for root.",
         "daemon",
     ),
+    "runner-directory": Setting(
+        "runner_directory",
+        converters.path_or_none,
+        'an absolute path, such as "/var/lib/taskqd-runner", or "none"',
+        "With run-as = owner: the --directory of root's runner; none: the daemon itself is root.",
+        "none",
+    ),
     "speedups": Setting(
         "speedups",
         converters.boolean,
@@ -324,8 +333,8 @@ def check_option(name: str, text: str | list[str], source: str) -> Any:
 def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
     """Make the Settings from values by name: options win over the file, the file over the defaults.
 
-    Raises SettingsError if settings of ``on_end`` are given without a command, or if limits contradict each
-    other.
+    Raises SettingsError if settings of ``on_end`` are given without a command, if the runner of root's cannot
+    be used with the others, or if limits contradict each other.
     """
     groups: dict[str, dict[str, Any]] = {"": {}, "retention": {}, "on_end": {}}
     for name, value in {**defaults, **file, **options}.items():
@@ -337,11 +346,26 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
     if on_end:
         fields["on_end"] = _make_on_end(on_end)
         fields["queues"] = {**fields.get("queues", {}), ON_END_QUEUE: fields["on_end"].slots}
+    if fields.get("runner_directory") is not None:
+        _check_root_s_runner(fields)
+        fields["waits_for_runner"] = True
     try:
         fields["limits"] = make_limits(fields.get("limits", {}))
     except BadRequest as why:
         raise SettingsError(str(why)) from None
     return Settings(retention=Retention(**groups["retention"]), **fields)
+
+
+def _check_root_s_runner(fields: Mapping[str, Any]) -> None:
+    if not fields.get("run_as_owner"):
+        raise SettingsError(
+            'runner-directory is for run-as = "owner": set that too, or leave runner-directory out'
+        )
+    if not fields.get("waits_for_runner", True):
+        raise SettingsError(
+            'runner = "start" is not possible with runner-directory: only root can start that runner; leave '
+            "runner out, and start taskqd-runner --daemon-user"
+        )
 
 
 def _make_on_end(fields: dict[str, Any]) -> OnEnd:

@@ -8,14 +8,16 @@ from twisted.logger import Logger
 
 from taskqd.daemon.clocks import Clocks
 from taskqd.engine import clock_jumps
+from taskqd.engine.suspects import newest_start
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED
 from taskqd.execution.messages import AttemptKey, Ended
 from taskqd.execution.notes import Notes, read_notes
 from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.execution.runner_directory import RunnerDirectory
-from taskqd.execution.runner_executor import RUNNER_KILLED, settled_outcome
+from taskqd.execution.runner_executor import settled_outcome
 from taskqd.model.events import Replayed
 from taskqd.model.job import Job, Status
 from taskqd.model.transitions import attempt_of
@@ -90,6 +92,7 @@ class Recovery:
         names = set(runners.names())
         notes: dict[str, tuple[bool, dict[AttemptKey, Ended]]] = {}
         found: dict[int, Outcome] = {}
+        newest = newest_start(queue_state.jobs.values())
         for job in queue_state.running():
             attempt = attempt_of(job)
             name = attempt.runner
@@ -102,7 +105,7 @@ class Recovery:
             key = AttemptKey(job.id, attempt.number, attempt.word)
             outcome = settled_outcome(ends.get(key), is_unstarted=is_gone)
             if outcome.is_lost:
-                outcome = replace(outcome, detail=self._cause_of_interruption(name))
+                outcome = replace(outcome, detail=self._cause_of_interruption(name, job.id == newest))
             found[job.id] = outcome
         return found
 
@@ -139,13 +142,20 @@ class Recovery:
                 pid=process.pid,
             )
 
-    def _cause_of_interruption(self, runner: str) -> str:
+    @property
+    def is_rebooted(self) -> bool:
+        """Whether the machine was restarted since the last run."""
+        return self._journal.last_boot != self._boot
+
+    def _cause_of_interruption(self, runner: str, is_newest: bool) -> str:
         """Return the detail for attempts of a dead runner, which has no name before format 6."""
         if self._journal.is_copy:
             return COPIED
-        if self._journal.last_boot != self._boot:
+        if self.is_rebooted:
             return REBOOTED
-        return RUNNER_KILLED if runner else KILLED
+        if not runner:
+            return KILLED
+        return SUSPECTED if is_newest else RUNNER_KILLED
 
 
 def leftovers(

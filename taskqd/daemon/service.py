@@ -29,7 +29,7 @@ from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.leave_check import LeaveCheck, find_obstacle
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
-from taskqd.daemon.recovery import Recovery, attempts_of
+from taskqd.daemon.recovery import REBOOTED, Recovery, attempts_of
 from taskqd.daemon.shutdown import stop_jobs
 from taskqd.daemon.stop_request import StopRequests
 from taskqd.daemon.wiring import Components, Server
@@ -152,6 +152,8 @@ class TaskqService(Service):
         parts.orphans.start()
         parts.run_as.open()
         parts.journal.lock()
+        if parts.run_as.by_runner:
+            self._check_own_runners()
         parts.runners.open()
         if not self.settings.waits_for_runner:
             parts.launch_early()
@@ -179,6 +181,17 @@ class TaskqService(Service):
         compactor.start()
         self._start_checks()
         self._running = Running(engine, authenticator, server, recurring, retention, compactor, supervisor)
+
+    def _check_own_runners(self) -> None:
+        """Refuse the start if a runner of before ``runner-directory`` still runs: its jobs would be lost."""
+        runners = self.components.own_runners
+        with suppress(FileNotFoundError):
+            alive = [name for name in runners.names() if runners.is_alive(name)]
+            if alive:
+                raise StartRefused(
+                    f"runner {alive[0]} in {runners.path} still runs, and was started without "
+                    "runner-directory: end its jobs without that first (`taskq shutdown --end --wait`)"
+                )
 
     def _make_authenticator(self) -> Authenticator:
         authenticator = wiring.make_authenticator(self.components)
@@ -215,7 +228,8 @@ class TaskqService(Service):
             raise self._state_directory_error(why) from None
         if removed:
             self._log.info("removed {count} files of jobs that are not known any more", count=removed)
-        recovery.end_leftovers(queue_state, parts.runners)
+        if not parts.run_as.by_runner:
+            recovery.end_leftovers(queue_state, parts.runners)
         if parts.user_files is not None:
             try:
                 parts.user_files.open({(job_id, it.number, it.word) for job_id, it in running.items()})
@@ -227,8 +241,17 @@ class TaskqService(Service):
         return queue_state
 
     def _record_ends(self, recovery: Recovery, engine: Engine) -> list[Job]:
-        """Record the ends of attempts whose runners are dead and return their jobs; adopt the others."""
+        """Record the ends of attempts whose runners are dead and return their jobs; adopt the others.
+
+        All attempts of root's runners are adopted, unless this is a copy: the next runner must first end what
+        a dead one has left.
+        """
         runners = self.components.runners
+        if self.components.run_as.by_runner and not self.components.journal.is_copy:
+            if recovery.is_rebooted:
+                self.components.executor.adopted_detail = REBOOTED
+            engine.dispatcher.adopt_running()
+            return []
         dead = [name for name in runners.names() if not runners.is_alive(name)]
         ended = engine.dispatcher.recover(recovery.outcomes(engine.queue_state, runners))
         for job in ended:

@@ -24,8 +24,10 @@ from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
 from taskqd.execution.messages import VERSIONS, Hello, Start
 from taskqd.execution.orphan_reaper import OrphanReaper
+from taskqd.execution.privileged_directory import PrivilegedRunnerDirectory
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import RunBuilder
+from taskqd.execution.runner_cleanup import OwnCleanup, RequestedCleanup, RunnerCleanup
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
@@ -48,8 +50,9 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.io_threads import IOThreads
 from taskqd.storage.journal.compaction import Compactor, write_snapshot
 from taskqd.storage.journal.journal import Journal
+from taskqd.storage.spool.runner_files import RunnerFiles
 from taskqd.storage.spool.spool import Spool
-from taskqd.storage.spool.user_files import UserFiles
+from taskqd.storage.spool.user_files import IUserFiles, UserFiles
 from taskqd.storage.state_directory import check_permissions
 
 
@@ -65,7 +68,12 @@ class Components:
         filesystem = Filesystem()
         self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
         self.executor = RunnerExecutor(reactor)
-        self.runners = RunnerDirectory(os.path.join(settings.state, "runner"))
+        state, root_s = (
+            settings.state,
+            settings.runner_directory and os.path.normpath(settings.runner_directory),
+        )
+        self.own_runners = RunnerDirectory(os.path.join(state, "runner"))
+        self.runners = self.own_runners if root_s is None else PrivilegedRunnerDirectory(root_s)
         self.launched_at: float | None = None
         self.journal = Journal(
             settings.state,
@@ -78,12 +86,19 @@ class Components:
         )
         if self.accelerated is not None:
             self.accelerated.batches.add(self.journal)
-        self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
-        user_files = os.path.abspath(settings.state) + ".jobs"
-        self.user_files = UserFiles(user_files) if settings.run_as_owner else None
+        self.run_as = RunAs(
+            settings.run_as_owner, Users(reactor.seconds), UserLimits(), by_runner=root_s is not None
+        )
+        self.user_files: IUserFiles | None = None
+        if root_s is not None:
+            self.user_files = RunnerFiles(f"{root_s}.jobs")
+        elif settings.run_as_owner:
+            self.user_files = UserFiles(os.path.abspath(state) + ".jobs")
         self.spool = Spool(settings.state, filesystem, self.threads.run, self.user_files)
         self.spool.on_followed = self.executor.follow
         self.executor.on_output = lambda key, dropped: self.spool.note_output(key.id, key.attempt, dropped)
+        if root_s is not None:
+            self.executor.finish_output = lambda key: self.spool.finish_output(key.id, key.attempt)
         self.orphans = OrphanReaper(reactor)
         self.addresses = SocketAddresses()
 
@@ -129,6 +144,23 @@ def make_authenticator(components: Components) -> Authenticator:
     )
 
 
+def _open_files(spool: Spool, queue_state: QueueState, start: Start) -> list[int]:
+    """Open the files that are sent with a Start; raises OSError."""
+    job = queue_state.jobs[start.id]
+    opened: list[int] = []
+    try:
+        for file in start.files:
+            if file.kind in ("stdout", "stderr"):
+                opened.append(spool.create_output(job.id, start.attempt, file.kind))
+            else:
+                opened.append(spool.open_block(job.array or job.id, file.kind))
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    return opened
+
+
 def make_engine(components: Components, queue_state: QueueState, open_files: int | None) -> Engine:
     """Make the engine; ``open_files`` is the soft limit of descriptors for jobs, None for the daemon's."""
     run_builder = RunBuilder(
@@ -140,6 +172,8 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         components.addresses.for_job,
         lambda: components.executor.base,
     )
+
+    components.executor.open_files = partial(_open_files, components.spool, queue_state)
 
     def make_start_of(job: Job, attempt: int, word: str) -> Start:
         run = run_builder.build(job, attempt, word)
@@ -169,15 +203,29 @@ def make_supervisor(
         leave_for=settings.leave_for,
     )
     in_thread = components.threads.run
+    reactor = accelerated or components.reactor
+    cleanup: RunnerCleanup
+    options: dict[str, Any] = {}
+    if accelerated is not None:
+        options["batch"] = accelerated.batches.batch
+    if settings.runner_directory is not None:
+        cleanup = RequestedCleanup(components.executor.runners)
+        components.executor.on_sweep_done = cleanup.on_swept
+        reactor = components.reactor  # the other's sockets send no descriptors
+        options |= {"user": 0, "changes_users": True}
+    else:
+        cleanup = OwnCleanup(
+            runners, lambda: Deferred.fromCoroutine(recovery.sweep(queue_state, runners, in_thread))
+        )
     return RunnerSupervisor(
         runners,
         components.executor,
         hello,
-        cast("IRunnerReactor", accelerated or components.reactor),
+        cast("IRunnerReactor", reactor),
         None if settings.waits_for_runner else components.launch_runner,
-        lambda: Deferred.fromCoroutine(recovery.sweep(queue_state, runners, in_thread)),
+        cleanup,
         components.launched_at,
-        RunnerLink if accelerated is None else partial(RunnerLink, batch=accelerated.batches.batch),
+        partial(RunnerLink, **options),
         on_runner,
     )
 

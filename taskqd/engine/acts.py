@@ -56,7 +56,8 @@ class Acts:
 
         def act(job: Job) -> Change | None:
             pending = job.count_of(Status.PENDING)
-            running = [part.id for part in job.touched if _can_be_signalled(part)]
+            parts = (job,) if job.tasks is None else self._queue_state.running(job)
+            running = [part.id for part in parts if _can_be_signalled(part)]
             check_can_be_cancelled(job)
             if not pending and not running:
                 return None

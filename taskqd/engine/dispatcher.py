@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.engine import suspects
 from taskqd.engine.end_events import EndEvents
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks
@@ -25,8 +26,8 @@ from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.actor import DAEMON_NAME
 from taskqd.model.durations import format_duration
-from taskqd.model.events import Ended, Held, JobEvent, Spawned, Started
-from taskqd.model.job import Job, Reason, Status
+from taskqd.model.events import Ended, Held, Spawned, Started
+from taskqd.model.job import Job, Reason
 from taskqd.model.transitions import attempt_of
 from taskqd.storage.interfaces import ISpool
 
@@ -109,14 +110,16 @@ class Dispatcher:
         blocks for one sync.
         """
         jobs = [job for job in self._queue_state.running() if job.id in outcomes]
-        ends: list[JobEvent] = [self._make_end(job, outcomes[job.id]) for job in jobs]
-        self._event_writer.record_now(ends)
+        ends = [self._make_end(job, outcomes[job.id]) for job in jobs]
+        holds = [self._make_hold(ended.id) for ended in ends if suspects.needs_hold(ended)]
+        self._event_writer.record_now([*ends, *holds])
         for job in jobs:
             self._spool.close_attempt(job.id)
         return jobs
 
     def adopt_running(self) -> None:
         """Go on with the attempts that a former daemon has started and whose runner lives."""
+        newest = suspects.newest_start(self._queue_state.jobs.values())
         for job in self._queue_state.running():
             attempt = attempt_of(job)
             self._allocated.add(job.id)
@@ -124,7 +127,8 @@ class Dispatcher:
             self._under_way += 1
             self._spool.open_attempt(job.id, attempt.number)
             key = AttemptKey(job.id, attempt.number, attempt.word)
-            ended = self._executor.adopt(key, attempt.runner, partial(self._on_spawned, job.id))
+            on_spawned = partial(self._on_spawned, job.id)
+            ended = self._executor.adopt(key, attempt.runner, on_spawned, job.id == newest)
             if job.cancelling is not None:
                 self._executor.end(job.id, Reason.CANCELLED, job.cancelling)
             Deferred.fromCoroutine(self._follow(job, ended)).addErrback(self._log_internal_error, job.id)
@@ -351,7 +355,7 @@ class Dispatcher:
                 if ended.is_void:
                     self._uncounted.discard(job.id)
                 recorded = self._event_writer.record_until_durable(ended)
-                if outcome.needs_hold and ended.status is Status.PENDING:
+                if suspects.needs_hold(ended):
                     held = self._hold(job)
             except Exception:  # noqa: BLE001 - the attempt has ended, whatever cannot be recorded of it
                 self._log_internal_error(Failure(), job.id)
@@ -371,12 +375,14 @@ class Dispatcher:
         if outcome.is_lost:
             stdout, stderr = self._spool.output_on_disk(job.id, job.attempts)
             outcome = replace(outcome, stdout=stdout, stderr=stderr)
-        return self._end_events.make(job, outcome)
+        return suspects.with_verdict(job, self._end_events.make(job, outcome))
+
+    def _make_hold(self, job_id: int) -> Held:
+        return Held(id=job_id, at=self._clock.now(), by=DAEMON_NAME)
 
     def _hold(self, job: Job) -> "Deferred[None]":
         """Hold a job that is to be retried: its attempts may be what kills the runners."""
-        held = Held(id=job.id, at=self._clock.now(), by=DAEMON_NAME)
-        recorded = self._event_writer.record_until_durable(held)
+        recorded = self._event_writer.record_until_durable(self._make_hold(job.id))
         return recorded.addCallbacks(lambda _: None, self._log_internal_error, errbackArgs=(job.id,))
 
     def _update_shortage(self, job_id: int, outcome: Outcome) -> None:

@@ -15,12 +15,10 @@ from twisted.python.failure import Failure
 from taskqd.config.settings import ON_END_QUEUE, OnEnd
 from taskqd.engine.submissions import NewJob, Submissions
 from taskqd.errors import TaskqError
-from taskqd.model.actor import Actor
+from taskqd.model.actor import END_HOOK
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
 
-OWNER = Actor("[on_end]")
-"""The owner of the jobs; users cannot have a name with brackets."""
 PRIORITY = 1_000_000
 """Above the priority of any other job."""
 
@@ -59,7 +57,7 @@ class EndHook:
             stdin=len(document),
             as_daemon=True,
         )
-        new = NewJob(self._settings.command, spec, OWNER, {"stdin": document})
+        new = NewJob(self._settings.command, spec, END_HOOK, {"stdin": document})
         maybeDeferred(self._submissions.submit, new).addErrback(self._on_submit_failed, job.id)
 
     def _on_submit_failed(self, failure: Failure, job_id: int) -> None:

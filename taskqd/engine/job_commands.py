@@ -303,8 +303,9 @@ class JobCommands:
         """
         found: list[int] = []
         for count, job in enumerate(self._queue_state.dependents_of(job_id), 1):
-            check(job)
-            found.append(job.id)
+            if job is not None:
+                check(job)
+                found.append(job.id)
             if count % MAX_VISITS_PER_TURN == 0:
                 await deferLater(self._clock, 0)
         found.sort(reverse=True)

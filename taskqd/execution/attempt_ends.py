@@ -4,6 +4,11 @@ from taskqd.execution.messages import AttemptKey, Ended
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
 
+RUNNER_KILLED = "its runner was killed"
+"""The detail of attempts whose runner has ended without saying what became of them."""
+SUSPECTED = f"{RUNNER_KILLED} while this was the newest job to start"
+"""The detail of the one of these attempts that was the last to start: it may have killed the runner."""
+
 
 def ended_message(key: AttemptKey, outcome: Outcome, at: float) -> Ended:
     """Return the message for the end of an attempt at a time of day."""

@@ -78,7 +78,7 @@ def command_line(run: Run) -> list[str]:
         line = [find_program("prlimit"), *limits, "--", *line]
     if spec.nice is not None:
         line = [find_program("nice"), "-n", str(spec.nice), *line]  # nice(1) itself is not limited
-    return line if run.owner is None else [*setpriv_command(run.owner), *line]
+    return line if run.owner is None or run.user is not None else [*setpriv_command(run.owner), *line]
 
 
 def shell_prologue(run: Run) -> str:
@@ -120,15 +120,24 @@ def may_be_refused(run: Run) -> bool:
 
 def setpriv_command(owner: Owner) -> list[str]:
     """Return the command that changes from root to a user, with all groups and without any capability."""
+    if owner.groups is None:
+        groups = "--init-groups"
+    else:
+        groups = f"--groups={','.join(map(str, owner.groups))}" if owner.groups else "--clear-groups"
     drop = [
-        *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
+        *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", groups),
         *("--inh-caps=-all", "--ambient-caps=-all", "--"),
     ]
     return [find_program("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop
 
 
 def _hidden_variables(run: Run) -> list[str]:
-    """Return the names of the variables that have a prefix until the user's shell removes it."""
+    """Return the names of the variables that have a prefix until the user's shell removes it.
+
+    A runner that does not trust the daemon accepts no others.
+    """
+    if run.user is not None:
+        return [name for name in run.env if name not in _SHELL_VARIABLES and name != MARK]
     names = () if run.owner is None else run.submitted_variables
     return [name for name in names if name not in _SHELL_VARIABLES]
 
@@ -136,6 +145,8 @@ def _hidden_variables(run: Run) -> list[str]:
 def process_environment(run: Run) -> Mapping[str, str]:
     """Return the environment in which the argument list is started."""
     hidden = set(_hidden_variables(run))
+    if run.user is not None:
+        return {HIDDEN_PREFIX + name: run.env[name] for name in hidden}
     if not hidden:
         return run.env
     return {HIDDEN_PREFIX + name if name in hidden else name: value for name, value in run.env.items()}

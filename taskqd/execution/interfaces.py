@@ -32,8 +32,13 @@ class IExecutor(Interface):
         The caller must ``acknowledge`` the end when it is durable.
         """
 
-    def adopt(key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
-        """Go on with an attempt that a former daemon has started, as if ``start`` had been called."""
+    def adopt(
+        key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
+    ) -> "Deferred[Outcome]":
+        """Go on with an attempt that a former daemon has started, as if ``start`` had been called.
+
+        ``is_newest`` tells that no attempt was started after it.
+        """
 
     def acknowledge(job_id: int) -> None:
         """Forget a job's attempt, whose end is durable; its runner forgets it as well."""

@@ -118,7 +118,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     ``runner`` is its random name, ``version`` the highest version that both speak, 0 for the base protocol
     alone; ``base`` is what its processes start with. An Ended follows for each of ``ended``, the attempts
     whose end is not acked. ``leftovers`` are acked attempts of which processes still run. ``is_retiring``
-    means that it accepts no starts, ``stays`` that it does not exit when it is idle.
+    means that it accepts no starts, ``stays`` that it does not exit when it is idle. ``changes_users`` means
+    that it runs each attempt as the ``user`` of its Start and opens no path of the daemon's.
     """
 
     runner: str
@@ -131,6 +132,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     leftovers: list[AttemptKey] = []
     is_retiring: bool = False
     stays: bool = False
+    changes_users: bool = False
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
@@ -170,6 +172,17 @@ class Gone(Message, frozen=True, kw_only=True, tag="gone"):
 # Version 1. From the daemon:
 
 
+class File(NamedTuple):
+    """A descriptor that is sent with a Start: ``kind`` is stdout, stderr, script or stdin.
+
+    The numbers of its device and inode (fstat(2)) show that the descriptor is the one that is meant.
+    """
+
+    kind: str
+    device: int
+    inode: int
+
+
 class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     """Run an attempt; its Started is durable. Ignored if the runner knows the attempt.
 
@@ -180,6 +193,9 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
     the runner's own. ``cwd`` and ``interpreter`` are set if a shell enters or executes them first, whose
     complaint then explains why the attempt could not be started.
+
+    A runner that changes users takes ``user``, a name, and ``files``, for each of which a descriptor is sent
+    (SCM_RIGHTS, unix(7)), in place of ``mark``, ``uid`` and the three paths.
     """
 
     argv: list[str]
@@ -196,6 +212,8 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     uid: int | None = None
     cwd: str | None = None
     interpreter: str | None = None
+    user: str | None = None
+    files: list[File] = []
 
 
 class Follow(AttemptMessage, frozen=True, kw_only=True, tag="follow"):
@@ -212,6 +230,18 @@ class KillLeftovers(Message, frozen=True, kw_only=True, tag="kill_leftovers"):
 
 class Kill(Message, frozen=True, tag="kill"):
     """Kill all attempts and all leftovers."""
+
+
+class Sweep(Message, frozen=True, kw_only=True, tag="sweep"):
+    """Kill all that a dead runner that changes users has left; Swept is the answer."""
+
+    runner: str
+
+
+class Settled(Message, frozen=True, kw_only=True, tag="settled"):
+    """Remove the files of a dead runner: all that its notes say is durable in the journal."""
+
+    runner: str
 
 
 # From the runner:
@@ -237,8 +267,14 @@ class Cleared(AttemptMessage, frozen=True, kw_only=True, tag="cleared"):
     """No process of an attempt whose Ended had a ``pid`` is left, or no signal ends those that are."""
 
 
-ToRunner = Hello | Ack | End | Retire | Start | Follow | KillLeftovers | Kill
-ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Cleared
+class Swept(Message, frozen=True, kw_only=True, tag="swept"):
+    """No process of a dead runner's attempts is left, or no signal ends those that are."""
+
+    runner: str
+
+
+ToRunner = Hello | Ack | End | Retire | Start | Follow | KillLeftovers | Kill | Sweep | Settled
+ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Cleared | Swept
 
 _encoder = json.Encoder()
 _to_runner = json.Decoder(ToRunner)

@@ -18,13 +18,14 @@ class Owner(NamedTuple):
     """The user of an attempt that is not run as the daemon's user.
 
     ``limits`` are options of prlimit(1) for the resource limits that the machine's administrator sets the
-    user.
+    user. ``groups`` are the supplementary groups, None for those that setpriv(1) finds.
     """
 
     uid: int
     gid: int
     home: str
     limits: tuple[str, ...] = ()
+    groups: tuple[int, ...] | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True, gc=False):
@@ -37,7 +38,8 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     ``directory``. ``limits`` are the commands that set the daemon's resource limits, by resource, and
     ``oom_score_adj`` is the value of that file in /proc (proc(5)), None if the runner's own is right.
     ``owner`` is None for the daemon's user. ``submitted_variables`` are the names of the variables in
-    ``env`` whose values came with the submission.
+    ``env`` whose values came with the submission. ``user`` is the name of the owner if the runner changes to
+    it, else None.
     """
 
     id: int
@@ -55,6 +57,7 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     directory: str | None = None
     limits: Mapping[int, str] = {}
     oom_score_adj: int | None = None
+    user: str | None = None
 
     @property
     def uid(self) -> int | None:
@@ -86,8 +89,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     resources; the attempt is withdrawn. ``pid`` is that of its first process if something was left in the
     session of that, else None. An attempt that ``is_void`` never ran: its start is undone. ``ended_at`` is
     the time of day of the end if it is reported late, after a time without a daemon; None if it is now. For
-    an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output; with
-    ``needs_hold`` its job must not start again by itself.
+    an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output.
     """
 
     reason: Reason | None
@@ -102,4 +104,3 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     pid: int | None = None
     ended_at: float | None = None
     is_lost: bool = False
-    needs_hold: bool = False

@@ -18,7 +18,7 @@ from taskqd.execution.users import User
 from taskqd.model.job import Job
 from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
 from taskqd.storage.interfaces import ISpool
-from taskqd.storage.spool.user_files import PROGRESS, UserFiles
+from taskqd.storage.spool.user_files import PROGRESS, IUserFiles
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of jobs whose submission has none; the directory of the daemon's ``taskq`` is appended."""
@@ -41,7 +41,7 @@ class RunBuilder:
         spool: ISpool,
         store: str,
         run_as: RunAs,
-        user_files: UserFiles | None = None,
+        user_files: IUserFiles | None = None,
         open_files: int | None = None,
         address: Callable[[bool], str | None] = lambda _: None,
         base: Callable[[], Base] = Base,
@@ -61,9 +61,11 @@ class RunBuilder:
     def build(self, job: Job, attempt: int, word: str) -> Run:
         """Return the Run of an attempt; raises CannotStart if it must not or cannot be started."""
         user = self._run_as.user_of(job)
-        owner = None
+        owner, is_other = None, False
         if user is not None:
-            owner = Owner(user.uid, user.gid, home_of(user), self._run_as.limits_of(user))
+            is_other = user.uid != os.geteuid()
+            home = home_of(user) if is_other or self._directory is None else self._directory
+            owner = Owner(user.uid, user.gid, home, self._run_as.limits_of(user))
         secrets = self._secrets(job)
         spec = job.spec
         paths = self._files(job, attempt, word, owner)
@@ -89,7 +91,7 @@ class RunBuilder:
                 self._store,
                 paths[PROGRESS],
                 secrets,
-                self._address(owner is not None),
+                self._address(is_other),
             ),
             umask=None if spec.umask == base.umask else spec.umask,
             owner=owner,
@@ -97,6 +99,7 @@ class RunBuilder:
             directory=self._directory,
             limits=limit_commands(self._limits, base.limits),
             oom_score_adj=None if base.oom_score_adj == 0 else 0,
+            user=user.name if user is not None and self._run_as.by_runner else None,
         )
 
     def _leave_working_directory(self) -> None:

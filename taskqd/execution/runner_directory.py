@@ -12,12 +12,25 @@ import signal
 from contextlib import suppress
 from typing import NamedTuple
 
-DIRECTORY_MODE = 0o700
 ACTIVE_LOCK = "lock"
 ERRORS = "errors"
 """The file for the stderr of a runner that the daemon starts."""
 
 _NAME = re.compile(r"([0-9a-f]{16})\.(?:lock|sock|ends)")
+
+
+class Access(NamedTuple):
+    """The modes of the directory, of its files and of the sockets in it."""
+
+    directory: int = 0o700
+    file: int = 0o600
+    socket: int = 0o600
+
+
+PRIVATE = Access()
+"""For a runner and a daemon of the same user."""
+SHARED = Access(0o750, 0o640, 0o660)
+"""For a runner of root's and a daemon of another user, whose group the files have."""
 
 
 class ActiveRunner(NamedTuple):
@@ -28,16 +41,17 @@ class ActiveRunner(NamedTuple):
 
 
 class RunnerDirectory:
-    """The files in ``path``, the directory ``runner`` of a state directory."""
+    """The files in ``path``, the directory ``runner`` of a state directory or one of root's."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, access: Access = PRIVATE) -> None:
         self.path = os.path.abspath(path)
+        self.access = access
         self._descriptor: int | None = None
 
     def open(self) -> None:
         """Make the directory if it is not there; raises OSError."""
         with suppress(FileExistsError):
-            os.mkdir(self.path, DIRECTORY_MODE)
+            os.mkdir(self.path, self.access.directory)
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -50,6 +64,11 @@ class RunnerDirectory:
     def state(self) -> str:
         """The state directory."""
         return os.path.dirname(self.path)
+
+    @property
+    def command(self) -> str:
+        """The command that starts a runner by hand."""
+        return f"taskqd-runner --state {self.state} --stay"
 
     def file(self, name: str) -> str:
         """Return the path of a file."""

@@ -6,15 +6,18 @@ then sent again: a runner reads one connection to its end before it welcomes ano
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.execution.attempt_ends import outcome_of, parse_reason
+from taskqd.errors import is_shortage
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED, outcome_of, parse_reason
 from taskqd.execution.interfaces import IExecutor, OnSpawned
 from taskqd.execution.leftovers import Leftovers
 from taskqd.execution.messages import (
@@ -30,25 +33,20 @@ from taskqd.execution.messages import (
     Printed,
     Spawned,
     Start,
+    Swept,
     Welcome,
 )
 from taskqd.execution.notes import Notes
 from taskqd.execution.run import CannotStart, Outcome
 from taskqd.execution.runner_link import RunnerLink
+from taskqd.model.events import NOTHING
 from taskqd.model.job import Reason
 
 SHORT_LIVED = 0.1
 """A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
-RUNNER_KILLED = "its runner was killed"
-"""The detail of attempts whose runner has ended without saying what became of them."""
-MAX_RUNNER_DEATHS = 3
-"""Deaths of runners while one attempt was the newest to start, after which its job is held."""
 
 MakeStart = Callable[[AttemptKey], Start]
 """Makes the message for an attempt whose Started is durable; raises CannotStart."""
-
-SUSPECT = "its runner was killed {count} times while this was the newest job to start, so it is held"
-"""The detail of the attempt of a job that may be what kills the runners."""
 
 _log = Logger()
 
@@ -59,7 +57,10 @@ class _Attempt:
     ``is_sent`` tells that the runner may have its Start. ``ending`` is the End that was sent for it.
     """
 
-    __slots__ = ("ending", "has_outcome", "is_sent", "key", "on_spawned", "outcome", "runner", "started_at")
+    __slots__ = (
+        *("ending", "has_outcome", "is_adopted", "is_sent", "key", "on_spawned", "outcome", "runner"),
+        "started_at",
+    )
 
     def __init__(self, key: AttemptKey, runner: str, on_spawned: OnSpawned, started_at: float) -> None:
         self.key = key
@@ -68,7 +69,7 @@ class _Attempt:
         self.started_at = started_at
         self.outcome: Deferred[Outcome] = Deferred()
         self.has_outcome = False
-        self.is_sent = False
+        self.is_sent = self.is_adopted = False
         self.ending: End | None = None
 
 
@@ -80,10 +81,17 @@ class RunnerExecutor:
     ``on_connected(link)`` is called when a runner has welcomed this daemon, ``on_ready()`` when one accepts
     starts, ``on_output(key, dropped)`` when an attempt that is followed has printed or output was dropped,
     ``on_settled(runner)`` when the journal has all that became of the attempts of a dead runner, and
-    ``on_idle(link)`` when a runner has nothing left to do.
+    ``on_idle(link)`` when a runner has nothing left to do. ``on_sweep_done(swept)`` hears root's runner,
+    which is sent the descriptors that ``open_files(start)`` returns. ``finish_output(key)``, if it is set,
+    makes the output of an attempt durable. ``adopted_detail`` says why the attempts of an earlier daemon are
+    lost whose runner is dead, None for its death.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
+        self.open_files: Callable[[Start], Sequence[int]] = lambda _: ()
+        self.finish_output: Callable[[AttemptKey], Deferred[None]] | None = None
+        self.on_sweep_done: Callable[[Swept], object] = lambda _: None
+        self.adopted_detail: str | None = None
         self.make_start: MakeStart | None = None
         self.on_ready: Callable[[], object] = lambda: None
         self.on_output: Callable[[AttemptKey, tuple[int, int]], object] = lambda _key, _dropped: None
@@ -101,7 +109,6 @@ class RunnerExecutor:
         self._gone_waiters: list[Deferred[None]] = []
         self._followed: set[int] = set()
         self._newest: dict[str, int] = {}  # the job that each runner was last sent
-        self._deaths: dict[int, int] = {}  # of runners, by the job that was the newest
         self._dead: set[str] = set()
 
     # The runner that accepts starts.
@@ -117,6 +124,10 @@ class RunnerExecutor:
         if self._links:
             return "it waits for a runner: the one that is connected retires or has another version"
         return "it waits for a runner, the process that runs jobs: none is connected"
+
+    def runners(self) -> list[str]:
+        """Return the runners that have attempts."""
+        return list(self._by_runner)
 
     def is_idle(self, runner: str) -> bool:
         """Whether a runner has nothing to do for this daemon."""
@@ -136,9 +147,13 @@ class RunnerExecutor:
             self._send_start(attempt, start, link)
         return attempt.outcome
 
-    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def adopt(
+        self, key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
+    ) -> "Deferred[Outcome]":
         attempt = self._add(key, runner, on_spawned)
-        attempt.is_sent = True
+        attempt.is_sent = attempt.is_adopted = True
+        if is_newest:
+            self._newest[runner] = key.id
         return attempt.outcome
 
     def _add(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> _Attempt:
@@ -149,9 +164,18 @@ class RunnerExecutor:
         return attempt
 
     def _send_start(self, attempt: _Attempt, start: Start, link: RunnerLink) -> None:
+        if start.files:
+            try:
+                descriptors = self.open_files(start)
+            except OSError as why:
+                detail = f"could not be started: its files cannot be opened: {why}"
+                self._fire(attempt, Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=is_shortage(why)))
+                return
+            link.send_with_files(start, descriptors)
+        else:
+            link.send(start)
         attempt.is_sent = True
         self._newest[link.name] = start.id
-        link.send(start)
         if start.id in self._followed:
             link.send(Follow(id=start.id, attempt=start.attempt, word=start.word))
 
@@ -290,9 +314,15 @@ class RunnerExecutor:
             self._fire(attempt, outcome_of(ended, is_late=is_late))
 
     def _fire(self, attempt: _Attempt, outcome: Outcome) -> None:
-        if not attempt.has_outcome:
-            attempt.has_outcome = True
+        if attempt.has_outcome:
+            return
+        attempt.has_outcome = True
+        if self.finish_output is None:
             attempt.outcome.callback(outcome)
+            return
+        finished = self.finish_output(attempt.key)
+        ended = finished.addCallbacks(lambda _: outcome, _without_files, errbackArgs=(outcome,))
+        ended.addCallbacks(attempt.outcome.callback, attempt.outcome.errback)
 
     def on_spawned(self, spawned: Spawned) -> None:
         """Report the process of an attempt."""
@@ -309,6 +339,10 @@ class RunnerExecutor:
         """Note that nothing is left of an ended attempt."""
         self._leftovers.remove(cleared.key)
         self._notify_if_gone()
+
+    def on_swept(self, swept: Swept) -> None:
+        """Report that nothing is left of a dead runner of root's."""
+        self.on_sweep_done(swept)
 
     def _notify_if_gone(self) -> None:
         if self._gone_waiters and not self._attempts and not self._leftovers:
@@ -332,31 +366,33 @@ class RunnerExecutor:
         """
         self._leftovers.remove_runner(runner)
         self._notify_if_gone()
+        newest = self._newest.pop(runner, None)
         keys = sorted(self._by_runner.get(runner, ()))
         if not keys:
             self.on_settled(runner)
             return
         self._dead.add(runner)
-        suspect = self._count_death(runner, notes)
         ends = {ended.key: ended for ended in notes.ends}
         for key in keys:
             attempt = self._attempts[key]
             is_unstarted = notes.is_gone or not attempt.is_sent
             outcome = settled_outcome(ends.get(key), is_unstarted=is_unstarted)
-            if outcome.is_lost and key.id == suspect:
-                outcome = replace(outcome, detail=SUSPECT.format(count=MAX_RUNNER_DEATHS), needs_hold=True)
+            if outcome.is_lost and attempt.is_adopted and self.adopted_detail is not None:
+                outcome = replace(outcome, detail=self.adopted_detail)
+            elif outcome.is_lost and key.id == newest:
+                outcome = replace(outcome, detail=SUSPECTED)
             self._fire(attempt, outcome)
 
-    def _count_death(self, runner: str, notes: Notes) -> int | None:
-        """Return the job that was the newest to start at the deaths of several runners, None if none was."""
-        newest = self._newest.pop(runner, None)
-        if notes.is_gone or newest is None:
-            return None
-        self._deaths[newest] = self._deaths.get(newest, 0) + 1
-        if self._deaths[newest] < MAX_RUNNER_DEATHS:
-            return None
-        del self._deaths[newest]
-        return newest
+
+def _without_files(failure: Failure, outcome: Outcome) -> Outcome:
+    """Return the outcome of an attempt whose files of output cannot be made durable."""
+    failure.trap(OSError)
+    if (outcome.stdout.is_inline and outcome.stderr.is_inline) or outcome.is_lost:
+        return outcome
+    streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+    lost: dict[str, Any] = {name: NOTHING for name, output in streams.items() if not output.is_inline}
+    detail = f"its output could not be kept: {failure.value}"
+    return replace(outcome, reason=outcome.reason or Reason.OUTPUT, detail=detail, **lost)
 
 
 def settled_outcome(ended: Ended | None, *, is_unstarted: bool) -> Outcome:

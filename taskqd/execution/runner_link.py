@@ -1,25 +1,30 @@
 """The daemon's connection to one runner."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
 from msgspec import DecodeError
-from twisted.internet.interfaces import ITransport
+from msgspec.structs import replace
+from twisted.internet.interfaces import ITransport, IUNIXTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.execution.file_sender import FileSender
 from taskqd.execution.line_receiver import LineReceiver
 from taskqd.execution.messages import (
     MAX_LINE,
     Cleared,
     Ended,
+    File,
     Hello,
     Message,
     Printed,
     Refused,
     Spawned,
+    Start,
+    Swept,
     Welcome,
     decode_to_daemon,
     encode,
@@ -40,6 +45,8 @@ class LinkObserver(Protocol):
 
     def on_cleared(self, cleared: Cleared) -> None: ...
 
+    def on_swept(self, swept: Swept) -> None: ...
+
     def on_link_lost(self, link: "RunnerLink") -> None: ...
 
 
@@ -47,7 +54,7 @@ class RunnerLink(LineReceiver):
     """A connection to the runner ``name``, which begins with ``hello``.
 
     ``batch()`` returns a context for all that one read brings. ``user`` is the uid that the runner may have
-    besides root.
+    besides root. With ``changes_users`` only a runner that does so gets starts.
     """
 
     _log = Logger()
@@ -60,6 +67,8 @@ class RunnerLink(LineReceiver):
         observer: LinkObserver,
         batch: "Callable[[], AbstractContextManager[Any]]" = nullcontext,
         user: int | None = None,
+        *,
+        changes_users: bool = False,
     ) -> None:
         self.name = name
         self.welcome: Welcome | None = None
@@ -69,6 +78,8 @@ class RunnerLink(LineReceiver):
         self._hello = hello
         self._observer = observer
         self._batch = batch
+        self._changes_users = changes_users
+        self._file_sender: FileSender | None = None
         self._users = {0, os.geteuid() if user is None else user}
 
     def connectionMade(self) -> None:
@@ -101,6 +112,8 @@ class RunnerLink(LineReceiver):
                 self._observer.on_printed(message)
             case Cleared():
                 self._observer.on_cleared(message)
+            case Swept():
+                self._observer.on_swept(message)
             case Welcome():
                 self.welcome = message
                 self._observer.on_welcome(self, message)
@@ -123,6 +136,7 @@ class RunnerLink(LineReceiver):
             and self.welcome is not None
             and self.welcome.version > 0
             and not self.welcome.is_retiring
+            and self.welcome.changes_users == self._changes_users
         )
 
     def send(self, message: Message) -> None:
@@ -131,8 +145,21 @@ class RunnerLink(LineReceiver):
         if not self.is_lost:
             transport.write(encode(message))
 
+    def send_with_files(self, start: Start, descriptors: Sequence[int]) -> None:
+        """Send a Start with the descriptors of its ``files``, which are closed when they are sent."""
+        if self._file_sender is None:
+            self._file_sender = FileSender(IUNIXTransport(self.transport))
+        statuses = map(os.fstat, descriptors)
+        files = [
+            File(file.kind, status.st_dev, status.st_ino)
+            for file, status in zip(start.files, statuses, strict=True)
+        ]
+        self._file_sender.send(encode(replace(start, files=files)), descriptors)
+
     def close(self) -> None:
         """Close the connection after what was sent."""
         self._is_closing = True
+        if self._file_sender is not None:
+            self._file_sender.close()
         transport = cast("ITransport", self.transport)
         transport.loseConnection()

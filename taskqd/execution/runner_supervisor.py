@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTime, IReactorUNIX
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from taskqd.execution import proc
 from taskqd.execution.messages import Hello, Refused, Retire
 from taskqd.execution.notes import read_notes
+from taskqd.execution.runner_cleanup import RunnerCleanup, SweepInterrupted
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
@@ -44,7 +45,7 @@ class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
     ``launch()`` starts a runner, None if another program does; ``launched_at`` is when that was done last.
-    ``sweep()`` ends the processes of attempts whose runner is dead, and fires when they are gone.
+    ``cleanup`` ends the processes of attempts whose runner is dead, and removes the files of that runner.
     ``on_runner(pid)`` is called when a runner that accepts starts is connected.
     """
 
@@ -57,7 +58,7 @@ class RunnerSupervisor:
         hello: Hello,
         reactor: IRunnerReactor,
         launch: Callable[[], None] | None,
-        sweep: "Callable[[], Deferred[Any]]",
+        cleanup: RunnerCleanup,
         launched_at: float | None = None,
         make_link: MakeLink = RunnerLink,
         on_runner: Callable[[int], object] = lambda _: None,
@@ -67,7 +68,7 @@ class RunnerSupervisor:
         self._hello = hello
         self._reactor = reactor
         self._launch = launch
-        self._sweep = sweep
+        self._cleanup = cleanup
         self._make_link = make_link
         self._on_runner = on_runner
         self._connected: dict[str, RunnerLink] = {}
@@ -158,11 +159,13 @@ class RunnerSupervisor:
 
     def _is_anything_open(self) -> bool:
         """Whether a runner that lives is not connected, or one that is dead is not settled."""
-        names = set(self._directory.names()) - self._connected.keys()
-        return bool(names)
+        return not self._connected.keys() >= set(self._names())
+
+    def _names(self) -> list[str]:
+        return self._cleanup.names(self._directory.names())
 
     def _look(self) -> None:
-        for name in self._directory.names():
+        for name in self._names():
             if name in self._connected or name in self._connecting or name in self._settling:
                 continue
             if self._directory.is_alive(name):
@@ -185,8 +188,8 @@ class RunnerSupervisor:
                 self._has_logged = True
                 self._log.warn(
                     "no runner is connected, so no job starts, and runner = wait means that a unit "
-                    "starts it: taskqd-runner --state {state} --stay, or the unit taskqd-runner.service",
-                    state=self._directory.state,
+                    "starts it: {command}, or the unit taskqd-runner.service",
+                    command=self._directory.command,
                 )
             return
         self._launched_at = self._reactor.seconds()
@@ -211,6 +214,7 @@ class RunnerSupervisor:
         """Have a runner retire that cannot run the next jobs."""
         self._check_interval, self._launch_interval = MIN_CHECK_INTERVAL, MIN_LAUNCH_INTERVAL
         self._launched_at = None  # if this one is killed, another is started at once
+        self._cleanup.on_connected(link)
         welcome = link.welcome
         if welcome is None or welcome.is_retiring:
             return
@@ -254,6 +258,8 @@ class RunnerSupervisor:
     def connection_lost(self, name: str) -> None:
         """Connect again, or settle the runner if it is dead."""
         link = self._connected.pop(name, None)
+        if link is not None:
+            self._cleanup.on_lost(link)
         if link is not None and link.refusal is not None:
             self._on_refused(name, link.refusal)
         if not self._connected:
@@ -270,8 +276,9 @@ class RunnerSupervisor:
         self._refused.add(name)
         if refusal.is_other_store:
             self._log.error(
-                "runner {name} runs jobs of another store, since the journal was replaced: it is stopped, "
-                "and its jobs are ended and recorded nowhere",
+                "runner {name} runs jobs of another store, since the journal was replaced: it must stop, and "
+                "its jobs are ended and recorded nowhere. Root's runner is not stopped by this daemon: "
+                "restart it",
                 name=name,
             )
             self._directory.signal(name, signal.SIGTERM)
@@ -286,26 +293,30 @@ class RunnerSupervisor:
 
     def _settle(self, name: str) -> None:
         """Read the notes of a dead runner, end what is left of its attempts, and report their ends."""
-        self._settling.add(name)
         notes = read_notes(self._directory.notes_path(name))
         if notes.is_gone:
+            self._settling.add(name)
             self._executor.settle(name, notes)
             return
+        if not self._cleanup.can_sweep():
+            return
+        self._settling.add(name)
         self._log.warn("runner {name} was killed: what is left of its jobs is ended", name=name)
-        self._sweep().addCallbacks(
+        self._cleanup.sweep(name).addCallbacks(
             lambda _: self._executor.settle(name, notes), self._on_sweep_failed, errbackArgs=(name,)
         )
 
     def _on_sweep_failed(self, failure: Failure, name: str) -> None:
-        self._log.failure(
-            "the processes of runner {name} cannot be ended; this is tried again", failure, name=name
-        )
+        if not failure.check(SweepInterrupted):
+            self._log.failure(
+                "the processes of runner {name} cannot be ended; this is tried again", failure, name=name
+            )
         self._settling.discard(name)
         self._check_soon()
 
     def _on_settled(self, name: str) -> None:
         self._settling.discard(name)
-        self._directory.remove(name)
+        self._cleanup.remove(name)
 
 
 class _LinkFactory(ClientFactory):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from taskqd.execution.command_line import command_line, may_be_refused, process_environment
-from taskqd.execution.messages import Start
+from taskqd.execution.messages import File, Start
 from taskqd.execution.run import MARK, CannotStart, Run
 
 _STRICT, _BYTES = "utf-8", "latin-1"
@@ -12,7 +12,8 @@ _STRICT, _BYTES = "utf-8", "latin-1"
 def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
     """Return the message; ``outputs`` are the paths for the streams 1 and 2.
 
-    Raises CannotStart if the system lacks a program that the command line needs.
+    If the runner changes the user, it has no paths, but the kinds of the files to send with it. Raises
+    CannotStart if the system lacks a program that the command line needs.
     """
     spec = run.spec
     try:
@@ -30,6 +31,8 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
         return text if encoding == _STRICT else text.encode("utf-8", "surrogateescape").decode(_BYTES)
 
     is_explained = may_be_refused(run)
+    is_changed = run.user is not None
+    kinds = ("stdout", "stderr", *(kind for kind in ("script", "stdin") if getattr(run, kind) is not None))
     return Start(
         id=run.id,
         attempt=run.attempt,
@@ -37,15 +40,17 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
         argv=list(map(encoded, argv)),
         env={encoded(name): encoded(value) for name, value in env.items()},
         encoding=encoding,
-        mark=run.env.get(MARK, ""),
-        stdin=None if run.stdin is None else encoded(run.stdin),
-        stdout=encoded(outputs[1]),
-        stderr=encoded(outputs[2]),
+        mark="" if is_changed else run.env.get(MARK, ""),
+        stdin=None if is_changed or run.stdin is None else encoded(run.stdin),
+        stdout="" if is_changed else encoded(outputs[1]),
+        stderr="" if is_changed else encoded(outputs[2]),
         max_output=spec.max_output,
         timeout=spec.timeout,
         idle_timeout=spec.idle_timeout,
         kill_after=spec.kill_after,
-        uid=run.uid,
+        uid=None if is_changed else run.uid,
         cwd=encoded(run.cwd) if is_explained and run.cwd is not None else None,
         interpreter=encoded(run.interpreter[0]) if is_explained and run.interpreter else None,
+        user=run.user,
+        files=[File(kind, 0, 0) for kind in kinds] if is_changed else [],
     )

@@ -15,3 +15,7 @@ class Actor(NamedTuple):
 
     name: str
     origin: str | None = None
+
+
+END_HOOK = Actor("[on_end]")
+"""The owner of the jobs that run the ``on_end`` command; users cannot have a name with brackets."""

@@ -110,6 +110,11 @@ class Executor:
         if key in self._running:
             self._running[key].end(reason, number)
 
+    def read_output(self, key: AttemptKey) -> None:
+        """Read what a running attempt has printed until now."""
+        if key in self._running:
+            self._running[key].read_output()
+
     def end_all(self, reason: Reason, detail: str) -> None:
         """Signal all attempts with SIGTERM, and kill each after its ``kill_after``."""
         for process in list(self._running.values()):

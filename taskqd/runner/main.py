@@ -12,19 +12,23 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import cast
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from taskqd import __version__
-from taskqd.config.paths import NO_HOME, default_state
+from taskqd.config.paths import NO_HOME, PRIVILEGED_RUNNER, default_state
+from taskqd.errors import StartRefused
 from taskqd.execution import proc
-from taskqd.execution.messages import VERSIONS, Base, Start
+from taskqd.execution.messages import VERSIONS, Base
 from taskqd.execution.orphan_reaper import OrphanReaper
-from taskqd.execution.runner_directory import ACTIVE_LOCK, RunnerDirectory
-from taskqd.runner import systemd
+from taskqd.execution.runner_directory import ACTIVE_LOCK, SHARED, RunnerDirectory
+from taskqd.execution.user_limits import UserLimits
+from taskqd.execution.users import Users
+from taskqd.runner import daemon_user, systemd
+from taskqd.runner.admission import Admission, TrustedDaemon
+from taskqd.runner.attempt_files import AttemptFiles
+from taskqd.runner.daemon_user import DaemonUser
 from taskqd.runner.executor import Executor
 from taskqd.runner.interfaces import IRunnerReactor
 from taskqd.runner.notes import NotesFile
@@ -33,10 +37,9 @@ from taskqd.runner.protocol import DaemonFactory, default_users
 from taskqd.runner.runner import Identity, Runner
 from taskqd.runner.session_reactor import SessionReactor
 from taskqd.runner.socket_file import RunnerSocket
+from taskqd.runner.untrusted_daemon import UntrustedDaemon
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.interfaces import InThread
 from taskqd.storage.io_threads import IOThreads
-from taskqd.storage.spool.output import OutputWriter
 
 LOCK_TIMEOUT = 2.0
 """Seconds for which a start tries to get the lock: a runner that retires releases it after its last start."""
@@ -53,23 +56,37 @@ _log = Logger()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run until nothing is left to do, or a signal says so."""
     options = _parse(arguments)
-    state = os.path.abspath(options.state or _default_state())
-    directory = RunnerDirectory(os.path.join(state, "runner"))
-    proc.set_close_on_exec()
-    base = set_base()
+    directory = _make_directory(options)
     try:
-        directory.open()
+        user = None if options.daemon_user is None else daemon_user.find_daemon_user(options.daemon_user)
+        proc.set_close_on_exec()
+        base = set_base()
+        if user is None:
+            directory.open()
+        else:
+            daemon_user.open_directory(directory, user)
         active_lock = _lock_active(directory)
+    except StartRefused as why:
+        sys.exit(f"taskqd-runner: {why}")
     except OSError as why:
         sys.exit(f"taskqd-runner: {directory.path} cannot be used: {why}")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    _Program(directory, active_lock, base, stays=options.stay).run(_reactor())
+    _Program(directory, active_lock, base, user, stays=options.stay).run(_reactor())
 
 
 class _Program:
     """The parts of the runner's process, and its life from the first lock to its exit."""
 
-    def __init__(self, directory: RunnerDirectory, active_lock: int, base: Base, *, stays: bool) -> None:
+    def __init__(
+        self,
+        directory: RunnerDirectory,
+        active_lock: int,
+        base: Base,
+        user: DaemonUser | None = None,
+        *,
+        stays: bool,
+    ) -> None:
+        self._user = user
         self._directory = directory
         self._active_lock = active_lock
         self._base = base
@@ -84,32 +101,58 @@ class _Program:
         self._reactor = reactor
         sessions = SessionReactor(reactor)
         threads = IOThreads(reactor)
+        users = default_users() if self._user is None else frozenset((self._user.uid,))
         runner = self._runner = Runner(
             Identity(name, os.getpid(), __version__, VERSIONS, self._base, stays=self._stays),
             lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
-            partial(_open_output, Filesystem(), reactor, threads.run),
-            NotesFile(directory.address(f"{name}.ends")),
+            self._make_admission(reactor, threads),
+            NotesFile(directory.address(f"{name}.ends"), directory.access.file),
             reactor,
             self._on_retire,
             self._on_exit,
         )
-        self._socket = RunnerSocket(directory, name, DaemonFactory(runner, default_users()), reactor)
+        self._socket = RunnerSocket(
+            directory, name, DaemonFactory(runner, users), reactor, receives_files=self._user is not None
+        )
         self._socket.open()
+        self._handle_signals()
         _write_lock(self._active_lock, f"{os.getpid()} {name}\n")
         OrphanReaper(reactor, sessions.children).start()
         threads.start()
         _keep_source_closed()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        reactor.callWhenRunning(self._handle_signals)
+        reactor.callWhenRunning(self._handle_signals)  # again, since the reactor has its own handlers
         reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
         reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
-        state, pid = directory.state, os.getpid()
-        _log.info("runner {name} of {state} runs as process {pid}", name=name, state=state, pid=pid)
+        place = directory.state if self._user is None else directory.path
+        _log.info("runner {name} of {place} runs as process {pid}", name=name, place=place, pid=os.getpid())
         _log.info("{how}", how=sessions.description)
         reactor.run()
 
+    def _make_admission(self, reactor: IRunnerReactor, threads: IOThreads) -> Admission:
+        """Return what admits the daemon's starts; exits if root's directory for jobs cannot be used."""
+        user, directory, filesystem = self._user, self._directory, Filesystem()
+        if user is None:
+            return TrustedDaemon(filesystem, reactor, threads.run)
+        files = AttemptFiles(f"{directory.path}.jobs", self._name, user.gid, proc.boot_id())
+        try:
+            files.open()
+        except (StartRefused, OSError) as why:
+            sys.exit(f"taskqd-runner: {why}")
+        return UntrustedDaemon(
+            directory,
+            files,
+            self._name,
+            Users(reactor.seconds),
+            UserLimits(),
+            filesystem,
+            reactor,
+            threads.run,
+        )
+
     def _handle_signals(self) -> None:
+        """Have the reactor act on signals, also on those that come before it runs."""
         handlers = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
@@ -138,7 +181,12 @@ class _Program:
         """Make room for another runner, and start it if this one is of a unit."""
         os.close(self._active_lock)
         if self._stays:
-            _start_successor(self._directory.state)
+            _start_successor(self._successor_options())
+
+    def _successor_options(self) -> list[str]:
+        if self._user is None:
+            return ["--state", self._directory.state]
+        return ["--daemon-user", self._user.name, "--directory", self._directory.path]
 
     def _on_exit(self) -> None:
         self._socket.remove()
@@ -167,19 +215,9 @@ def _keep_source_closed() -> None:
     linecache.updatecache = lambda *_: []
 
 
-def _open_output(
-    filesystem: Filesystem, clock: IReactorTime, in_thread: InThread, start: Start
-) -> OutputWriter:
-    paths = {
-        stream: os.fsdecode(path.encode(start.encoding))
-        for stream, path in ((1, start.stdout), (2, start.stderr))
-    }
-    return OutputWriter(paths, filesystem, clock, in_thread, start.max_output, [])
-
-
-def _start_successor(state: str) -> None:
+def _start_successor(options: list[str]) -> None:
     """Start the runner that accepts the next starts, in the control group of this one, and tell systemd."""
-    program = [sys.executable, "-m", "taskqd.runner", "--state", state, "--stay"]
+    program = [sys.executable, "-m", "taskqd.runner", *options, "--stay"]
     try:
         successor = subprocess.Popen(program, stdin=subprocess.DEVNULL)
     except OSError as why:
@@ -204,8 +242,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--state", metavar="DIR", help="the state directory of the daemon")
     parser.add_argument("--stay", action="store_true", help="do not exit when there is nothing to do")
+    parser.add_argument(
+        "--daemon-user",
+        metavar="USER",
+        help="be root's runner for the daemon of this user, and run each job as its owner",
+    )
+    parser.add_argument(
+        "--directory",
+        metavar="DIR",
+        help=f"the directory of a runner with --daemon-user, which the daemon has as runner-directory  "
+        f"[default: {PRIVILEGED_RUNNER}]",
+    )
     parser.add_argument("--version", action="version", version=f"taskqd-runner {__version__}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.daemon_user is None and options.directory is not None:
+        parser.error("--directory needs --daemon-user; without it the directory is below --state")
+    if options.daemon_user is not None and options.state is not None:
+        parser.error("--state cannot be used with --daemon-user: that runner opens no state directory")
+    return options
+
+
+def _make_directory(options: argparse.Namespace) -> RunnerDirectory:
+    if options.daemon_user is not None:
+        return RunnerDirectory(options.directory or PRIVILEGED_RUNNER, SHARED)
+    state = os.path.abspath(options.state or _default_state())
+    return RunnerDirectory(os.path.join(state, "runner"))
 
 
 def _default_state() -> str:
@@ -220,7 +281,7 @@ def _lock_active(directory: RunnerDirectory) -> int:
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
-            descriptor = _lock(directory.file(ACTIVE_LOCK))
+            descriptor = _lock(directory.file(ACTIVE_LOCK), directory.access.file)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 active = directory.active()
@@ -235,12 +296,12 @@ def _lock_active(directory: RunnerDirectory) -> int:
 def _make_own_lock(directory: RunnerDirectory, name: str) -> None:
     """Lock NAME.lock until this process ends; the file never exists without the lock."""
     path = directory.file(f"{name}.new")
-    _write_lock(_lock(path), f"{os.getpid()}\n")
+    _write_lock(_lock(path, directory.access.file), f"{os.getpid()}\n")
     os.rename(path, directory.file(f"{name}.lock"))
 
 
-def _lock(path: str) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _lock(path: str, mode: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

@@ -15,8 +15,9 @@ class NotesFile:
     of space: the file never has a damaged line before a good one.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int = 0o600) -> None:
         self._path = path
+        self._mode = mode
         self._size = 0
 
     def append(self, messages: Iterable[Ended | Gone]) -> None:
@@ -26,7 +27,7 @@ class NotesFile:
         """
         data = b"".join(map(format_note, messages))
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, self._mode)
         except FileNotFoundError:
             return
         try:

@@ -82,6 +82,7 @@ class JobProcess(ProcessProtocol):
         self._end_reason: Reason | None = None
         self._details: dict[Reason, str] = {}
         self._exit: BaseException | None = None
+        self._is_paused = False  # reading
         self._complaint: bytearray | None = bytearray() if may_be_refused(start) else None
         self._is_reported = False
         self._has_leftovers = True
@@ -162,7 +163,18 @@ class JobProcess(ProcessProtocol):
             self._complaint += data[:MAX_COMPLAINT]
         self._output.write(stream, data)
 
+    def read_output(self) -> None:
+        """Read what the process has printed until now, as far as the output can be kept."""
+        if self._child is None or self._exit is not None:
+            return
+        for stream, pipe in list(self._child.pipes.items()):
+            left = proc.unread_bytes(pipe.fileno())
+            while left > 0 and not self._is_paused and (data := _read(pipe.fileno(), left)):
+                self.childDataReceived(stream, data)
+                left -= len(data)
+
     def _on_backpressure(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
         if self._exit is not None or self._child is None:
             return
         if self._idle_timer is not None:

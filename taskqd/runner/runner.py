@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -26,18 +26,21 @@ from taskqd.execution.messages import (
     Message,
     Refused,
     Retire,
+    Settled,
     Spawned,
     Start,
+    Sweep,
+    Swept,
     ToRunner,
     Welcome,
 )
-from taskqd.execution.run import Outcome
+from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.job import Reason
+from taskqd.runner.admission import Admission, close_all
 from taskqd.runner.attempt import Attempt
 from taskqd.runner.executor import Executor
 from taskqd.runner.interfaces import IDaemonLink
 from taskqd.runner.notes import NotesFile
-from taskqd.storage.spool.output import OutputWriter
 
 REPORT_DELAY = 0.01
 """Seconds after which a process that still runs is reported; most jobs that are shorter need no record."""
@@ -68,9 +71,9 @@ class Identity(NamedTuple):
 class Runner:
     """All attempts of one runner. docs/runner.md has the rules.
 
-    ``make_executor(on_cleared)`` returns the executor, ``open_output(start)`` the writer of an attempt's
-    output. ``on_retire()`` is called once when the runner accepts no more starts, and ``on_exit()`` when it
-    has nothing left to do.
+    ``make_executor(on_cleared)`` returns the executor, ``admission`` decides what a Start executes.
+    ``on_retire()`` is called once when the runner accepts no more starts, and ``on_exit()`` when it has
+    nothing left to do.
     """
 
     _log = Logger()
@@ -79,7 +82,7 @@ class Runner:
         self,
         identity: Identity,
         make_executor: Callable[[Callable[[AttemptKey], object]], Executor],
-        open_output: Callable[[Start], OutputWriter],
+        admission: Admission,
         notes: NotesFile,
         clock: IReactorTime,
         on_retire: Callable[[], object],
@@ -87,7 +90,7 @@ class Runner:
     ) -> None:
         self._identity = identity
         self._executor = make_executor(self._on_cleared)
-        self._open_output = open_output
+        self._admission = admission
         self._notes = notes
         self._clock = clock
         self._on_retire = on_retire
@@ -137,6 +140,7 @@ class Runner:
                 leftovers=list(self._leftovers),
                 is_retiring=self._is_retiring or self._is_stopping,
                 stays=own.stays,
+                changes_users=self._admission.changes_users,
             )
         )
         for ended in self._ends.values():
@@ -163,11 +167,11 @@ class Runner:
             self._alone_call = self._clock.callLater(self._leave_for, self._abandon)
         self._exit_if_done()
 
-    def handle(self, message: ToRunner) -> None:
-        """Do what the daemon asks for."""
+    def handle(self, message: ToRunner, files: Sequence[int] = ()) -> None:  # noqa: C901 - a case for each
+        """Do what the daemon asks for; ``files`` are the descriptors that came with a Start."""
         match message:
             case Start():
-                self._start(message)
+                self._start(message, files)
             case Ack():
                 self._acknowledge(message.ends)
             case End():
@@ -178,6 +182,10 @@ class Runner:
                 self._executor.kill_leftovers(message.id)
             case Kill():
                 self._executor.kill()
+            case Sweep():
+                self._sweep(message.runner)
+            case Settled():
+                self._admission.settle(message.runner)
             case Retire():
                 self.retire()
             case Hello():
@@ -197,17 +205,23 @@ class Runner:
 
     # Attempts.
 
-    def _start(self, start: Start) -> None:
+    def _start(self, start: Start, files: Sequence[int]) -> None:
         key = start.key
         if key in self._attempts or key in self._ends:
+            close_all(files)
             return
         if self._is_retiring or self._is_stopping:
+            close_all(files)
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail="its runner retires", is_void=True))
             return
         try:
-            output = self._open_output(start)
+            start, output = self._admission.admit(start, files, self._store or "")
             self._attempts[key] = Attempt(key, output, self._clock, self._send)
             outcome = self._executor.start(start, output, partial(self._on_spawned, key))
+        except CannotStart as why:
+            detail = f"could not be started: {why}"
+            self._record_end(key, Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=why.is_shortage))
+            return
         except Exception as why:  # noqa: BLE001 - the daemon must hear an end of each start
             self._log.failure("internal error in starting job {id}", id=start.id)
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
@@ -222,6 +236,7 @@ class Runner:
     def _on_spawned(self, key: AttemptKey, pid: int, started: int | None) -> None:
         attempt = self._attempts[key]
         attempt.pid, attempt.started = pid, started
+        self._admission.on_spawned(key, pid, started)
         self._to_report.append((self._clock.seconds() + REPORT_DELAY, key, pid, started))
         if self._report_call is None:
             self._report_call = self._clock.callLater(REPORT_DELAY, self._report_spawned)
@@ -241,6 +256,8 @@ class Runner:
     def _follow(self, message: Follow) -> None:
         attempt = self._attempts.get(message.key)
         if attempt is not None:
+            if message.on:  # the message may have been read before the pipes
+                self._executor.read_output(message.key)
             attempt.follow(message.on)
 
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
@@ -248,8 +265,10 @@ class Runner:
         self._attempts.pop(key, None)
         ended = ended_message(key, outcome, time.time())
         self._ends[key] = ended
-        if ended.pid is not None and key in self._executor.leftovers:
+        has_leftovers = ended.pid is not None and key in self._executor.leftovers
+        if has_leftovers:
             self._leftovers.add(key)
+        self._admission.on_ended(key, has_leftovers=has_leftovers)
         self._send(ended)
         if self._daemon is None or self._is_stopping:
             self._note([ended])
@@ -259,8 +278,23 @@ class Runner:
         if key not in self._leftovers:
             return
         self._leftovers.discard(key)
+        self._admission.on_cleared(key)
         self._send(Cleared(id=key.id, attempt=key.attempt, word=key.word))
         self._exit_if_done()
+
+    # Dead runners.
+
+    def _sweep(self, runner: str) -> None:
+        """Kill all that a dead runner has left, and tell the daemon when that is done."""
+        swept = self._admission.sweep(runner)
+        if swept is not None:
+            swept.addCallbacks(lambda _: self._send(Swept(runner=runner)), self._on_sweep_failed)
+
+    def _on_sweep_failed(self, failure: Failure) -> None:
+        """Close the connection, so that the daemon asks again."""
+        self._log.failure("the processes of a dead runner cannot be ended; this is tried again", failure)
+        if self._daemon is not None:
+            self._daemon.close()
 
     # Without a daemon.
 

@@ -12,20 +12,32 @@ from taskqd.speedups.byte_socket import ByteSocket
 
 
 class RunnerSocket:
-    """Listens for daemons at NAME.sock in the directory of the runners."""
+    """Listens for daemons at NAME.sock in the directory of the runners.
+
+    With ``receives_files`` descriptors can be received.
+    """
 
     def __init__(
-        self, directory: RunnerDirectory, name: str, factory: DaemonFactory, reactor: IRunnerReactor
+        self,
+        directory: RunnerDirectory,
+        name: str,
+        factory: DaemonFactory,
+        reactor: IRunnerReactor,
+        *,
+        receives_files: bool = False,
     ) -> None:
         self._address = directory.socket_address(name)
+        self._mode = directory.access.socket
+        self._receives_files = receives_files
         self._factory = factory
         self._reactor = reactor
         self._port: unix.Port | None = None
 
     def open(self) -> None:
-        """Listen; the file is accessible to this user only."""
-        self._port = unix.Port(self._address.encode(), self._factory, 5, 0o600, self._reactor)
-        self._port.transport = ByteSocket
+        """Listen; the file is accessible to the users of the directory only."""
+        self._port = unix.Port(self._address.encode(), self._factory, 5, self._mode, self._reactor)
+        if not self._receives_files:
+            self._port.transport = ByteSocket
         self._port.startListening()
 
     def reopen(self) -> None:

@@ -138,10 +138,11 @@ def counts_by_queue(array: Job, tasks: Tasks) -> Counter[tuple[str, Status]]:
 
 def first_with(status: Status, tasks: Tasks) -> Job | None:
     """Return the task with the lowest index among those with a status, None if there is none."""
-    ids = [job_id for job_id, task in tasks.touched.items() if task.status is status]
+    found = next((each for each in sorted(tasks.touched) if tasks.touched[each].status is status), None)
     if tasks.untouched and tasks.shared.status is status:
-        ids.append(tasks.untouched.first)
-    return tasks.get(min(ids)) if ids else None
+        first = tasks.untouched.first
+        found = first if found is None else min(first, found)
+    return None if found is None else tasks.get(found)
 
 
 def _time_of_end(tasks: Tasks, event: JobEvent) -> float:

@@ -77,6 +77,5 @@ class EndQueue:
     def _is_late_first(self) -> bool:
         if not self._late:
             return False
-        if self._popped == len(self._times):
-            return True
+        # The columns are not empty: they had a later end when this one was added.
         return self._late[0] < (self._times[self._popped], self._ids[self._popped])

@@ -22,6 +22,8 @@ from taskqd.model.task_set import TaskSet
 CHUNK_BITS = 11
 CHUNK_SIZE = 1 << CHUNK_BITS
 """Ids per chunk. If only one job of a chunk is left, that job takes the memory of the whole chunk."""
+CHUNKS_PER_STEP = 16
+"""Chunks that a search compares without a pause; that takes about 0.1 ms."""
 
 _OFFSETS = CHUNK_SIZE - 1
 _STATUS, _OWNER, _QUEUE, _LABEL = 0, 1, 3, 5
@@ -182,10 +184,10 @@ class JobIndex:
         """Yield the ids from ``first`` to ``last`` of jobs that may match, ascending or descending.
 
         Every job that matches the filter (but for its key and text) is found, and few others. None is yielded
-        after each chunk. The index may be changed meanwhile; jobs that are not reached yet are found as they
-        are then. Without ``has_tasks`` the tasks of arrays are omitted.
+        after CHUNKS_PER_STEP chunks. The index may be changed meanwhile; a job is found
+        in the state that it has when it is reached. Without ``has_tasks`` the tasks of arrays are omitted.
         """
-        conditions = self._conditions(wanted, has_tasks)
+        conditions, searched = self._conditions(wanted, has_tasks), 0
         number = self._next_chunk((last if is_reverse else first) >> CHUNK_BITS, is_reverse)
         while number is not None and first >> CHUNK_BITS <= number <= last >> CHUNK_BITS:
             base = number << CHUNK_BITS
@@ -199,7 +201,9 @@ class JobIndex:
                 low, high = (low, offset) if is_reverse else (offset + 1, high)
                 if version != self._version:
                     found, version = self._find_in(number, conditions), self._version
-            yield None
+            searched += 1
+            if not searched % CHUNKS_PER_STEP:
+                yield None
             number = self._next_chunk(number - 1 if is_reverse else number + 1, is_reverse)
 
     def _find_in(self, number: int, conditions: list[_Condition]) -> bytes | None:

@@ -198,8 +198,11 @@ class QueueState:
         """Return the array that a job is a task of, else the job itself."""
         return job if job.array is None else self.jobs[job.array]
 
-    def dependents_of(self, job_id: int) -> Iterator[Job]:
-        """Yield the jobs that depend on a job, directly or not, each once; they may change meanwhile."""
+    def dependents_of(self, job_id: int) -> Iterator[Job | None]:
+        """Yield the jobs that depend on a job, directly or not, each once; they may change meanwhile.
+
+        None is yielded after each of these jobs whose dependents were looked up: it took time.
+        """
         found: set[int] = set()
         to_visit = [job_id]
         while to_visit:
@@ -212,10 +215,13 @@ class QueueState:
                         found.add(dependent)
                         to_visit.append(dependent)
                         yield self.jobs[dependent]
+            yield None
 
-    def running(self) -> list[Job]:
-        """Return the jobs that are RUNNING, by id; of an array, its tasks."""
-        ids = self.index.find(_RUNNING_JOBS, 1, self.last_id)
+    def running(self, array: Job | None = None) -> list[Job]:
+        """Return the jobs that are RUNNING, by id; of an array, its tasks. With ``array`` only its tasks."""
+        tasks = None if array is None else array.tasks
+        first, last = (1, self.last_id) if tasks is None else (tasks.ids[0], tasks.ids[-1])
+        ids = self.index.find(_RUNNING_JOBS, first, last)
         jobs = [self.jobs[job_id] for job_id in ids if job_id is not None]
         return [job for job in jobs if job.tasks is None]
 
@@ -479,7 +485,7 @@ class QueueState:
             self._add_run(job, submitted.schedule)
         self.counts[job.status] += 1
         self.queues.job_ended(spec.queue, job.status, max(0.0, ended_at - started.at))
-        self.retention_index.add(job)
+        self.retention_index.add_ended(job, ended_at - self.ahead)
         if self._is_open:
             self.index.add(job)
         return job

@@ -27,7 +27,6 @@ from typing import Any, cast
 from sortedcontainers import SortedList
 
 from taskqd.model.job import Job
-from taskqd.model.spec import Array
 from taskqd.model.task_set import TaskSet
 from taskqd.state.backfill import Backfill
 from taskqd.state.capacity import RATE, SLOTS, USER, Capacity, Constraint, Demand, Demands
@@ -172,18 +171,13 @@ class ReadyQueue:
         peers: dict[GroupKey, tuple[Job, list[int]]] = {}
         previous: Job | None = None
         ranks: list[int] = []
-        tasks: list[Job] = []
         for job in jobs:
-            if job.array is not None:
-                tasks.append(job)
-                continue
             if previous is None or not has_same_key(job, previous):
                 _, ranks = peers.setdefault(self._key_of(job), (job, []))
             ranks.append(rank_of(job))
             previous = job
         for key, (job, ranks) in peers.items():
             self._add_peers(key, job, ranks)
-        self._add_all_tasks(tasks)
 
     def _add_peers(self, key: GroupKey, job: Job, ranks: list[int]) -> None:
         """Add jobs with the same key, which ``job`` has."""
@@ -195,16 +189,6 @@ class ReadyQueue:
             self._unfile_for_new_first(group)
             group.ranks.update(ranks)
         self._file(group)
-
-    def _add_all_tasks(self, tasks: list[Job]) -> None:
-        by_run: dict[tuple[GroupKey, int], list[Job]] = {}
-        for task in tasks:
-            by_run.setdefault((self._key_of(task), run_of(task)), []).append(task)
-        for peers in by_run.values():
-            first, count = cast(int, peers[0].array) + 1, cast(Array, peers[0].spec.array).count
-            ids = TaskSet(range(first, first + count), is_full=False)
-            ids.add_all(task.id for task in peers)
-            self.add_tasks(peers[0], ids)
 
     def _key_of(self, job: Job) -> GroupKey:
         has_user = self._capacity.totals.slots_per_user is not None

@@ -37,10 +37,14 @@ class RetentionIndex:
         """Add a job that has ended."""
         ended = job.ended
         if job.array is None and ended is not None:
-            self.count += 1
-            self.bytes += job.kept_bytes
-            self.memory += footprint_of(job)
-            self._ended.add(ended, job.id)
+            self.add_ended(job, ended)
+
+    def add_ended(self, job: Job, at: float) -> None:
+        """Add a job that is not a task and has ended ``at`` that time."""
+        self.count += 1
+        self.bytes += job.kept_bytes
+        self.memory += footprint_of(job)
+        self._ended.add(at, job.id)
 
     def discard(self, job: Job) -> None:
         """Remove a finished job that runs again or has been removed."""

@@ -101,6 +101,11 @@ class Filesystem:
             return os.stat(path).st_size
         return None
 
+    def linked_size(self, descriptor: int) -> int | None:
+        """Return the size of an open file in bytes, None if it has no name any more."""
+        status = os.fstat(descriptor)
+        return status.st_size if status.st_nlink else None
+
     def identity(self, path: str) -> str:
         """Return ``<device>:<inode>`` of a path, which is unique until the machine is restarted."""
         status = os.stat(path)

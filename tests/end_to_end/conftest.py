@@ -1,5 +1,8 @@
 """Fixtures: daemons for a test, a daemon for a module, and a connection to it."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +38,26 @@ def daemon(tmp_path: Path) -> Iterator[DaemonFactory]:
 
     yield make
     _close(made)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory on a separate file system of 4 MiB; only root can mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("only root can mount a small disk")
+    made = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=4m", "taskqd-test", place],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)  # a runner that was killed just now still has it open
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,17 @@ def memory(pid: int) -> dict[str, int]:
     return {name.rstrip(":"): int(size) * 1024 for name, size, _ in fields}
 
 
+def fill(disk: Path) -> Path:
+    """Fill a disk; return the file that takes the space."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return ballast
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

@@ -75,7 +75,7 @@ def test_setting_the_time_of_day_ends_no_job_closes_no_connection_and_removes_no
     wire, waiting = faked.connect(), faked.connect()
     ended = wire.submit("echo here")
     assert wire.wait(ended) == "COMPLETED"
-    jobs = [sleep(wire, options, 5) for options in ("--timeout=60s", "--idle-timeout=60s", "--cpu-time=60s")]
+    jobs = [sleep(wire, options, 3) for options in ("--timeout=60s", "--idle-timeout=60s", "--cpu-time=60s")]
     delayed = wire.submit("--delay=120s true")
     wire.wait_running(*jobs)
     waiting.send(f"WAIT {jobs[0]} --timeout=60s\r\n".encode())
@@ -93,11 +93,11 @@ def test_setting_the_time_of_day_ends_no_job_closes_no_connection_and_removes_no
 @pytest.mark.parametrize("step", STEPS)
 def test_setting_the_time_of_day_changes_no_wait_and_no_timeout(faked: DaemonWithFakeTime, step: str) -> None:
     wire = faked.connect()
-    wire.ask("SCHEDULE --every=2s true")
-    delayed = wire.submit("--delay=3s true")
-    retried = wire.submit("--retries=1 --retry-delay=2s exit $((TASKQ_ATTEMPT < 2))")
-    timed = sleep(wire, "--timeout=3s", 60)
-    idle = sleep(wire, "--idle-timeout=3s", 60)
+    wire.ask("SCHEDULE --every=1s true")
+    delayed = wire.submit("--delay=1500ms true")
+    retried = wire.submit("--retries=1 --retry-delay=1s exit $((TASKQ_ATTEMPT < 2))")
+    timed = sleep(wire, "--timeout=1500ms", 60)
+    idle = sleep(wire, "--idle-timeout=1500ms", 60)
     began = time.monotonic()
     faked.set_time(step)
     assert [wire.wait(job) for job in (delayed, retried, timed, idle)] == [
@@ -107,7 +107,7 @@ def test_setting_the_time_of_day_changes_no_wait_and_no_timeout(faked: DaemonWit
         "FAILED",
     ]
     assert time.monotonic() - began < 20.0
-    assert wire.ask(f"WAIT {wire.submit('--hold true')} --timeout=1s").startswith("ERROR TIMED_OUT ")
+    assert wire.ask(f"WAIT {wire.submit('--hold true')} --timeout=200ms").startswith("ERROR TIMED_OUT ")
     until(lambda: wire.schedules()[1]["last_job"] is not None, "the schedule to run")
 
 
@@ -128,7 +128,7 @@ def test_restart_after_the_time_of_day_was_set_keeps_ages_and_waits(
     faked: DaemonWithFakeTime, step: str, end: str
 ) -> None:
     wire = faked.connect()
-    ended, delayed, soon = wire.submit("true"), wire.submit("--delay=1h true"), wire.submit("--delay=6s true")
+    ended, delayed, soon = wire.submit("true"), wire.submit("--delay=1h true"), wire.submit("--delay=3s true")
     assert wire.wait(ended) == "COMPLETED"
     getattr(faked, end)()
     faked.write(step)

@@ -8,7 +8,7 @@ from tests.end_to_end.daemon import CHECKOUT, environment
 from tests.end_to_end.wire import DEADLINE
 from tests.fuzz.session import Session, save
 
-SECONDS = 4
+SECONDS = 2
 BAR = 100
 """Milliseconds that the median reply to other clients may take; high, since other tests run beside it."""
 

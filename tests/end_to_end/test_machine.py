@@ -76,7 +76,8 @@ def test_shortage_of_processes_fails_no_job_and_passes(tmp_path: Path, made: lis
     last = submit(wire, 1, "true")[0]
     until(lambda: wire.stats()["shortage"] is not None, "the shortage")
     assert "Resource temporarily unavailable" in wire.stats()["shortage"]["detail"]
-    assert "the machine lacks what a start needs" in wire.ask(f"WHY {last}")
+    shown = "the machine lacks what a start needs"
+    until(lambda: shown in wire.ask(f"WHY {last}"), "the reason, which a trial start hides for a moment")
     wire.cancel(*blockers)
     assert wire.wait(last) == "COMPLETED"
     jobs = submit(wire, 300, "exec sleep 0.01")  # without a fork in the job, which could fail

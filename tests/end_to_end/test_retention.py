@@ -1,20 +1,15 @@
 """Removal, retention, history, compaction, orphaned files, and a full disk."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
-import pytest
-
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import Daemon, environment
+from tests.end_to_end.daemon import Daemon, environment, fill
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 LONG = "head -c 10000 /dev/zero"
@@ -278,37 +273,6 @@ def test_files_of_unknown_jobs_are_removed_at_the_start(daemon: DaemonFactory) -
 # A full disk.
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory on a separate file system of 4 MiB; only root can mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("only root can mount a small disk")
-    made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=4m", "taskqd-test", place],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    if made.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def _fill(disk: Path) -> Path:
-    """Fill a disk; return the file that takes the space."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return ballast
-
-
 def _refusal(wire: Wire) -> str:
     """Submit jobs until one is refused; return the refusal. The jobs accepted before may run."""
     while not (reply := wire.ask(f"SUBMIT : {'x' * 5000}")).startswith("ERROR "):
@@ -328,7 +292,7 @@ def test_full_disk_refuses_commands_with_the_reason_until_there_is_space(
     wire.wait(done)
     running = wire.submit(f"until [ -e {gate} ]; do sleep 0.02; done; echo ended meanwhile; exit 5")
     wire.wait_running(running)
-    ballast = _fill(small_disk)
+    ballast = fill(small_disk)
     assert _refusal(wire).startswith("ERROR STORE_FAILED ")
     for request in ("SUBMIT --key=k true", f"RETRY {done}", f"CANCEL {running}", f"REMOVE {done}"):
         refusal = wire.ask(request)
@@ -369,7 +333,7 @@ def test_kill_with_a_full_disk_loses_no_acknowledged_job(small_disk: Path, daemo
     wire = one.connect()
     running = wire.submit("sleep 300")
     wire.wait_running(running)
-    ballast = _fill(small_disk)
+    ballast = fill(small_disk)
     _refusal(wire)
     known = [job["id"] for job in wire.list("--limit=1000")]
     one.crash()
@@ -393,7 +357,7 @@ def test_stop_with_a_full_disk_completes(small_disk: Path, daemon: DaemonFactory
     wire = one.connect()
     running = wire.submit("sleep 300")
     wire.wait_running(running)
-    ballast = _fill(small_disk)
+    ballast = fill(small_disk)
     _refusal(wire)
     begin = time.monotonic()
     one.stop()

@@ -221,6 +221,7 @@ def test_term_ends_attempts_with_their_grace_and_notes_gone(runner: RunnerProces
 
 
 def test_usr1_makes_the_socket_again(runner: RunnerProcess) -> None:
+    runner.attach().close()  # it runs, and no longer ignores the signal as one that is starting
     runner.file("sock").unlink()
     runner.signal(signal.SIGUSR1)
     until(runner.file("sock").exists, "the socket")

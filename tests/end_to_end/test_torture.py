@@ -6,7 +6,7 @@ import sys
 from tests.end_to_end.daemon import CHECKOUT, environment
 from tests.end_to_end.wire import DEADLINE
 
-KILLS = 15
+KILLS = 10
 
 
 def test_acknowledged_changes_survive_kills_at_random_moments() -> None:

@@ -47,6 +47,7 @@ class FakeExecutor:
         self.runs: list[Start] = []
         self.runners: list[str] = []
         self.adopted: list[tuple[AttemptKey, str]] = []
+        self.newest: int | None = None
         self.acknowledged: list[int] = []
         self.signals: list[tuple[int, Reason, int]] = []
         self.running: dict[int, Deferred[Outcome]] = {}
@@ -67,8 +68,12 @@ class FakeExecutor:
             return succeed(self.at_once)
         return self._run(start.id, on_spawned)
 
-    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def adopt(
+        self, key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
+    ) -> "Deferred[Outcome]":
         self.adopted.append((key, runner))
+        if is_newest:
+            self.newest = key.id
         return self._run(key.id, on_spawned)
 
     def _run(self, job_id: int, on_spawned: OnSpawned) -> "Deferred[Outcome]":

@@ -61,6 +61,10 @@ class Harness:
         for key in [key for key in self.keys if key.id == job_id]:
             self.executor.end(key, reason, number)
 
+    def read_output(self) -> None:
+        """Read what the latest attempt has printed, as a request for its output does."""
+        self.executor.read_output(self.keys[-1])
+
     def _on_spawned(self, pid: int, started: int | None) -> None:
         self.spawned.append((pid, started))
 

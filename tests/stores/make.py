@@ -101,8 +101,9 @@ def make(state: Path) -> None:
     daemon.stop()
     _leave_a_job(state)
     daemon = Daemon(state)
+    _share_a_queue(daemon)
     daemon.stop()
-    _check_fields(state)
+    _check_records(state)
 
 
 def _use_queues(daemon: Daemon) -> None:
@@ -188,14 +189,19 @@ def _await(path: Path, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-FIELDS = ("word", "runner", "ended_at")
-"""The fields that were added in version 0.7.0."""
+def _share_a_queue(daemon: Daemon) -> None:
+    """Features of version 0.8.0: a fair queue, and one with a start rate."""
+    daemon.ask(b"SET-QUEUE q --fair=true --rate=10/m")
 
 
-def _check_fields(state: Path) -> None:
-    """Exit if the journal lacks a field that only some circumstances write."""
-    text = b"".join(path.read_bytes() for path in _segments(state))
-    missing = [name for name in FIELDS if b'"%b":' % name.encode() not in text]
+PARTS = (b'"word":', b'"runner":', b'"ended_at":', b'"compacted"', b'"configured"')
+"""Parts of records that some circumstances write only: three fields of 0.7.0, two records of 0.8.0."""
+
+
+def _check_records(state: Path) -> None:
+    """Exit if the journal lacks a part that only some circumstances write."""
+    text = b"".join(path.read_bytes() for path in state.glob("journal/*"))
+    missing = [part.decode() for part in PARTS if part not in text]
     if missing:
         sys.exit(f"no record has {', '.join(missing)}: the store would not test them")
 

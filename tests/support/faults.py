@@ -397,7 +397,9 @@ class Attempts:
         on_spawned(1000 + start.id, 77)
         return attempt.ended
 
-    def adopt(self, key: AttemptKey, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def adopt(
+        self, key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
+    ) -> "Deferred[Outcome]":
         raise NotImplementedError
 
     def acknowledge(self, job_id: int) -> None:

@@ -100,10 +100,14 @@ class RunnerProcess:
         self.directory = state / "runner"
         self.store = secrets.token_hex(16)
         self.log = state.with_name(f"{state.name}.log")
-        self._command = [*command, "--state", str(state), *options]
+        self._command = [*command, *self._arguments(), *options]
         self._links: list[Link] = []
         self._others: list[RunnerProcess] = []
         self.process = self.launch()
+
+    def _arguments(self) -> list[str]:
+        """Return the options that name the directory."""
+        return ["--state", str(self.state)]
 
     def launch(self) -> "subprocess.Popen[bytes]":
         with self.log.open("ab") as log:
@@ -210,8 +214,8 @@ class RunnerProcess:
         def attach_once() -> Link | None:
             try:
                 link = self.connect()
-            except ConnectionRefusedError:
-                return None  # the file is there, and the socket does not listen yet
+            except (ConnectionRefusedError, FileNotFoundError):
+                return None  # the socket does not listen yet, or is being made again
             link.send(self.hello(**fields))
             first = link.read()
             if first is None or (first["t"] == "refused" and "another daemon" in first["why"]):

@@ -1,10 +1,12 @@
 """Runs the runner, and refuses each import and each open of its installation after its start.
 
-``python -m tests.support.sealed_runner VIOLATIONS --state DIR``: the runner has started when ``lock`` names
-its process. An upgrade may remove the files of the installation under it, so what it needs is loaded by
-then. Each refusal is a line in the file VIOLATIONS, since a caller may ignore an ImportError.
+``python -m tests.support.sealed_runner VIOLATIONS --state DIR`` (or ``--directory DIR``): the runner has
+started when ``lock`` names its process. An upgrade may remove the files of the installation under it, so
+what it needs is loaded by then. Each refusal is a line in the file VIOLATIONS, since a caller may ignore an
+ImportError.
 """
 
+import itertools
 import os
 import sys
 import sysconfig
@@ -14,11 +16,11 @@ from types import FrameType, ModuleType
 
 
 class Seal:
-    """Refuses imports and opens as soon as the runner for ``state`` has started."""
+    """Refuses imports and opens as soon as the runner of the file ``lock`` has started."""
 
-    def __init__(self, violations: int, state: str) -> None:
+    def __init__(self, violations: int, lock: str) -> None:
         self._violations = violations
-        self._lock = os.path.join(state, "runner", "lock")
+        self._lock = lock
         self._is_closed = False
         self._is_checking = False
         self._places = tuple(
@@ -78,7 +80,9 @@ def main() -> None:
     """Seal this process and run the runner in it."""
     violations, arguments = sys.argv[1], sys.argv[2:]
     descriptor = os.open(violations, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    seal = Seal(descriptor, arguments[arguments.index("--state") + 1])
+    values = dict(itertools.pairwise(arguments))
+    directory = values.get("--directory") or os.path.join(values["--state"], "runner")
+    seal = Seal(descriptor, os.path.join(directory, "lock"))
     sys.meta_path.insert(0, seal)
     sys.addaudithook(seal.on_event)
     sys.argv = ["taskqd-runner", *arguments]

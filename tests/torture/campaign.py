@@ -218,7 +218,7 @@ class Campaign:
         time.sleep(self._chance.uniform(0, MAX_UPTIME / 2))
         does_leave = self._daemon.on_stop == "leave"
         if not does_leave:
-            self._model.interruptions += 1
+            self._model.note_interruption()
             self._daemon.runner_processes.note_ended()
         self._daemon.signal(signal.SIGTERM)
         is_quiet = self._chance.random() < 0.5

@@ -77,7 +77,7 @@ class Killer:
             self._kill_runner()
 
     def _kill_runner(self) -> None:
-        self._model.interruptions += 1
+        self._model.note_interruption()
         self._victim.runner_processes.kill()
 
     def kill_daemon(self, others: Iterable[int] = ()) -> None:

@@ -29,6 +29,8 @@ OWN_REASONS = {"completed", "exit", "signal"}
 """The ends of attempts that have ended by themselves."""
 RETENTION = 30.0
 """Seconds that the daemon keeps ended jobs; if it removes one earlier, the job is lost."""
+NOTICE_TIMEOUT = 5.0
+"""Seconds in which a daemon on a loaded machine may start jobs at a runner that is already dead."""
 KEY_REPEAT_TIMEOUT = 6.0
 """Seconds in which a key is repeated; the retention cannot have freed it by then."""
 SAMPLE_SIZE = 12
@@ -79,7 +81,6 @@ class Task:
     plan: Plan = field(repr=False)
     key: str | None
     floor: int
-    interruptions: int
     sent_at: float
     sent_to: int = 0
     id: int | None = None
@@ -108,15 +109,14 @@ class Model:
 
     ``place`` has the files in which jobs note their attempts, ``starts`` the starts in the journal.
 
-    ``interruptions`` counts kills of runners, and stops that end jobs, each before it happens;
-    ``ended_runners`` has the names of these runners. ``generation`` counts the starts of the daemon. ``ends``
-    has the reason of each end of an attempt that was checked.
+    ``ended_runners`` has the names of the runners that were killed or stopped. ``generation`` counts the
+    starts of the daemon. ``ends`` has the reason of each end of an attempt that was checked.
     """
 
     def __init__(self, place: Path, ended_runners: set[str], starts: Starts) -> None:
         self.runs = place
         self.starts = starts
-        self.interruptions = 0
+        self._interrupted_at: list[float] = []
         self.ended_runners = ended_runners
         self.generation = 0
         self.newest = 0
@@ -138,16 +138,14 @@ class Model:
         key = f"key:{token}" if chance.random() < 0.4 else None
         plan = kinds.make(token, self.runs, chance)
         with self._lock:
-            task = Task(token, plan, key, self.newest, self.interruptions, time.monotonic(), self.generation)
+            task = Task(token, plan, key, self.newest, time.monotonic(), self.generation)
             self._tasks[token] = task
         return task
 
     def refuse(self, token: str, plan: Plan, key: str | None) -> None:
         """Note a submission that must never be accepted."""
         with self._lock:
-            self._tasks[token] = Task(
-                token, plan, key, self.newest, self.interruptions, time.monotonic(), state=State.VOID
-            )
+            self._tasks[token] = Task(token, plan, key, self.newest, time.monotonic(), state=State.VOID)
 
     def sending(self, task: Task) -> None:
         """Note that a submission is sent to the current daemon or an earlier one."""
@@ -311,9 +309,15 @@ class Model:
             self._known.remove(task)
         (self.runs / task.token).unlink(missing_ok=True)
 
+    def note_interruption(self) -> None:
+        """Note that runners are about to be killed, or a stop is about to end jobs."""
+        with self._lock:
+            self._interrupted_at.append(time.monotonic())
+
     def interrupted(self, task: Task) -> int:
         """Return how many attempts of a job may have been interrupted so far."""
-        return self.interruptions - task.interruptions
+        with self._lock:
+            return sum(at > task.sent_at - NOTICE_TIMEOUT for at in self._interrupted_at)
 
     def settle(self, listed: set[int], generation: int) -> list[Task]:
         """Give up submissions that were sent only to daemons before ``generation`` and are not ``listed``.

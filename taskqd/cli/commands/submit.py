@@ -10,7 +10,7 @@ import click
 from taskqd.cli import job_options, submit_request
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.interrupts import INTERRUPTED, deferring_interrupt
+from taskqd.cli.interrupts import INTERRUPTED, Unanswered, deferring_interrupt
 from taskqd.cli.parameters import OPTIONS_FIRST
 
 
@@ -60,7 +60,7 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
                     job = client.submit(command, **options)
                     session.print_answer(str(job), {"id": job})
                     sys.stdout.flush()
-            except KeyboardInterrupt:
+            except Unanswered:
                 session.print_message(
                     "the daemon has not replied yet; the job may or may not have been submitted"
                 )

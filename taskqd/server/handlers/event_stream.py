@@ -220,8 +220,10 @@ class EventStream:
         return sum(group.bytes for group in self._groups.values())
 
     def _on_durable(self, first: int, events: Sequence[Event]) -> None:
+        if not self._groups:
+            return
         groups = list(self._groups.values())
-        for sequence, event in enumerate(events if groups else (), first):
+        for sequence, event in enumerate(events, first):
             line = None
             for group in groups:
                 if group.filter.matches(event, self._jobs):

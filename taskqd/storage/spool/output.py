@@ -1,6 +1,7 @@
 """The output of one attempt: both streams, and flow control for the process that prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -38,6 +39,7 @@ def notify(observers: OutputObservers) -> None:
 class OutputWriter:
     """Writes both streams of an attempt, to the files at ``paths`` if they need any.
 
+    With ``files``, descriptors by stream, it writes to these, and the paths are names for messages.
     ``streams`` are by number. ``observers`` are called when there is new output; the spool changes the list.
     """
 
@@ -49,9 +51,10 @@ class OutputWriter:
         in_thread: InThread,
         limit: int,
         observers: OutputObservers,
+        files: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.streams = {
-            number: OutputStream(path, filesystem, in_thread, limit, self._on_synced)
+            number: OutputStream(path, filesystem, in_thread, limit, self._on_synced, files.get(number))
             for number, path in paths.items()
         }
         self.observers = observers
@@ -97,6 +100,8 @@ class OutputWriter:
             self._timer.cancel()
         out, err = self.streams.values()
         if not any(stream.has_file or stream.lacks_descriptor for stream in (out, err)):
+            out.close_unused_file()
+            err.close_unused_file()
             return succeed((out.inline_output(), err.inline_output()))
         return Deferred.fromCoroutine(_gather_outputs(out.close(), err.close()))
 

@@ -25,7 +25,7 @@ MAX_UNSYNCED = 32 * 1024**2
 
 
 class OutputStream:
-    """One stream, which is written to the file at ``path`` if it needs one.
+    """One stream, which is written to the file at ``path`` if it needs one, or to the open ``file``.
 
     ``head`` has the bytes in memory; None once all are in the file. ``size`` is the number of bytes kept,
     ``dropped`` the number of those over ``limit``. ``lacks_descriptor`` tells that the file could not be
@@ -39,6 +39,7 @@ class OutputStream:
         in_thread: InThread,
         limit: int,
         on_synced: Callable[[OSError | None], None],
+        file: int | None = None,
     ) -> None:
         self.size = 0
         self.dropped = 0
@@ -49,6 +50,7 @@ class OutputStream:
         self._in_thread = in_thread
         self._limit = limit
         self._on_synced = on_synced
+        self._file = file
         self._descriptor: int | None = None
         self._unsynced = 0
         self._sync_in_progress: Deferred[None] | None = None
@@ -101,6 +103,12 @@ class OutputStream:
         head = bytes(self.head or b"")
         return Output.inline(head, self.dropped + self.size - len(head))
 
+    def close_unused_file(self) -> None:
+        """Close the open file, if the stream was given one and has not needed it."""
+        if self._file is not None and self._descriptor is None:
+            self._filesystem.close(self._file)
+            self._file = None
+
     def close(self) -> "Deferred[Output]":
         """Return the output once it is durable.
 
@@ -116,6 +124,7 @@ class OutputStream:
             return fail(error)
         descriptor = self._descriptor
         if descriptor is None:
+            self.close_unused_file()
             return succeed(self.inline_output())
         synced = succeed(None) if self._sync_in_progress is None else self._sync_in_progress
         return synced.addCallback(lambda _: self._in_thread(self._finish, descriptor))
@@ -123,7 +132,9 @@ class OutputStream:
     def _open(self) -> bool:
         """Open the file if it is not open; return False if the machine lacks descriptors."""
         self.lacks_descriptor = False
-        if self._descriptor is None:
+        if self._descriptor is None and self._file is not None:
+            self._descriptor = self._file
+        elif self._descriptor is None:
             try:
                 self._descriptor = self._filesystem.create_with_parents(self._path)
             except OSError as error:
@@ -160,8 +171,11 @@ class OutputStream:
             if self._error is not None:
                 raise self._error
             self._filesystem.sync(descriptor)
-            self._filesystem.sync_directory(path.dirname(self._path))
-            size = self._filesystem.size(self._path)
+            if self._file is None:
+                self._filesystem.sync_directory(path.dirname(self._path))
+                size = self._filesystem.size(self._path)
+            else:  # the process that has made the file syncs its name
+                size = self._filesystem.linked_size(descriptor)
             if size is None:
                 raise OSError(f"{self._path} was removed while the job ran")
             if self._is_complete and size < self.size:

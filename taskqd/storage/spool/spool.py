@@ -18,7 +18,7 @@ from taskqd.storage.interfaces import InThread, ISpool
 from taskqd.storage.spool import sweep
 from taskqd.storage.spool.output import OutputObservers, notify
 from taskqd.storage.spool.progress import ProgressFiles
-from taskqd.storage.spool.user_files import UserFiles
+from taskqd.storage.spool.user_files import IUserFiles
 
 STREAMS = {1: "stdout", 2: "stderr"}
 """The streams of an attempt, by their descriptor."""
@@ -52,7 +52,7 @@ class Spool:
         directory: str,
         filesystem: Filesystem,
         in_thread: InThread,
-        user_files: UserFiles | None = None,
+        user_files: IUserFiles | None = None,
     ) -> None:
         self.on_followed: Callable[[int, bool], bool] = lambda _job_id, _is_followed: False
         self._directory = directory
@@ -199,6 +199,31 @@ class Spool:
                 self.on_followed(job_id, False)
 
         return remove, is_reported
+
+    # Files that are sent to a runner, which opens none itself.
+
+    def create_output(self, job_id: int, attempt: int, name: str) -> int:
+        """Make the file for the ``stdout`` or ``stderr`` of an attempt and open it; raises OSError."""
+        stream = {"stdout": 1, "stderr": 2}[name]
+        return self._filesystem.create_with_parents(self._output_path(job_id, attempt, stream))
+
+    def open_block(self, job_id: int, name: str) -> int:
+        """Open a job's ``script`` or ``stdin``; raises OSError."""
+        return self._filesystem.open(self.path(job_id, name))
+
+    def finish_output(self, job_id: int, attempt: int) -> "Deferred[None]":
+        """Remove the files that an attempt has left empty, and make the names of the others durable."""
+        paths = [self._output_path(job_id, attempt, stream) for stream in STREAMS]
+
+        def finish() -> None:
+            sizes = [self._filesystem.size(path) for path in paths]
+            for path, size in zip(paths, sizes, strict=True):
+                if size == 0:
+                    self._filesystem.remove(path)
+            if any(sizes):
+                self._filesystem.sync_directory(os.path.dirname(paths[0]))
+
+        return self._in_thread(finish)
 
     # Progress, and the end of a job.
 

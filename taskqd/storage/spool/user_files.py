@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from taskqd.errors import StartRefused
 
@@ -35,6 +35,22 @@ class ProvidedFiles(NamedTuple):
     paths: Mapping[str, str]
 
 
+class IUserFiles(Protocol):
+    """The files of attempts that run as other users; UserFiles has the methods."""
+
+    def open(self, running: Collection[RunningAttempt] = ()) -> int: ...
+
+    def close(self) -> None: ...
+
+    def provide(
+        self, job_id: int, attempt: int, word: str, uid: int, gid: int, blocks: Mapping[str, str]
+    ) -> Mapping[str, str]: ...
+
+    def open_progress(self, job_id: int) -> int | None: ...
+
+    def remove(self, job_id: int) -> None: ...
+
+
 class UserFiles:
     """The files in ``directory`` (an absolute path) of the attempts that are running."""
 
@@ -49,26 +65,7 @@ class UserFiles:
         The files of the attempts that are ``running`` are those that an earlier daemon provided. Raises
         StartRefused if other users can change the directory or cannot reach it, and OSError.
         """
-        with suppress(FileExistsError):
-            os.mkdir(self._directory, DIRECTORY_MODE)
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._directory, flags)
-        except OSError as error:
-            raise StartRefused(
-                f"{self._directory} cannot be opened: {error.strerror}; "
-                "it must be a directory, for the files of jobs that run as other users"
-            ) from None
-        status = os.fstat(self._descriptor)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise StartRefused(
-                f"{self._directory} has files of jobs that run as other users, "
-                f"but others than the daemon can change it: remove it, "
-                f"or chown root and chmod {DIRECTORY_MODE:o} it"
-            )
-        if stat.S_IMODE(status.st_mode) != DIRECTORY_MODE:
-            os.fchmod(self._descriptor, DIRECTORY_MODE)
-        self._check_parents()
+        self._descriptor = open_directory(self._directory)
         return self._sweep(running)
 
     def close(self) -> None:
@@ -90,7 +87,7 @@ class UserFiles:
         paths = {name: os.path.join(self._directory, names[name]) for name in names}
         self.remove(job_id)
         try:
-            self._create(names[PROGRESS], uid, gid, 0o600)
+            create_file(self._descriptor, names[PROGRESS], uid, gid, 0o600)
             for name, path in blocks.items():
                 self._copy(path, names[name], uid, gid)
         except BaseException:
@@ -113,24 +110,10 @@ class UserFiles:
         if files is not None:
             self._remove(files.names.values())
 
-    def _create(self, name: str, uid: int, gid: int, mode: int, source: int | None = None) -> None:
-        """Create a file with the content of ``source``; it becomes the user's only when it is complete."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptor)
-        try:
-            offset = 0
-            while source is not None and (count := os.sendfile(descriptor, source, offset, _COPY_BYTES)):
-                offset += count
-            os.fchmod(descriptor, mode)
-            os.fchown(descriptor, uid, gid)
-        finally:
-            os.close(descriptor)
-
     def _copy(self, path: str, name: str, uid: int, gid: int) -> None:
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            is_program = os.fstat(source).st_mode & stat.S_IXUSR
-            self._create(name, uid, gid, 0o500 if is_program else 0o400, source)
+            copy_file(self._descriptor, name, uid, gid, source)
         finally:
             os.close(source)
 
@@ -138,17 +121,6 @@ class UserFiles:
         for name in names:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._descriptor)
-
-    def _check_parents(self) -> None:
-        """Raise StartRefused unless all users can enter the directories above."""
-        parent = os.path.realpath(self._directory)
-        while (above := os.path.dirname(parent)) != parent:
-            parent = above
-            if not os.stat(parent).st_mode & stat.S_IXOTH:
-                raise StartRefused(
-                    f"users cannot enter {parent}, so their jobs cannot open files in {self._directory}: "
-                    f"chmod o+x {parent}, or choose another --state"
-                )
 
     def _sweep(self, running: Collection[RunningAttempt]) -> int:
         """Remove the files of attempts that do not run; files with other names are not touched."""
@@ -168,3 +140,74 @@ class UserFiles:
             paths = {kind: os.path.join(self._directory, name) for kind, name in names.items()}
             self._provided[job_id] = ProvidedFiles(names, paths)
         return len(stray)
+
+
+def open_directory(directory: str) -> int:
+    """Create or open a directory for files of other users, and return its descriptor.
+
+    Raises StartRefused if other users can change the directory or cannot reach it, and OSError.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(directory, DIRECTORY_MODE)
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(directory, flags)
+    except OSError as error:
+        raise StartRefused(
+            f"{directory} cannot be opened: {error.strerror}; "
+            "it must be a directory, for the files of jobs that run as other users"
+        ) from None
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise StartRefused(
+            f"{directory} has files of jobs that run as other users, "
+            f"but others than the daemon can change it: remove it, "
+            f"or chown root and chmod {DIRECTORY_MODE:o} it"
+        )
+    if stat.S_IMODE(status.st_mode) != DIRECTORY_MODE:
+        os.fchmod(descriptor, DIRECTORY_MODE)
+    _check_parents(directory)
+    return descriptor
+
+
+def _check_parents(directory: str) -> None:
+    """Raise StartRefused unless all users can enter the directories above."""
+    parent = os.path.realpath(directory)
+    while (above := os.path.dirname(parent)) != parent:
+        parent = above
+        if not os.stat(parent).st_mode & stat.S_IXOTH:
+            raise StartRefused(
+                f"users cannot enter {parent}, so their jobs cannot open files in {directory}: "
+                f"chmod o+x {parent}, or choose another --state"
+            )
+
+
+def create_file(
+    directory: int | None, name: str, uid: int, gid: int, mode: int, source: int | None = None
+) -> None:
+    """Create a file with the content of ``source``; it becomes the user's only when it is complete."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    try:
+        if source is not None:
+            _copy_content(source, descriptor)
+        os.fchmod(descriptor, mode)
+        os.fchown(descriptor, uid, gid)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_content(source: int, descriptor: int) -> None:
+    """Copy a file up to the size that it has now."""
+    offset, size = 0, os.fstat(source).st_size
+    while offset < size:
+        count = os.sendfile(descriptor, source, offset, min(_COPY_BYTES, size - offset))
+        if not count:
+            break
+        offset += count
+
+
+def copy_file(directory: int | None, name: str, uid: int, gid: int, source: int) -> None:
+    """Create a read-only copy of an open file; the copy of an executable file is executable."""
+    is_program = os.fstat(source).st_mode & stat.S_IXUSR
+    create_file(directory, name, uid, gid, 0o500 if is_program else 0o400, source)

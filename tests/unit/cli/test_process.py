@@ -548,6 +548,40 @@ def test_ctrl_c_at_any_moment_of_submit_is_silent_and_consistent(tmp_path: Path)
             assert stdout == b"7\n" * (len(daemon.lines) - before)
 
 
+@pytest.mark.parametrize(
+    "change, is_submitted", [("SIG_DFL to give_up", False), ("record to default_int_handler", True)]
+)
+def test_ctrl_c_just_before_or_after_the_submission_is_silent(
+    tmp_path: Path, change: str, is_submitted: bool
+) -> None:
+    """At the call of signal(2) that begins or ends the time in which Ctrl-C is deferred."""
+    code = f"""
+import signal, types
+from taskqd.cli import interrupts, main
+
+def set_handler(number, handler):
+    before = signal.signal(number, handler)
+    names = [getattr(each, "__name__", None) or each.name for each in (before, handler)]
+    if names == "{change}".split(" to "):
+        signal.raise_signal(signal.SIGINT)
+    return before
+
+interrupts.signal = types.SimpleNamespace(**vars(signal) | {{"signal": set_handler}})
+main()
+"""
+    with FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon:
+        end = subprocess.run(
+            [sys.executable, "-c", code, "submit", "x"],
+            cwd=CHECKOUT,
+            env={**os.environ, "TASKQ_ADDRESS": daemon.address},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    assert (end.returncode, end.stdout, end.stderr) == (130, b"7\n" if is_submitted else b"", b"")
+    assert len(daemon.lines) == is_submitted
+
+
 def test_ctrl_c_ends_submit_while_the_daemon_does_not_reply(tmp_path: Path) -> None:
     hangs = threading.Event()
 

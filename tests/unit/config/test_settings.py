@@ -181,6 +181,40 @@ def test_contradicting_limits_are_refused_even_from_different_sources() -> None:
         merge({"limit": {"block-memory": 65_536}}, {"limit": {"block": 2**20 * 2}}, DEFAULTS)
 
 
+def test_directory_of_root_s_runner_implies_that_another_program_starts_it() -> None:
+    settings = merge({"runner-directory": "/r", "run-as": True}, {}, DEFAULTS)
+    assert (settings.runner_directory, settings.waits_for_runner) == ("/r", True)
+    assert merge({"runner-directory": "/r"}, {"run-as": True, "runner": True}, DEFAULTS).waits_for_runner
+
+
+@pytest.mark.parametrize("value", ["r", "", " ", 3])
+def test_directory_of_root_s_runner_is_an_absolute_path_or_none(value: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^x: runner-directory must be an absolute path, such as .*none"):
+        check("runner-directory", value, "x")
+    assert check("runner-directory", "/r", "x") == "/r"
+    assert check("runner-directory", "none", "x") is None
+    assert not merge({"runner-directory": None}, {}, DEFAULTS).waits_for_runner
+
+
+@pytest.mark.parametrize(
+    "given, text",
+    [
+        ({"runner-directory": "/r"}, 'runner-directory is for run-as = "owner": set that too'),
+        ({"runner-directory": "/r", "run-as": False}, 'runner-directory is for run-as = "owner"'),
+        (
+            {"runner-directory": "/r", "run-as": True, "runner": False},
+            'runner = "start" is not possible with runner-directory',
+        ),
+    ],
+)
+def test_directory_of_root_s_runner_is_refused_with_contradicting_settings(
+    given: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        merge(given, {}, DEFAULTS)
+    assert str(refusal.value).startswith(text)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_operations_page_has_a_row_with_the_default_of_every_setting(name: str) -> None:
     page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text("utf-8")

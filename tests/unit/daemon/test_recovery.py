@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.daemon.recovery import Recovery
+from taskqd.daemon.recovery import REBOOTED, Recovery
 from taskqd.daemon.wiring import Components
 from taskqd.errors import StartRefused
 from taskqd.execution import proc
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED, ended_message
+from taskqd.execution.messages import AttemptKey, Gone
+from taskqd.execution.notes import format_note
 from taskqd.execution.proc import Process
+from taskqd.execution.run import Outcome
 from taskqd.model.events import Ended, Event, Removed, Spawned, Started, Submitted
-from taskqd.model.job import Status
+from taskqd.model.job import Reason, Status
 from tests.fakes.clocks import START
 from tests.fakes.engine import replayed
 from tests.unit.daemon.test_tap import made
@@ -142,3 +146,72 @@ def test_process_that_survives_sigkill_is_logged(
 ) -> None:
     killed_leftovers(monkeypatch, tmp_path, leftover(101, "store.1.1"))
     assert "process 500 of an interrupted job does not end" in caplog.text
+
+
+# A restart of the machine while jobs ran at a runner.
+
+RUNNER = "00c0ffee00c0ffee"
+AT_RUNNER: list[Event] = [
+    event
+    for job_id in (1, 2, 3)
+    for event in (
+        submitted(job_id),
+        Started(id=job_id, at=START + job_id, attempt=1, word=f"{job_id:016x}", runner=RUNNER),
+    )
+]
+
+
+def noted(job_id: int, word: int) -> bytes:
+    key = AttemptKey(job_id, 1, f"{word:016x}")
+    return format_note(ended_message(key, Outcome(reason=Reason.EXIT, exit_code=5), START + 7))
+
+
+@pytest.mark.parametrize(
+    "notes, known",
+    [
+        (None, []),
+        (b"", []),
+        (noted(1, 1) + noted(2, 2), [1, 2]),
+        (noted(1, 1) + noted(2, 2)[:-1], [1]),
+        (noted(1, 1) + noted(2, 2)[:30] + noted(3, 3), [1]),
+        (noted(1, 1) + bytes(4096), [1]),
+        (noted(1, 1) + format_note(Gone(runner=RUNNER))[:-2], [1]),
+        (noted(1, 2), []),
+    ],
+)
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_attempts_of_another_boot_have_the_ends_in_notes_that_are_whole_and_are_else_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: bytes | None, known: list[int], has_lock: bool
+) -> None:
+    monkeypatch.setattr(proc, "boot_id", lambda: "this")
+    parts = made(tmp_path / "state").components
+    (tmp_path / "state").mkdir()
+    parts.runners.open()
+    if notes is not None:
+        Path(parts.runners.notes_path(RUNNER)).write_bytes(notes)
+    if has_lock:  # its directory entry may be lost, as that of the notes
+        Path(parts.runners.file(f"{RUNNER}.lock")).write_text("1\n")
+        Path(parts.runners.file("lock")).write_text(f"1 {RUNNER}\n")
+    parts.journal.last_boot = "another"
+    outcomes = recovery_of(parts).outcomes(replayed(AT_RUNNER), parts.runners)
+    for job_id in (1, 2, 3):
+        outcome = outcomes[job_id]
+        if job_id in known:
+            assert (outcome.exit_code, outcome.ended_at, outcome.is_lost) == (5, START + 7, False)
+        else:
+            assert (outcome.detail, outcome.is_lost, outcome.is_void) == (REBOOTED, True, False)
+
+
+def test_newest_attempt_of_a_killed_runner_is_suspected_only_in_the_same_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "boot_id", lambda: "this")
+    parts = made(tmp_path / "state").components
+    (tmp_path / "state").mkdir()
+    parts.runners.open()
+    found = {}
+    for boot in ("this", "another"):
+        parts.journal.last_boot = boot
+        outcomes = recovery_of(parts).outcomes(replayed(AT_RUNNER), parts.runners)
+        found[boot] = [outcomes[job_id].detail for job_id in (1, 2, 3)]
+    assert found == {"this": [RUNNER_KILLED, RUNNER_KILLED, SUSPECTED], "another": [REBOOTED] * 3}

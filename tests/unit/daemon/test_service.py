@@ -35,7 +35,7 @@ from taskqd.storage.journal import compaction
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.spool.user_files import UserFiles
 from tests.fakes.clocks import START
-from tests.unit.daemon.test_recovery import leftover, submitted
+from tests.unit.daemon.test_recovery import AT_RUNNER, RUNNER, leftover, noted, submitted
 from tests.unit.daemon.test_tap import made, parsed, refused
 
 # Starts and stops, with the real reactor.
@@ -348,6 +348,22 @@ async def test_detail_distinguishes_a_crash_from_a_restart_of_the_machine(
     site.start()
     assert recovery.KILLED in (await site.talk(b"SHOW 1\n"))[0]
     await site.stop()
+
+
+async def test_notes_of_another_boot_are_recorded_and_the_files_of_that_runner_removed(site: Site) -> None:
+    journal(site.state, *AT_RUNNER, boot="another")
+    runners = site.state / "runner"
+    runners.mkdir(mode=0o700)
+    (runners / "lock").write_text(f"1 {RUNNER}\n")
+    (runners / f"{RUNNER}.lock").write_text("1\n")
+    (runners / f"{RUNNER}.ends").write_bytes(noted(1, 1) + noted(2, 2)[:-1])
+    site.start()
+    first, second, third = await site.talk(b"SHOW 1\nSHOW 2\nSHOW 3\n")
+    assert '"exit_code":5' in first
+    assert recovery.REBOOTED in second
+    assert recovery.REBOOTED in third
+    await site.stop()
+    assert list(runners.glob(f"{RUNNER}.*")) == []
 
 
 async def test_second_signal_kills_running_jobs(site: Site, reactor: Any) -> None:

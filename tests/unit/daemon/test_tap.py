@@ -154,6 +154,7 @@ def test_example_file_has_every_setting_and_changes_none(home: Path) -> None:
         "retention-size": 10 * 1024**3,
         "retention-memory": 128 * 1024**2,
         "run-as": False,
+        "runner-directory": None,
         "speedups": True,
         "default-socket": True,
     }

@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+from taskqd.engine import suspects
+from taskqd.execution.attempt_ends import SUSPECTED
 from taskqd.execution.messages import AttemptKey
 from taskqd.execution.run import Outcome
 from taskqd.model.events import Cancelled, Ended, Event, Held, Started, Submitted
@@ -164,31 +166,93 @@ def test_lost_attempt_has_the_sizes_of_the_output_on_disk() -> None:
     assert (ended.reason, ended.detail) == (Reason.INTERRUPTED, "its runner was killed")
 
 
-def suspect(**options: Any) -> Outcome:
-    """Return the outcome of a job that may be what kills the runners."""
-    return Outcome(**{"reason": Reason.INTERRUPTED, "is_lost": True, "needs_hold": True, **options})
+SUSPECTED_END = Outcome(reason=Reason.INTERRUPTED, detail=SUSPECTED, is_lost=True)
 
 
-def test_job_that_may_kill_runners_is_held_instead_of_retried() -> None:
-    harness = opened(1)
-    harness.submit(retries=5, retry_delay=0.0)
-    harness.finish(1, suspect())
-    harness.clock.advance(1)
-    harness.settle()
+def end_by(harness: Harness, *outcomes: Outcome) -> None:
+    """End the attempts of job 1, one after the other."""
+    for outcome in outcomes:
+        harness.finish(1, outcome)
+        harness.clock.advance(1)
+        harness.settle()
+
+
+def check_held(harness: Harness) -> None:
     job = harness.job(1)
     assert (job.status, job.is_held, running(harness)) == (Status.PENDING, True, [])
+    assert job.attempt is not None
+    assert job.attempt.detail == suspects.HELD
     assert [event.by for event in harness.journal.events if isinstance(event, Held)] == ["taskqd"]
+
+
+def test_job_is_held_after_three_deaths_of_runners_with_it_as_the_newest_also_between_others() -> None:
+    harness = opened(1)
+    harness.submit(retries=9, retry_delay=0.0)
+    end_by(harness, SUSPECTED_END, LOST, SUSPECTED_END, FAILED)
+    assert running(harness) == [1]
+    end_by(harness, SUSPECTED_END)
+    check_held(harness)
+
+
+def test_job_that_was_held_and_released_is_held_again_after_three_more_deaths() -> None:
+    harness = opened(1)
+    harness.submit(retries=9, retry_delay=0.0)
+    end_by(harness, *[SUSPECTED_END] * 3)
     harness.release(1)
     harness.settle()
+    end_by(harness, *[SUSPECTED_END] * 2)
     assert running(harness) == [1]
+    end_by(harness, SUSPECTED_END)
+    assert harness.job(1).is_held
 
 
 def test_job_that_may_kill_runners_is_not_held_if_it_is_not_retried() -> None:
     harness = opened(1)
-    harness.submit(retries=0)
-    harness.finish(1, suspect())
+    harness.submit(retries=2, retry_delay=0.0)
+    end_by(harness, *[SUSPECTED_END] * 3)
     assert harness.job(1).status is Status.FAILED
     assert not any(isinstance(event, Held) for event in harness.journal.events)
+    assert [ended.detail for ended in ends(harness)] == [SUSPECTED] * 3
+
+
+def test_deaths_of_runners_are_counted_over_restarts_of_the_daemon() -> None:
+    before: list[Event] = [
+        Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(retries=9, retry_delay=0.0))
+    ]
+    for attempt in (1, 2, 3):
+        before += [
+            Started(id=1, at=START, attempt=attempt, word=WORD, runner=RUNNER),
+            Ended(
+                id=1,
+                at=START,
+                status=Status.PENDING,
+                reason=Reason.INTERRUPTED,
+                detail=SUSPECTED,
+                retry_at=START,
+            ),
+        ]
+    harness = Harness(1, events=before[:-1])
+    harness.engine.dispatcher.recover({1: SUSPECTED_END})
+    harness.engine.start()
+    harness.settle()
+    check_held(harness)
+
+
+def test_adopted_attempt_that_was_the_last_to_start_is_known_as_the_newest() -> None:
+    def begun(job_id: int, at: float) -> list[Event]:
+        return [
+            Submitted(id=job_id, at=START, owner="ada", command="true"),
+            Started(id=job_id, at=at, attempt=1, word=WORD, runner=RUNNER),
+        ]
+
+    harness = Harness(3, events=[*begun(1, START + 2), *begun(2, START + 1)])
+    harness.engine.dispatcher.adopt_running()
+    assert harness.executor.newest == 1
+
+    ended = Ended(id=3, at=START + 4, status=Status.COMPLETED)
+    harness = Harness(3, events=[*begun(1, START + 2), *begun(3, START + 3), ended])
+    harness.engine.dispatcher.adopt_running()
+    assert harness.executor.newest is None
 
 
 def test_outcomes_of_a_dead_runner_are_recorded_and_the_other_attempts_are_adopted() -> None:

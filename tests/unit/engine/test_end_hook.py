@@ -7,7 +7,8 @@ import pytest
 from twisted.internet.defer import fail
 
 from taskqd.config.settings import ON_END_QUEUE, OnEnd
-from taskqd.engine.end_hook import OWNER, PRIORITY, EndHook
+from taskqd.engine.end_hook import PRIORITY, EndHook
+from taskqd.model.actor import END_HOOK
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Array
 from tests.fakes.engine import Harness
@@ -58,7 +59,7 @@ def test_end_of_a_job_submits_the_command_with_its_json_on_stdin(hooked: HookedH
     [hook_job] = hooked.hook_jobs()
     assert hooked.document(hook_job) == json.loads(json.dumps(harness.job_view.describe(harness.job(job_id))))
     assert hooked.document(hook_job)["status"] == "FAILED"
-    assert hook_job.owner == OWNER.name
+    assert hook_job.owner == END_HOOK.name
     spec = hook_job.spec
     assert (hook_job.command, spec.priority, spec.timeout, spec.label) == (
         COMMAND,

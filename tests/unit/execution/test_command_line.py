@@ -565,7 +565,9 @@ def test_job_environment_has_base_submission_and_identity() -> None:
 
 
 def test_job_environment_has_queue_array_and_schedule() -> None:
-    made = job_environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), KEY, "s", "p")
+    task = replace(job(queue="nightly"), array=12, index=0)
+    task.schedule = 3
+    made = job_environment({}, task, KEY, "s", "p")
     assert made["TASKQ_QUEUE"] == "nightly"
     assert (made["TASKQ_ARRAY_ID"], made["TASKQ_INDEX"], made["TASKQ_SCHEDULE"]) == ("12", "0", "3")
 

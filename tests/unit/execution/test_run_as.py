@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from taskqd.execution.run import CannotStart
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User
+from taskqd.model.actor import END_HOOK
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from taskqd.protocol import submit
@@ -232,3 +234,59 @@ def test_open_refuses_a_setpriv_that_hangs(
 @pytest.mark.needs("setpriv", "prlimit")
 def test_open_accepts_root(users: FakeUsers, limits: UserLimits) -> None:
     run_as_of(users, limits).open()
+
+
+# By root's runner.
+
+
+def by_runner_of(users: Any, limits: UserLimits) -> RunAs:
+    return RunAs(True, users, limits, by_runner=True)
+
+
+@pytest.mark.parametrize("is_root_peer", [False, True])
+def test_jobs_of_root_are_forbidden_if_the_runner_changes_the_user(
+    users: FakeUsers, limits: UserLimits, is_root_peer: bool
+) -> None:
+    with pytest.raises(
+        Forbidden, match="jobs of root would run as root, and this daemon's runner runs nothing"
+    ):
+        by_runner_of(users, limits).check("root", is_root_peer, SPEC)
+    assert by_runner_of(users, limits).check("ada", is_root_peer, SPEC) is SPEC
+
+
+def test_end_hook_runs_as_the_daemon_s_user_if_the_runner_changes_the_user(
+    users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = pwd.getpwall()[1]
+    monkeypatch.setattr(os, "geteuid", lambda: me.pw_uid)
+    hook = job(END_HOOK.name, as_daemon=True)
+    assert by_runner_of(users, limits).user_of(hook) == User(me.pw_name, me.pw_uid, me.pw_gid, me.pw_dir)
+    assert by_runner_of(users, limits).user_of(job("ada")) == KNOWN["ada"]
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    with pytest.raises(CannotStart, match="the daemon's uid 4000000 has no name any more"):
+        by_runner_of(users, limits).user_of(hook)
+
+
+def test_older_job_of_root_cannot_start_if_the_runner_changes_the_user(
+    users: FakeUsers, limits: UserLimits
+) -> None:
+    with pytest.raises(CannotStart, match="root submitted it to run as root, and this daemon's runner runs"):
+        by_runner_of(users, limits).user_of(job("root", as_daemon=True))
+
+
+@pytest.mark.parametrize(
+    "uid, text", [(0, "is for a daemon that is not root"), (4_000_000, "has no name in")]
+)
+def test_start_is_refused_if_the_runner_changes_the_user_and_the_daemon_s_is_unsuitable(
+    users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch, uid: int, text: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    with pytest.raises(StartRefused, match=text):
+        by_runner_of(users, limits).open()
+
+
+def test_start_is_accepted_if_the_runner_changes_the_user(
+    users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwall()[1].pw_uid)
+    by_runner_of(users, limits).open()

@@ -18,11 +18,13 @@ from taskqd.execution.messages import Base
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import PATH, RunBuilder, daemon_user_environment
+from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.spool.runner_files import RunnerFiles
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 from tests.fakes.clocks import START, clock, in_thread
@@ -383,3 +385,39 @@ def test_job_has_the_requested_time_zone_unless_its_environment_has_another(harn
     run = harness.make(command="date", tz="Europe/Berlin")
     assert (run.env["TZ"], run.submitted_variables) == ("Europe/Berlin", ("TZ",))
     assert harness.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"
+
+
+# For root's runner, which changes the user.
+
+
+def test_run_for_root_s_runner_names_the_user_and_the_files_that_the_runner_makes(harness: Harness) -> None:
+    harness.run_as.is_owner = harness.run_as.by_runner = True
+    harness.ada = harness.ada._replace(uid=12345)
+    files = RunnerFiles("/var/lib/r.jobs")
+    builder = RunBuilder(harness.spool, "store", harness.run_as, files, base=lambda: harness.base)
+    harness.kept("script", b"echo hi\n")
+    spec = Spec(script=8, env={"A": "1", "IFS": "x"})
+    run = builder.build(Job(id=7, spec=spec, owner="ada", submitted_at=START), 1, WORD)
+    start = make_start(run, harness.spool.output_paths(7, 1))
+    assert (start.user, start.uid, start.mark, start.stdin, start.stdout, start.stderr) == (
+        *("ada", None, "", None, "", ""),
+    )
+    assert [file.kind for file in start.files] == ["stdout", "stderr", "script"]
+    assert start.argv[:2] == ["/bin/sh", "-c"]
+    assert start.argv[-1] == f"/var/lib/r.jobs/7.1.{WORD}.script"
+    assert start.env["TASKQ_ENV_A"] == "1"
+    assert start.env["TASKQ_ENV_TASKQ_PROGRESS"] == f"/var/lib/r.jobs/7.1.{WORD}.progress"
+    assert {name for name in start.env if not name.startswith("TASKQ_ENV_")} == set()
+    assert not {"TASKQ_ENV_TASKQ_RUN", "TASKQ_ENV_IFS"} & start.env.keys()
+
+
+def test_end_hook_for_root_s_runner_starts_in_the_daemon_s_directory(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.as_owner()
+    harness.run_as.by_runner = True
+    harness.ada = harness.ada._replace(uid=os.geteuid())
+    monkeypatch.setattr(harness.run_as, "user_of", lambda _: harness.ada)
+    run = harness.make(command="true")
+    assert run.owner is not None
+    assert run.owner.home == os.getcwd()

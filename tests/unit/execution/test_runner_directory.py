@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from taskqd.execution.privileged_directory import PrivilegedRunnerDirectory
 from taskqd.execution.runner_directory import ActiveRunner, RunnerDirectory
 
 NAME = "0123456789abcdef"
@@ -73,3 +74,41 @@ def test_signal_goes_to_a_runner_that_lives(
     with locked(directory, f"{NAME}.lock", "4711\n"):
         assert directory.request_socket(NAME)
     assert sent == [(4711, signal.SIGUSR1)]
+
+
+# Root's, seen from a daemon that is not root.
+
+
+def test_directory_of_root_s_runner_is_opened_when_it_is_there(tmp_path: Path) -> None:
+    directory = PrivilegedRunnerDirectory(str(tmp_path / "runner"))
+    directory.open()
+    assert (directory.names(), directory.has_active()) == ([], False)
+    assert directory.command.startswith("as root, taskqd-runner --daemon-user USER --directory /")
+    (tmp_path / "runner").mkdir(0o750)
+    (tmp_path / "runner" / f"{NAME}.lock").touch()
+    if os.geteuid():
+        with pytest.raises(PermissionError, match="is not a directory that only root can change"):
+            directory.names()
+        return
+    assert directory.names() == [NAME]
+    (tmp_path / "runner").rename(tmp_path / "old")
+    (tmp_path / "runner").mkdir(0o750)
+    assert directory.names() == [], "the new directory is read"
+    (tmp_path / "runner").chmod(0o770)
+    assert directory.names() == [], "it is the one that was opened"
+    directory.close()
+    with pytest.raises(PermissionError, match="is not a directory that only root can change"):
+        directory.names()
+
+
+def test_root_s_runner_is_not_signalled(tmp_path: Path) -> None:
+    directory = PrivilegedRunnerDirectory(str(tmp_path))
+    assert not directory.request_socket(NAME)
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
+    try:
+        with locked(directory, f"{NAME}.lock", f"{os.getpid()}\n"):
+            assert directory.request_socket(NAME)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert received == []

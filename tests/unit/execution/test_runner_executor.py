@@ -1,17 +1,22 @@
 """The daemon's side of the conversation with runners: who says what became of an attempt."""
 
+import errno
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
+from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED
 from taskqd.execution.messages import (
     Ack,
     AttemptKey,
     Cleared,
     End,
     Ended,
+    File,
     Follow,
     KillLeftovers,
     Message,
@@ -19,17 +24,14 @@ from taskqd.execution.messages import (
     Running,
     Spawned,
     Start,
+    Swept,
     Welcome,
 )
 from taskqd.execution.notes import Notes
 from taskqd.execution.run import CannotStart, Outcome
-from taskqd.execution.runner_executor import (
-    MAX_RUNNER_DEATHS,
-    RUNNER_KILLED,
-    SHORT_LIVED,
-    RunnerExecutor,
-)
+from taskqd.execution.runner_executor import SHORT_LIVED, RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
+from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from tests.fakes.deferreds import result_of
 
@@ -46,9 +48,14 @@ class FakeLink:
         self.welcome: Welcome | None = None
         self.accepts_starts = True
         self.sent: list[Message] = []
+        self.descriptors: list[int] = []
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
+
+    def send_with_files(self, start: Start, descriptors: Sequence[int]) -> None:
+        self.sent.append(start)
+        self.descriptors += descriptors
 
 
 def start_of(key: AttemptKey) -> Start:
@@ -97,8 +104,8 @@ class Site:
     def start(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
         return self.executor.start(start_of(key), runner, lambda *args: self.spawned.append(args))
 
-    def adopt(self, key: AttemptKey = KEY, runner: str = R1) -> "Deferred[Outcome]":
-        return self.executor.adopt(key, runner, lambda *args: self.spawned.append(args))
+    def adopt(self, key: AttemptKey = KEY, runner: str = R1, is_newest: bool = False) -> "Deferred[Outcome]":
+        return self.executor.adopt(key, runner, lambda *args: self.spawned.append(args), is_newest)
 
 
 @pytest.fixture
@@ -283,16 +290,111 @@ def test_dead_runner_without_attempts_is_settled_at_once(site: Site) -> None:
     assert site.settled == [R1]
 
 
-def test_job_that_is_the_newest_at_several_deaths_of_runners_needs_a_hold(site: Site) -> None:
-    holds = []
-    for number in range(1, MAX_RUNNER_DEATHS + 2):
-        name, key = f"{number:016x}", KEY._replace(attempt=number)
-        link = site.connect(name)
-        site.start(OTHER, name)
-        outcome = site.start(key, name)
-        site.lose(link)
-        site.executor.settle(name, Notes())
-        holds.append(result_of(outcome).needs_hold)
-        site.executor.acknowledge(1)
-        site.executor.acknowledge(2)
-    assert holds == [False, False, True, False]
+def test_attempt_that_was_the_last_to_start_is_suspected_of_the_death_of_its_runner(site: Site) -> None:
+    link = site.connect(R1)
+    outcomes = site.start(OTHER), site.start(), site.adopt(KEY._replace(id=9), R2)
+    site.lose(link)
+    for runner in (R1, R2):
+        site.executor.settle(runner, Notes())
+    details = [result_of(outcome).detail for outcome in outcomes]
+    assert details == [RUNNER_KILLED, SUSPECTED, RUNNER_KILLED]
+
+
+def test_adopted_attempt_that_was_the_newest_is_suspected_until_another_starts(site: Site) -> None:
+    site.connect(R1)
+    adopted = site.adopt(is_newest=True)
+    site.executor.settle(R1, Notes())
+    assert result_of(adopted).detail == SUSPECTED
+    link = site.connect(R2)
+    adopted, started = site.adopt(OTHER, R2, is_newest=True), site.start(KEY._replace(id=9), R2)
+    site.lose(link)
+    site.executor.settle(R2, Notes())
+    assert [result_of(each).detail for each in (adopted, started)] == [RUNNER_KILLED, SUSPECTED]
+
+
+# Root's runner.
+
+
+def with_files(key: AttemptKey = KEY) -> Start:
+    return replace(start_of(key), user="ada", files=[File("stdout", 0, 0), File("stderr", 0, 0)])
+
+
+def test_files_of_a_start_are_opened_when_it_is_sent(site: Site) -> None:
+    opened: list[Start] = []
+
+    def open_files(start: Start) -> tuple[int, ...]:
+        opened.append(start)
+        return 11, 12
+
+    site.executor.open_files = open_files
+    site.executor.make_start = with_files
+    waiting = site.adopt()
+    assert opened == []
+    link = site.connect()
+    assert (link.sent, link.descriptors) == ([with_files()], [11, 12])
+    site.tell(link, ended())
+    assert result_of(waiting).exit_code == 0
+
+
+def test_attempt_whose_files_cannot_be_opened_ends_with_spawn(site: Site) -> None:
+    def refuse(_: Start) -> tuple[int, ...]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    site.executor.open_files = refuse
+    link = site.connect()
+    outcome = result_of(site.executor.start(with_files(), R1, lambda *_: None))
+    assert (outcome.reason, outcome.is_shortage) == (Reason.SPAWN, True)
+    assert "its files cannot be opened" in (outcome.detail or "")
+    assert link.sent == []
+
+
+def test_end_is_reported_when_its_output_is_durable(site: Site) -> None:
+    finished: Deferred[None] = Deferred()
+    site.executor.finish_output = lambda _: finished
+    link = site.connect()
+    outcome = site.start()
+    site.tell(link, ended(stdout=Output(9000)))
+    site.tell(link, ended(stdout=Output(9000)))
+    assert not outcome.called
+    finished.callback(None)
+    assert result_of(outcome).stdout == Output(9000)
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        (
+            {"stdout": Output(9000), "stderr": Output.inline(b"x")},
+            (Reason.OUTPUT, NOTHING, Output.inline(b"x")),
+        ),
+        ({"stdout": Output(9000), "reason": "exit"}, (Reason.EXIT, NOTHING, NOTHING)),
+        ({"stdout": Output.inline(b"x")}, (None, Output.inline(b"x"), NOTHING)),
+    ],
+)
+def test_output_in_a_file_is_lost_if_the_file_cannot_be_made_durable(
+    site: Site, fields: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    site.executor.finish_output = lambda _: fail(OSError("no disk"))
+    link = site.connect()
+    outcome = site.start()
+    site.tell(link, ended(**fields))
+    found = result_of(outcome)
+    assert (found.reason, found.stdout, found.stderr) == expected
+
+
+def test_attempts_of_before_a_reboot_are_lost_by_that_and_not_by_their_runner(site: Site) -> None:
+    site.executor.adopted_detail = "the machine was restarted"
+    adopted = site.adopt(is_newest=True)
+    started = site.start(OTHER)
+    assert site.executor.runners() == [R1]
+    site.connect(R2)
+    site.executor.settle(R1, Notes())
+    assert result_of(adopted).detail == "the machine was restarted"
+    assert result_of(started).is_void, "it was never sent"
+
+
+def test_swept_is_reported(site: Site) -> None:
+    swept: list[Swept] = []
+    site.executor.on_sweep_done = swept.append
+    site.executor.on_swept(Swept(runner=R2))
+    assert swept == [Swept(runner=R2)]

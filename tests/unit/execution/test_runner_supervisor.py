@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from taskqd.execution import proc, runner_link
 from taskqd.execution.messages import AttemptKey, Hello, Refused, Retire, Welcome, decode_to_runner, encode
+from taskqd.execution.runner_cleanup import OwnCleanup
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
@@ -66,7 +67,7 @@ class Site:
             Hello(store="s", versions=(1,), release="2.0"),
             reactor,
             None if waits else lambda: self.launches.append(self.clock.seconds()),
-            self._sweep,
+            OwnCleanup(self.directory, self._sweep),
             on_runner=self.pids.append,
         )
 

@@ -167,3 +167,14 @@ def test_job_with_blocks_may_have_files(spec: Spec) -> None:
 def test_job_with_files_of_an_earlier_attempt_may_have_files() -> None:
     job = _job(attempt=_attempt(), past=(_attempt(stdout_inline=False),), attempts=2)
     assert job.may_have_files
+
+
+@pytest.mark.parametrize("attempt, expected", [(0, (-3, 7, 9)), (1, (-3, 7, 9)), (2, (2, 5, 6))])
+def test_job_relocates_the_record_of_its_packed_attempt(attempt: int, expected: tuple[int, int, int]) -> None:
+    known = _attempt(ended_at=9.5, exit_code=0, usage=Usage(), record=(2, 5, 6))
+    job = _job(status=Status.COMPLETED, attempt=known, completed_at=9.5)
+    job.pack_attempt()
+    assert isinstance(job.last_attempt, bytes)
+    job.relocate(attempt, 3, (-3, 7, 9))
+    assert job.attempt is not None
+    assert job.attempt.record == expected

@@ -57,6 +57,26 @@ def test_output_includes_what_is_in_the_pipes_at_the_exit(
     assert all(pipe.is_closed for pipe in harness.process.pipes.values())
 
 
+def test_output_that_the_reactor_has_not_read_yet_is_read_on_request(harness: Harness) -> None:
+    ended = harness.start()
+    harness.process.pipes[1].put(b"printed")
+    harness.read_output()
+    harness.process.pipes[1].put(b" and more")
+    assert harness.output.data[1] == b"printed"
+    harness.exits()
+    harness.read_output()
+    assert result_of(ended).stdout == Output.inline(b"printed and more")
+
+
+def test_output_is_not_read_on_request_while_reading_is_paused(harness: Harness) -> None:
+    harness.start()
+    harness.process.pipes[1].put(b"printed")
+    harness.output.on_backpressure(True)
+    harness.read_output()
+    assert harness.output.data[1] == b""
+    harness.exits()
+
+
 def test_closed_pipe_is_not_drained(harness: Harness) -> None:
     ended = harness.start()
     harness.process.pipes.pop(1).loseConnection()

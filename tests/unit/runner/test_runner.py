@@ -1,10 +1,12 @@
 """The rules of a runner: daemons that come and go, starts, ends and notes."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -23,13 +25,17 @@ from taskqd.execution.messages import (
     Refused,
     Retire,
     Running,
+    Settled,
     Spawned,
     Start,
+    Sweep,
+    Swept,
     Welcome,
 )
 from taskqd.execution.notes import read_notes
-from taskqd.execution.run import Outcome
+from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.job import Reason
+from taskqd.runner.admission import Admitted
 from taskqd.runner.interfaces import IDaemonLink
 from taskqd.runner.notes import NotesFile
 from taskqd.runner.runner import (
@@ -40,6 +46,7 @@ from taskqd.runner.runner import (
     Identity,
     Runner,
 )
+from tests.support.leaks import LeakWatch
 
 HELLO = Hello(store="s", versions=(1,))
 KEY = AttemptKey(1, 1, "0123456789abcdef")
@@ -78,6 +85,9 @@ class FakeExecutor:
     def finish(self, key: AttemptKey = KEY, outcome: Outcome = DONE) -> None:
         self.running.pop(key).callback(outcome)
 
+    def read_output(self, *args: Any) -> None:
+        self.calls.append(("read_output", *args))
+
     def end(self, *args: Any) -> None:
         self.calls.append(("end", *args))
 
@@ -106,6 +116,41 @@ class FakeLink:
         self.is_closed = True
 
 
+class FakeAdmission:
+    """Admits each Start unchanged; ``refusal`` is raised in its place if it is set."""
+
+    changes_users = False
+
+    def __init__(self) -> None:
+        self.outputs: list[FakeOutput] = []
+        self.refusal: CannotStart | None = None
+        self.swept: Deferred[None] | None = None
+        self.calls: list[tuple[Any, ...]] = []
+
+    def admit(self, start: Start, files: Sequence[int], store: str) -> Admitted:
+        self.calls.append(("admit", start.key, files, store))
+        if self.refusal is not None:
+            raise self.refusal
+        self.outputs.append(FakeOutput())
+        return Admitted(start, cast("Any", self.outputs[-1]))
+
+    def on_spawned(self, key: AttemptKey, pid: int, started: int | None) -> None:
+        self.calls.append(("spawned", key, pid, started))
+
+    def on_ended(self, key: AttemptKey, *, has_leftovers: bool) -> None:
+        self.calls.append(("ended", key, has_leftovers))
+
+    def on_cleared(self, key: AttemptKey) -> None:
+        self.calls.append(("cleared", key))
+
+    def sweep(self, runner: str) -> "Deferred[None] | None":
+        self.calls.append(("sweep", runner))
+        return self.swept
+
+    def settle(self, runner: str) -> None:
+        self.calls.append(("settle", runner))
+
+
 class Site:
     """A runner over fakes, with notes in a file."""
 
@@ -114,12 +159,12 @@ class Site:
         self.path = place / "notes"
         self.notes = NotesFile(str(self.path))
         self.happened: list[str] = []
-        self.outputs: list[FakeOutput] = []
+        self.admission = FakeAdmission()
         self.executor = cast("FakeExecutor", None)
         self.runner = Runner(
             Identity("a" * 16, 99, "1.0", (1,), Base(), stays=stays),
             self._make_executor,
-            self._open_output,
+            self.admission,
             self.notes,
             self.clock,
             lambda: self.happened.append("retired"),
@@ -129,10 +174,6 @@ class Site:
     def _make_executor(self, on_cleared: Callable[[AttemptKey], object]) -> Any:
         self.executor = FakeExecutor(on_cleared)
         return self.executor
-
-    def _open_output(self, _: Start) -> Any:
-        self.outputs.append(FakeOutput())
-        return self.outputs[-1]
 
     def connect(self, hello: Hello = HELLO) -> FakeLink:
         link = FakeLink()
@@ -247,12 +288,13 @@ def test_followed_attempt_is_written_through_at_once(site: Site) -> None:
     link = site.connect()
     site.start()
     site.runner.handle(Follow(id=1, attempt=1, word=KEY.word))
-    assert site.outputs[0].is_written_through
+    assert site.executor.calls == [("read_output", KEY)]
+    assert site.admission.outputs[0].is_written_through
     count = len(link.sent)
-    site.outputs[0].observers[0]()
+    site.admission.outputs[0].observers[0]()
     assert len(link.sent) == count + 1
     site.runner.handle(Follow(id=1, attempt=1, word=KEY.word, on=False))
-    site.outputs[0].observers[0]()
+    site.admission.outputs[0].observers[0]()
     assert len(link.sent) == count + 1
 
 
@@ -392,3 +434,70 @@ def test_stopped_runner_without_room_for_its_notes_is_not_gone_when_a_daemon_con
         site.clock.advance(NOTE_RETRY_INTERVAL)
     site.runner.stop()
     assert site.noted() == ([KEY], True)
+
+
+# What decides how a Start is executed.
+
+
+def test_refused_start_ends_with_spawn_and_starts_nothing(site: Site) -> None:
+    link = site.connect()
+    site.admission.refusal = CannotStart("its user is root")
+    site.start()
+    assert site.executor.starts == []
+    assert [(end.reason, end.detail, end.is_shortage) for end in ends(link)] == [
+        ("spawn", "could not be started: its user is root", False)
+    ]
+    assert site.admission.calls[1:] == [("ended", KEY, False)]
+
+
+def test_admission_hears_what_becomes_of_an_attempt(site: Site) -> None:
+    site.connect()
+    site.start()
+    site.executor.spawned[KEY](4711, 5)
+    site.executor.leftovers.add(KEY)
+    site.executor.finish(outcome=Outcome(reason=None, exit_code=0, pid=4711))
+    site.executor.on_cleared(KEY)
+    assert site.admission.calls == [
+        ("admit", KEY, (), "s"),
+        ("spawned", KEY, 4711, 5),
+        ("ended", KEY, True),
+        ("cleared", KEY),
+    ]
+
+
+def test_files_of_a_start_that_is_not_admitted_are_closed(site: Site) -> None:
+    site.connect()
+    site.start()
+    again, late = os.pipe()
+    start = Start(id=1, attempt=1, word=KEY.word, argv=["/bin/true"], env={})
+    site.runner.handle(start, [again])
+    site.runner.retire()
+    site.runner.handle(replace(start, id=2), [late])
+    for descriptor in (again, late):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_swept_is_sent_when_the_sweep_is_done(site: Site) -> None:
+    link = site.connect()
+    site.admission.swept = Deferred()
+    site.runner.handle(Sweep(runner="b" * 16))
+    assert not any(isinstance(message, Swept) for message in link.sent)
+    site.admission.swept.callback(None)
+    assert link.sent[-1] == Swept(runner="b" * 16)
+    site.runner.handle(Settled(runner="b" * 16))
+    assert site.admission.calls == [("sweep", "b" * 16), ("settle", "b" * 16)]
+
+
+def test_failed_sweep_closes_the_connection_and_refused_one_answers_nothing(
+    site: Site, logged_errors: LeakWatch
+) -> None:
+    link = site.connect()
+    site.runner.handle(Sweep(runner="b" * 16))
+    site.admission.swept = Deferred()
+    site.runner.handle(Sweep(runner="b" * 16))
+    assert not link.is_closed
+    site.admission.swept.errback(OSError("no /proc"))
+    assert link.is_closed
+    assert not any(isinstance(message, Swept) for message in link.sent)
+    assert len(logged_errors.flush(OSError)) == 1

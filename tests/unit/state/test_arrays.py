@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from taskqd.model.events import Event, Spawned
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array
-from taskqd.state.queue_state import InvalidTransition
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from tests.support.events import (
     apply_all,
     array,
     cancelled,
     changed,
+    configured,
     ended,
     fold,
     held,
@@ -241,3 +242,105 @@ def test_event_that_applies_to_no_task_or_not_to_arrays_is_refused(
 
 def test_tasks_of_an_unsatisfiable_array_are_skipped_if_pending() -> None:
     assert [task.status for task in _tasks(array(1, 2), cancelled(2), skipped(1, 9))] == [CANCELLED, FAILED]
+
+
+# Untouched tasks.
+
+
+def test_pending_states_are_those_of_touched_tasks_and_one_for_all_others() -> None:
+    queue_state = fold(array(1, 4), held(3), *ran(4), submitted(9))
+    states = list(queue_state.pending_states(queue_state.get(1)))
+    assert [(state.is_shared, state.is_held) for state in states] == [(True, False), (False, True)]
+    assert list(queue_state.pending_states(queue_state.get(9))) == [queue_state.get(9)]
+    queue_state.apply(cancelled(1))
+    assert list(queue_state.pending_states(queue_state.get(1))) == []
+
+
+def test_running_tasks_of_an_array_are_found_alone() -> None:
+    queue_state = fold(array(1, 3), started(3), submitted(9), started(9))
+    assert [job.id for job in queue_state.running()] == [3, 9]
+    assert [job.id for job in queue_state.running(queue_state.get(1))] == [3]
+    assert [job.id for job in queue_state.running(queue_state.get(9))] == [3, 9]
+
+
+def test_delayed_tasks_wait_again_if_the_clock_is_set_back() -> None:
+    queue_state = fold(submitted(1), array(2, 3, at=900.0))
+    assert next_jobs(queue_state, 899.0) == [1]
+    job = queue_state.next_job(901.0)
+    assert job is not None
+    queue_state.release(job.id)
+    assert next_jobs(queue_state, 800.0) == []
+    assert queue_state.next_due(800.0) == 900.0
+    assert next_jobs(queue_state, 902.0) == [3, 4, 5]
+
+
+def test_task_that_is_released_without_a_start_is_ready_again() -> None:
+    queue_state = fold(array(1, 3))
+    job = queue_state.next_job(0.0)
+    assert job is not None
+    queue_state.apply(released(1))
+    assert not queue_state.ready_queue.is_allocated(3)
+    queue_state.release(job.id)
+    assert next_jobs(queue_state) == [2, 3, 4]
+
+
+def test_array_whose_only_task_is_allocated_is_not_queued_twice() -> None:
+    queue_state = fold(array(1, 1))
+    assert next_jobs(queue_state) == [2]
+    queue_state.apply(released(1))
+    assert next_jobs(queue_state) == []
+
+
+def test_end_of_untouched_tasks_resolves_dependencies_on_them() -> None:
+    queue_state = fold(
+        array(1, 3), submitted(5, after_any=(3,)), submitted(6, after=(4,)), submitted(7, after_any=(2,))
+    )
+    queue_state.apply(held(2))
+    queue_state.apply(cancelled(1))
+    assert next_jobs(queue_state) == [5, 7]
+    assert queue_state.dependencies.unsatisfiable == {6: 4}
+
+
+def test_touched_tasks_are_queued_with_the_others_when_their_dependency_ends() -> None:
+    queue_state = fold(
+        submitted(1), array(2, 5, after=(1,), hold=True), released(3), released(4), released(6)
+    )
+    queue_state.apply(held(6))
+    apply_all(queue_state, ran(1))
+    assert next_jobs(queue_state) == [3, 4]
+    queue_state = fold(submitted(1), array(2, 2, after=(1,)), released(3))
+    queue_state.apply(changed(2, array=Array(1, 2), after=(1,), at=900.0))
+    apply_all(queue_state, ran(1))
+    assert (next_jobs(queue_state, 800.0), next_jobs(queue_state, 900.0)) == ([], [3, 4])
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_removed_array_is_counted_out_of_the_queues_of_its_tasks(is_open: bool) -> None:
+    queue_state = QueueState(is_open=is_open)
+    moved = changed(1, array=Array(1, 4), queue="q")
+    apply_all(queue_state, [array(1, 4), *ran(2), moved, *ran(3), cancelled(1)])
+    counts = {each["name"]: (each["completed"], each["cancelled"]) for each in queue_state.describe_queues()}
+    assert counts == {"default": (1, 0), "q": (1, 2)}
+    queue_state.apply(removed(1))
+    assert set(queue_state.counts.values()) == {0}
+    assert [each["name"] for each in queue_state.describe_queues()] == ["default"]
+
+
+def test_tasks_are_queued_again_when_their_queue_becomes_fair() -> None:
+    queue_state = fold(array(1, 3), submitted(5), configured("default", "fair", True))
+    assert next_jobs(queue_state) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("late, expected", [(None, 200.0), (160.0, 170.0)])
+def test_array_whose_last_end_is_recorded_late_ended_with_its_latest_task(
+    late: float | None, expected: float
+) -> None:
+    queue_state = fold(array(1, 3), started(2), cancelled(3, at=170.0), cancelled(4, at=120.0))
+    queue_state.apply(ended(2, at=200.0, ended_at=late))
+    assert queue_state.get(1).completed_at == expected
+
+
+def test_late_end_counts_untouched_tasks() -> None:
+    queue_state = fold(array(1, 3), started(2), cancelled(1, at=170.0))
+    queue_state.apply(ended(2, at=200.0, ended_at=160.0))
+    assert queue_state.get(1).completed_at == 170.0

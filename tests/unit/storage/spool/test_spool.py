@@ -1,6 +1,7 @@
 """The spool stores blocks, reads output from memory or files, and removes both."""
 
 import errno
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -437,3 +438,30 @@ def test_flush_without_a_runner_or_an_open_attempt_or_of_a_followed_job_fires_at
     remove = bench.spool.add_output_observer(7, lambda: None)
     assert bench.spool.flush_output(7).called
     remove()
+
+
+# Files that are sent to a runner.
+
+
+def test_output_files_that_stay_empty_are_removed_and_others_are_made_durable(bench: Bench) -> None:
+    files = [bench.spool.create_output(7, 1, name) for name in ("stdout", "stderr")]
+    os.write(files[0], b"x")
+    for descriptor in files:
+        os.close(descriptor)
+    bench.filesystem.calls.clear()
+    finished = bench.spool.finish_output(7, 1)
+    bench.threads.run()
+    result_of(finished)
+    paths = bench.spool.output_paths(7, 1)
+    assert (os.path.exists(paths[1]), os.path.exists(paths[2])) == (True, False)
+    assert "sync_directory" in bench.filesystem.calls
+
+
+def test_nothing_is_synced_if_both_output_files_are_empty_or_were_never_made(bench: Bench) -> None:
+    os.close(bench.spool.create_output(7, 1, "stdout"))
+    bench.filesystem.calls.clear()
+    finished = bench.spool.finish_output(7, 1)
+    bench.threads.run()
+    result_of(finished)
+    assert not os.path.exists(bench.spool.output_paths(7, 1)[1])
+    assert "sync_directory" not in bench.filesystem.calls
