@@ -52,8 +52,12 @@ class Link:
     def __init__(self, address: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(DEADLINE)
-        with short_address(str(address)) as path:
-            self.socket.connect(path)
+        try:
+            with short_address(str(address)) as path:
+                self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self._file = self.socket.makefile("rb")
         self.welcome: Json = {}
 
