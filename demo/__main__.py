@@ -93,7 +93,7 @@ class Demo:
         words = self.files / "words.txt"
         words.write_text("a durable queue\nfor shell commands\n")
         job = self.client("", "submit", "ls", "-la").strip()
-        self.client("COMPLETED 100", "wait", job)
+        self.client("COMPLETED", "wait", job)
         self.client("words.txt", "result", job)
         self.client("2  6 35 words.txt", "run", "wc", "words.txt")
         self.client("durable", "run", "gzip -k words.txt && zcat words.txt.gz")

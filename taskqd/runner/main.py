@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from taskqd import __version__
@@ -93,6 +94,8 @@ class _Program:
         self._stays = stays
         self._name = secrets.token_hex(8)
         self._is_stopping = False
+        self._has_exited = False
+        self._exited: Deferred[None] | None = None  # fires when the runner has exited in order
 
     def run(self, reactor: IRunnerReactor) -> None:
         """Listen, and run the reactor until the runner exits."""
@@ -124,6 +127,7 @@ class _Program:
         gc.set_threshold(GC_THRESHOLD)
         reactor.callWhenRunning(self._handle_signals)  # again, since the reactor has its own handlers
         reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
+        reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
         reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
         place = directory.state if self._user is None else directory.path
         _log.info("runner {name} of {place} runs as process {pid}", name=name, place=place, pid=os.getpid())
@@ -194,12 +198,24 @@ class _Program:
             os.unlink(self._directory.address(f"{self._name}.lock"))
         self._exit()
 
+    def _before_shutdown(self) -> "Deferred[None] | None":
+        """Exit in order also if the reactor's own handler has got a signal, as it may before ours are set."""
+        if self._has_exited:
+            return None
+        self._exited = Deferred()
+        self._stop()
+        return self._exited
+
     def _exit(self) -> None:
         """Stop the reactor; at the stop of a unit, when all other runners have ended."""
         if self._stays and self._is_stopping and self._others():
             self._reactor.callLater(OTHERS_INTERVAL, self._exit)
         else:
-            self._reactor.stop()
+            self._has_exited = True
+            if self._exited is None:
+                self._reactor.stop()
+            else:
+                self._exited.callback(None)
 
     def _others(self) -> list[str]:
         """Return the names of the other runners that live: they retire."""

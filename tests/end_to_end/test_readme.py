@@ -60,7 +60,7 @@ def run_page(
             "taskqd >log 2>&1 &",
             "daemon=$!",
             "trap 'kill $daemon; wait $daemon' EXIT",
-            "for i in $(seq 200); do taskq address >/dev/null 2>&1 && break; sleep 0.05; done",
+            "until taskq stats 2>/dev/null | grep -q ^runner.name; do sleep 0.05; done",
             *terminal,
         ]
     )

@@ -507,7 +507,6 @@ REFUSED = [
     ("--stdin=4", "ERROR BAD_REQUEST"),
     ("--array=3-1 --stdin=4 cat", "ERROR BAD_REQUEST"),
     ("--retries=x --stdin=4 cat", "ERROR BAD_REQUEST"),
-    ("--script=4 echo", "ERROR BAD_REQUEST"),
 ]
 
 
