@@ -1,7 +1,6 @@
 """run-as = "owner" with a daemon of an ordinary user: only its runner is root."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,7 +232,7 @@ def test_job_that_ends_without_a_daemon_is_recorded_from_the_notes(
     games.wait_running(job)
     running.kill()
     until(lambda: any(path.suffix == ".ends" for path in running.directory.iterdir()), "the notes")
-    os.kill(running.runner_pids()[0], signal.SIGTERM)
+    running.runner_processes[-1].terminate()
     running.runner_processes[-1].wait()
     wire = running.start().connect_as("games")
     assert wire.wait(job) == "COMPLETED"

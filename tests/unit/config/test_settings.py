@@ -230,3 +230,10 @@ def test_every_field_of_the_settings_is_set_by_one_setting() -> None:
     plain = [name for name in Settings.__struct_fields__ if name not in groups]
     grouped = [f"{group}.{name}" for group, kind in groups.items() for name in kind.__struct_fields__]
     assert sorted(fields) == sorted(plain + grouped)
+
+
+def test_settings_that_are_true_or_false_are_known() -> None:
+    assert {name for name, setting in SETTINGS.items() if setting.is_boolean} == {
+        "default-socket",
+        "speedups",
+    }
