@@ -82,9 +82,7 @@ class Session:
                 "operator for access, or set --address"
             ) from None
         except Unreachable as error:
-            raise Unreachable(
-                f"{error}; is it running? Start one with `twistd taskq`, or set --address"
-            ) from None
+            raise Unreachable(f"{error}; is it running? Start one with `taskqd`, or set --address") from None
 
     def connect_once(self) -> Client:
         """Connect to the daemon, for a caller that reconnects by itself."""

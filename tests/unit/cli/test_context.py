@@ -23,7 +23,7 @@ def test_missing_daemon_exits_with_69_and_says_how_to_start_one(call: Call, tmp_
         b"",
         (
             f"taskq: cannot reach the daemon at unix:{tmp_path}/none: No such file or directory; "
-            "is it running? Start one with `twistd taskq`, or set --address\n"
+            "is it running? Start one with `taskqd`, or set --address\n"
         ),
     )
 
