@@ -103,6 +103,9 @@ def make(state: Path) -> None:
     daemon = Daemon(state)
     _share_a_queue(daemon)
     daemon.stop()
+    daemon = Daemon(state)
+    _expire_jobs(daemon)
+    daemon.stop()
     _check_records(state)
 
 
@@ -194,8 +197,19 @@ def _share_a_queue(daemon: Daemon) -> None:
     daemon.ask(b"SET-QUEUE q --fair=true --rate=10/m")
 
 
-PARTS = (b'"word":', b'"runner":', b'"ended_at":', b'"compacted"', b'"configured"')
-"""Parts of records that some circumstances write only: three fields of 0.7.0, two records of 0.8.0."""
+def _expire_jobs(daemon: Daemon) -> None:
+    """Features of version 0.9.0: jobs that expire, an exclusive label, a script with arguments."""
+    daemon.ask(b"SUBMIT --hold --expires=10ms true", b"WAIT 29", b"SUBMIT --hold --expires=36500d true")
+    daemon.ask(b"SUBMIT --hold --unless=nightly true", b"SUBMIT --unless=nightly true")
+    daemon.ask(b'SUBMIT --script=10 "a b" c\necho "$@"\n\n', b"WAIT 32")
+
+
+PARTS = (
+    *(b'"word":', b'"runner":', b'"ended_at":'),
+    *(b'"compacted"', b'"configured"'),
+    *(b'"expires":', b'"expired"', b'"unless":'),
+)
+"""Parts of records that some circumstances write only: fields of 0.7.0, records of 0.8.0, fields of 0.9.0."""
 
 
 def _check_records(state: Path) -> None:
