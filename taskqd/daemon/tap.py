@@ -25,6 +25,10 @@ from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
 from taskqd.storage.state_directory import check_unlocked
 
+STDOUT = 1
+BROKEN_PIPE = 141
+"""Exit code if the reader of stdout has gone, as a shell reports SIGPIPE: 128 + 13."""
+
 DESCRIPTION = """\
 A durable queue for shell commands. Clients submit jobs over a line protocol
 (try telnet, nc -U, or the taskq command). A job is on disk before its
@@ -96,8 +100,11 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Print the version of taskqd and exit."""
-        print(f"taskqd {__version__}")  # noqa: T201 - that is what it is for
-        sys.exit(0)
+        _print_and_exit(f"taskqd {__version__}")
+
+    def opt_help(self) -> None:
+        """Print this help and exit."""
+        _print_and_exit(str(self))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the command line; exit with 1 after a mistake (twistd before 26.10 exits with 0)."""
@@ -148,6 +155,16 @@ def _with_default_socket(settings: Settings, endpoint: str) -> Settings:
     if not settings.listen:
         raise SettingsError("there is nothing to listen on: give --listen, or leave out --no-default-socket")
     return settings
+
+
+def _print_and_exit(text: str) -> NoReturn:
+    """Print a text for the user, and exit without a traceback, also if nobody reads it any more."""
+    try:
+        print(text, flush=True)  # noqa: T201 - that is what it is for
+    except OSError as why:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # else Python would write again, and complain
+        sys.exit(BROKEN_PIPE if isinstance(why, BrokenPipeError) else f"taskqd: stdout: {why.strerror}")
+    sys.exit(0)
 
 
 def _refuse(text: str) -> NoReturn:

@@ -5,6 +5,8 @@ import fcntl
 import os
 import pwd
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,27 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
         OPTIONS().parseOptions(["--version"])
     assert not end.value.code
     assert capsys.readouterr().out == f"taskqd {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "option, path, code, message",
+    [
+        ("--help", "pipe", 141, b""),
+        ("--version", "/dev/full", 1, b"taskqd: stdout: No space left on device\n"),
+    ],
+)
+def test_unwritable_stdout_ends_help_and_version_without_a_traceback(
+    option: str, path: str, code: int, message: bytes
+) -> None:
+    script = "from taskqd.daemon.foreground import main; main()"
+    reader, output = os.pipe() if path == "pipe" else (None, os.open(path, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, option], stdout=output, stderr=subprocess.PIPE, check=False
+    )
+    os.close(output)
+    assert (ended.returncode, ended.stderr) == (code, message)
 
 
 @pytest.mark.parametrize("given", [None, "~", "relative"])
