@@ -21,7 +21,7 @@ from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
 from taskqd.model.submission import Submission
-from taskqd.protocol.act_requests import ManyRequest, RetryRequest, SetManyRequest, SetRequest
+from taskqd.protocol.act_requests import RetryRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.state.queue_state import QueueState
@@ -87,17 +87,19 @@ class Authorizer:
         if changeable or not jobs:
             self.submission_limits.check_rate(principal, count_changes(changeable) or 1)
 
-    def portion_check(self, principal: Principal, verb: str, request: ManyRequest) -> Callable[[Job], None]:
+    def portion_check(
+        self, principal: Principal, verb: str, values: dict[str, Any] | None = None
+    ) -> Callable[[Job], None]:
         """Return a check of the jobs of one portion of an act on many; it counts those that it lets pass.
 
-        It raises QueueFull for a job that exceeds a limit of pending jobs.
+        ``values`` are those of a SET. It raises QueueFull for a job that exceeds a limit of pending jobs.
         """
         limits, also = self.submission_limits, NOTHING_PENDING
 
         def check(job: Job) -> None:
             nonlocal also
-            if isinstance(request, SetManyRequest):
-                also = limits.check_growth(principal, job, request.values, also)
+            if values is not None:
+                also = limits.check_growth(principal, job, values, also)
             elif verb == "RETRY":
                 also = limits.check_retry(principal, job, also)
 

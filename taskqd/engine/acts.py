@@ -42,6 +42,18 @@ Raises WrongState if the act is not possible for the job, and BadRequest if the 
 """
 
 
+def checked(act: Act, check: Callable[[Job], None]) -> Act:
+    """Return an act that changes only the jobs that pass a check, which raises the error otherwise."""
+
+    def act_if_allowed(job: Job) -> Change | None:
+        change = act(job)
+        if change is not None:
+            check(job)
+        return change
+
+    return act_if_allowed
+
+
 class Acts:
     """Makes the acts of users."""
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from taskqd.engine.acts import Act, Acts, Change, OnTasksEnded, check_can_be_cancelled
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks, KeyedLock, gather_results
-from taskqd.errors import Gone, StoreFailed, TaskqError, WrongState
+from taskqd.errors import Gone, NoSuchJob, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.model.actor import Actor
 from taskqd.model.events import Cancelled, Removed, Retried
@@ -282,18 +282,26 @@ class JobCommands:
             return (await self._carry_out(job_id, act)).job
         job = self._queue_state.get(job_id)
         check_can_be_cancelled(job)
-        job_ids = [*dependents, job_id]
+        await self.carry_out_in_portions([*dependents, job_id], lambda: act, required=job_id)
+        return self._queue_state.jobs.get(job_id) or job
+
+    async def carry_out_in_portions(
+        self, job_ids: Sequence[int], make_act: Callable[[], Act], required: int | None = None
+    ) -> None:
+        """Carry out an act on jobs, a batch per turn of the reactor; ``make_act`` makes that of a batch.
+
+        A job that has changed or been removed meanwhile is left alone, unless it is ``required``. Any other
+        error is raised; some jobs are changed then, and others not.
+        """
         done = 0
         while done < len(job_ids):
             if done:
                 await deferLater(self._clock, 0)
             batch = next_batch(job_ids[done : done + MAX_JOBS_PER_BATCH], self._queue_state.jobs)
             done += len(batch)
-            for each, why in (await self.carry_out_all(batch, act)).refusals.items():
-                # A dependent may have ended or been removed meanwhile.
-                if each == job_id or not isinstance(why, WrongState | Gone):
+            for each, why in (await self.carry_out_all(batch, make_act())).refusals.items():
+                if each == required or not isinstance(why, WrongState | NoSuchJob | Gone):
                     raise why
-        return self._queue_state.jobs.get(job_id) or job
 
     async def dependents_of(self, job_id: int, check: Callable[[Job], object] = lambda _: None) -> list[int]:
         """Return the ids of the jobs that depend on a job, directly or not, each before those it depends on.

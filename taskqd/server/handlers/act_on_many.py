@@ -6,21 +6,20 @@ its portion comes is left alone. The act ends early if the client disconnects.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 from twisted.internet.task import deferLater
 
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.submission_limits import count_changes
-from taskqd.engine.acts import Act, Change
+from taskqd.engine.acts import Act, Change, checked
 from taskqd.engine.engine import Engine
 from taskqd.engine.locks import KeyedLock
 from taskqd.errors import Gone, NoSuchJob, StoreFailed, TaskqError, WrongState
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
-from taskqd.protocol.act_requests import ManyRequest
+from taskqd.protocol.act_requests import ManyRequest, SetManyRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.interfaces import IClient
 from taskqd.state.dependencies import MAX_JOBS_PER_BATCH, next_batch
@@ -32,9 +31,6 @@ MIN_DELAY = 0.001
 
 _ENDED = frozenset(status for status in Status if status.is_final)
 _NOT_ENDED = frozenset(Status) - _ENDED
-
-Check: TypeAlias = Callable[[Job], None]
-"""Raises the error with which an act on a job is refused."""
 
 
 class ActOnMany:
@@ -96,10 +92,11 @@ class ActOnMany:
             portion = next_batch(job_ids[done : done + MAX_JOBS_PER_BATCH], self._queue_state.jobs)
             done += len(portion)
             await self._wait_for_rate(client, portion)
-            check = self._authorizer.portion_check(client.principal, verb, request)
+            values = request.values if isinstance(request, SetManyRequest) else None
+            check = self._authorizer.portion_check(client.principal, verb, values)
             try:
                 outcome = await self._commands.carry_out_all(
-                    portion, _checked(act, wanted, check), is_removal=verb == "REMOVE"
+                    portion, _matching(checked(act, check), wanted), is_removal=verb == "REMOVE"
                 )
             except StoreFailed as why:
                 raise StoreFailed(f"{why}; {changed} jobs were changed before, repeat it later") from None
@@ -118,18 +115,13 @@ class ActOnMany:
             await client.while_connected(deferLater(self._clock, max(delay, MIN_DELAY)))
 
 
-def _checked(act: Act, wanted: JobFilter, check: Check) -> Act:
-    """Return an act that leaves jobs alone that do not match, and changes those only that pass a check."""
+def _matching(act: Act, wanted: JobFilter) -> Act:
+    """Return an act that leaves jobs alone that do not match."""
 
-    def checked(job: Job) -> Change | None:
-        if not (wanted.admits(job) and wanted.has_text(job)):
-            return None
-        change = act(job)
-        if change is not None:
-            check(job)
-        return change
+    def act_if_matching(job: Job) -> Change | None:
+        return act(job) if wanted.admits(job) and wanted.has_text(job) else None
 
-    return checked
+    return act_if_matching
 
 
 def _first_refusal(errors: Iterable[TaskqError]) -> TaskqError | None:

@@ -1,15 +1,12 @@
 """Handlers of the verbs that change existing jobs: CANCEL, RETRY, REMOVE, HOLD, RELEASE, SET."""
 
-from contextlib import suppress
-
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.auth.submission_limits import count_changes
-from taskqd.engine.acts import Act
+from taskqd.engine.acts import Act, checked
 from taskqd.engine.engine import Engine
-from taskqd.errors import Gone, NoSuchJob, WrongState
 from taskqd.model.job import Job
 from taskqd.protocol import replies
 from taskqd.protocol.act_requests import (
@@ -78,18 +75,20 @@ class ControlHandlers(HandlerGroup):
     async def _retry_all(self, principal: Principal, job_id: int) -> Job:
         """Retry a job, then the jobs that were skipped because of it, oldest first.
 
-        After an error the jobs before it have been retried, and the others are unchanged.
+        After an error some of them have been retried, and the others are unchanged.
         """
         job = self._queue_state.get(job_id)
         skipped = await self._engine.job_commands.skipped_because_of(
             job_id, lambda each: self._authorizer.authorize_skipped(principal, each)
         )
         self._authorizer.charge(principal, count_changes((job, *skipped)))
+        act = self._acts.retry(principal.actor)
+
+        def make_act() -> Act:
+            return checked(act, self._authorizer.portion_check(principal, "RETRY"))
+
         await self._engine.job_commands.retry(job_id, principal.actor)
-        for each in skipped:
-            with suppress(WrongState, NoSuchJob, Gone):  # another client has retried or removed it meanwhile
-                self._authorizer.submission_limits.check_retry(principal, each)
-                await self._engine.job_commands.retry(each.id, principal.actor)
+        await self._engine.job_commands.carry_out_in_portions([each.id for each in skipped], make_act)
         return job
 
     @handles("REMOVE")

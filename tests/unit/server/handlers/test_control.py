@@ -10,8 +10,10 @@ from taskqd.errors import (
 )
 from taskqd.model.events import Held, Released, Removed
 from taskqd.model.job import Reason, Status
+from taskqd.state.dependencies import MAX_JOBS_PER_BATCH
+from tests.fakes.deferreds import result_of
 from tests.fakes.processes import FAILED
-from tests.support.requests import answer, opened, refusal, shown
+from tests.support.requests import answer, ask, opened, refusal, shown
 
 
 def test_cancel_answers_with_the_status() -> None:
@@ -51,6 +53,25 @@ def test_cancel_with_cascade_also_cancels_dependents() -> None:
     answer(harness, "SUBMIT --after=2 true")
     assert answer(harness, "CANCEL 2 --cascade") == "STATUS CANCELLED 0\r\n"
     assert harness.statuses() == [Status.RUNNING, Status.CANCELLED, Status.CANCELLED]
+
+
+def test_retry_with_cascade_records_the_skipped_jobs_in_batches() -> None:
+    harness = opened(1)
+    harness.submit()
+    for _ in range(MAX_JOBS_PER_BATCH + 1):
+        harness.begin_submit(after=(1,))
+    harness.settle()
+    harness.finish(1, FAILED)
+    harness.settle()
+    replied, batches = ask(harness, "RETRY 1 --cascade"), list[int]()
+    while not replied.called:
+        appends = harness.journal.pending_appends
+        batches += map(len, appends)
+        harness.journal.sync(len(appends))
+        harness.clock.advance(0)
+    assert result_of(replied) == b"JOB_ID 1\r\n"
+    assert batches == [1, 1, MAX_JOBS_PER_BATCH, 1, 1]  # job 1, its start, 250 others, its pid, the last one
+    assert set(harness.statuses()) == {Status.RUNNING, Status.PENDING}
 
 
 def test_held_job_starts_after_release() -> None:
