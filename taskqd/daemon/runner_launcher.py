@@ -12,12 +12,12 @@ MAX_ERRORS = 1024**2
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 """The variables of the daemon that Python may need; jobs get none of the runner's."""
 
-_IN_BACKGROUND = '"$@" </dev/null >/dev/null 2>>"$TASKQ_ERRORS" & exit 0'
-"""The shell ends at once, so that the runner is no child of the daemon."""
+_IN_BACKGROUND = '"$@" </dev/null >/dev/null 2>>"$TASKQ_ERRORS" & echo $!'
+"""The shell prints the pid and ends at once, so that the runner is no child of the daemon."""
 
 
-def launch_runner(state: str, directory: RunnerDirectory) -> None:
-    """Start a runner for a state directory, in the background; raises OSError."""
+def launch_runner(state: str, directory: RunnerDirectory) -> int:
+    """Start a runner for a state directory, in the background, and return its pid; raises OSError."""
     errors = directory.file(ERRORS)
     descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -31,11 +31,13 @@ def launch_runner(state: str, directory: RunnerDirectory) -> None:
     environment["TASKQ_ERRORS"] = errors
     program = [sys.executable, "-m", "taskqd.runner", "--state", os.path.abspath(state)]
     try:
-        subprocess.run(
+        shell = subprocess.run(
             ["/bin/sh", "-c", _IN_BACKGROUND, "sh", *program],
             cwd="/",
             env=environment,
             check=True,
+            stdout=subprocess.PIPE,
         )
-    except subprocess.SubprocessError as why:
+        return int(shell.stdout)
+    except (subprocess.SubprocessError, ValueError) as why:
         raise OSError(f"the shell cannot start it: {why}") from None

@@ -31,7 +31,7 @@ from taskqd.execution.runner_cleanup import OwnCleanup, RequestedCleanup, Runner
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
-from taskqd.execution.runner_supervisor import IRunnerReactor, RunnerSupervisor
+from taskqd.execution.runner_supervisor import IRunnerReactor, Launch, RunnerSupervisor
 from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
@@ -74,7 +74,7 @@ class Components:
         )
         self.own_runners = RunnerDirectory(os.path.join(state, "runner"))
         self.runners = self.own_runners if root_s is None else PrivilegedRunnerDirectory(root_s)
-        self.launched_at: float | None = None
+        self.launched: Launch | None = None
         self.journal = Journal(
             settings.state,
             reactor,
@@ -102,15 +102,14 @@ class Components:
         self.orphans = OrphanReaper(reactor)
         self.addresses = SocketAddresses()
 
-    def launch_runner(self) -> None:
-        """Start a runner; raises OSError."""
-        launch_runner(self.settings.state, self.runners)
+    def launch_runner(self) -> int:
+        """Start a runner and return its pid; raises OSError."""
+        return launch_runner(self.settings.state, self.runners)
 
     def launch_early(self) -> None:
         """Start a runner if none lives, so that it is there when this daemon has started; raises OSError."""
         if not self.runners.has_active():
-            self.launched_at = self.reactor.seconds()
-            self.launch_runner()
+            self.launched = Launch(self.reactor.seconds(), self.launch_runner())
 
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
@@ -224,7 +223,7 @@ def make_supervisor(
         cast("IRunnerReactor", reactor),
         None if settings.waits_for_runner else components.launch_runner,
         cleanup,
-        components.launched_at,
+        components.launched,
         partial(RunnerLink, **options),
         on_runner,
     )

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IConnector, IDelayedCall, IReactorTime, IReactorUNIX
@@ -35,6 +35,13 @@ class IRunnerReactor(IReactorTime, IReactorUNIX):
     """The part of the reactor that is used."""
 
 
+class Launch(NamedTuple):
+    """A start of a runner: its time by the reactor's clock, and the pid."""
+
+    at: float
+    pid: int
+
+
 class MakeLink(Protocol):
     """Makes the protocol of a connection."""
 
@@ -44,7 +51,8 @@ class MakeLink(Protocol):
 class RunnerSupervisor:
     """Connects ``executor`` to the runners in ``directory``.
 
-    ``launch()`` starts a runner, None if another program does; ``launched_at`` is when that was done last.
+    ``launch()`` starts a runner and returns its pid, None if another program does; ``launched`` is the last
+    one that this daemon has started.
     ``cleanup`` ends the processes of attempts whose runner is dead, and removes the files of that runner.
     ``on_runner(pid)`` is called when a runner that accepts starts is connected.
     """
@@ -57,9 +65,9 @@ class RunnerSupervisor:
         executor: RunnerExecutor,
         hello: Hello,
         reactor: IRunnerReactor,
-        launch: Callable[[], None] | None,
+        launch: Callable[[], int] | None,
         cleanup: RunnerCleanup,
-        launched_at: float | None = None,
+        launched: Launch | None = None,
         make_link: MakeLink = RunnerLink,
         on_runner: Callable[[int], object] = lambda _: None,
     ) -> None:
@@ -79,7 +87,8 @@ class RunnerSupervisor:
         self._call: IDelayedCall | None = None
         self._check_interval = MIN_CHECK_INTERVAL
         self._launch_interval = MIN_LAUNCH_INTERVAL
-        self._launched_at = launched_at
+        self._launched_at = None if launched is None else launched.at
+        self._launched_pid = None if launched is None else launched.pid
         self._is_stopping = False
         self._has_logged = False
         self._has_failed = False
@@ -120,13 +129,18 @@ class RunnerSupervisor:
         self._directory.close()
 
     def _is_one_starting(self) -> bool:
-        """Whether a runner lives, or was started just now, that has not welcomed this daemon yet."""
-        if self._launch is None or self._refused or any(link.welcome for link in self._connected.values()):
+        """Whether a runner that this daemon has started, or the only one that lives, has not welcomed it yet.
+
+        One that was started beside an active runner, as a killed daemon's was still starting, would become
+        active when that retires, and stay.
+        """
+        if self._launch is None:
             return False
-        now, launched_at = self._reactor.seconds(), self._launched_at
-        return (launched_at is not None and now < launched_at + MIN_LAUNCH_INTERVAL) or (
-            self._directory.has_active()
-        )
+        welcomes = [link.welcome for link in self._connected.values() if link.welcome is not None]
+        pid = self._launched_pid
+        if pid is not None and all(welcome.pid != pid for welcome in welcomes) and proc.is_alive(pid):
+            return True
+        return not (welcomes or self._refused) and self._directory.has_active()
 
     # Connections.
 
@@ -194,7 +208,7 @@ class RunnerSupervisor:
             return
         self._launched_at = self._reactor.seconds()
         try:
-            self._launch()
+            self._launched_pid = self._launch()
         except OSError as why:
             self._log.error("no runner can be started, so no job starts: {why}; this is tried again", why=why)
 

@@ -43,7 +43,7 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.io_threads import IOThreads
 
 LOCK_TIMEOUT = 2.0
-"""Seconds for which a start tries to get the lock: a runner that retires releases it after its last start."""
+"""Seconds for which a start tries to get a lock whose holder has no name: it retires, or is just starting."""
 DIRECTORY_CHECK_INTERVAL = 5.0
 """Seconds between two looks whether the directory of this runner is still there."""
 OTHERS_INTERVAL = 0.1
@@ -126,7 +126,7 @@ class _Program:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         reactor.callWhenRunning(self._handle_signals)  # again, since the reactor has its own handlers
-        reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
+        self._directory_check = reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
         reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
         reactor.addSystemEventTrigger("after", "shutdown", threads.stop)
         place = directory.state if self._user is None else directory.path
@@ -171,7 +171,7 @@ class _Program:
             _log.error("the directory {path} was removed, so the runner stops", path=self._directory.path)
             self._runner.stop()
         else:
-            self._reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
+            self._directory_check = self._reactor.callLater(DIRECTORY_CHECK_INTERVAL, self._check_directory)
 
     def _stop(self) -> None:
         """End all attempts and exit; under a unit, which signals its main process only, all runners do."""
@@ -182,7 +182,12 @@ class _Program:
         self._runner.stop()
 
     def _on_retire(self) -> None:
-        """Make room for another runner, and start it if this one is of a unit."""
+        """Make room for another runner, and start it if this one is of a unit.
+
+        A process that is between fork(2) and execve(2) holds the lock a moment longer. Without a name in it,
+        the next runner waits for that.
+        """
+        os.ftruncate(self._active_lock, 0)
         os.close(self._active_lock)
         if self._stays:
             _start_successor(self._successor_options())
@@ -193,6 +198,8 @@ class _Program:
         return ["--daemon-user", self._user.name, "--directory", self._directory.path]
 
     def _on_exit(self) -> None:
+        if self._directory_check.active():
+            self._directory_check.cancel()
         self._socket.remove()
         with suppress(FileNotFoundError):
             os.unlink(self._directory.address(f"{self._name}.lock"))
@@ -299,8 +306,8 @@ def _lock_active(directory: RunnerDirectory) -> int:
         try:
             descriptor = _lock(directory.file(ACTIVE_LOCK), directory.access.file)
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                active = directory.active()
+            active = directory.active()
+            if active is not None or time.monotonic() >= deadline:
                 who = "another runner" if active is None else f"runner {active.name}, process {active.pid},"
                 sys.exit(f"taskqd-runner: {who} runs the jobs of this state directory")
             time.sleep(0.01)

@@ -37,6 +37,9 @@ def mark(number: int) -> None:
     resource.setrlimit(_MARK, (number, number))
 
 
+RUNNER_EXIT_TIMEOUT = 15.0
+"""Seconds for the exit of runners after a stop. It takes a moment, but 10 seconds (GREETING_TIMEOUT) for one
+whose daemon was killed while it was starting, if it finds the lock free after the stop of the next daemon."""
 SNAPSHOT = "taskqd.storage.journal.snapshot"
 RUNNER = "taskqd.runner"
 
@@ -218,8 +221,8 @@ class Daemon:
                 complaints.append(f"the daemon did not stop within {DEADLINE:g} s")
                 self.kill()
             if not self.leaves_jobs:
-                with suppress(AssertionError):  # the process of a runner ends a moment after its exit
-                    until(lambda: not self.runner_pids(), "the runner to end", 5)
+                with suppress(AssertionError):
+                    until(lambda: not self.runner_pids(), "the runner to end", RUNNER_EXIT_TIMEOUT)
                 left = self._others().items()  # the process of a snapshot runs until it is complete
                 complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
         for pid in sorted(self._others(), key=self.runner_pids().__contains__, reverse=True):

@@ -29,6 +29,8 @@ from tests.fakes.deferreds import result_of
 from tests.support.leaks import LeakWatch
 
 R1, R2 = "1" * 16, "2" * 16
+LAUNCHED = 815
+"""The pid of a runner that the supervisor has launched; others have 4711."""
 LOST = Failure(ConnectionError("lost"))
 
 
@@ -52,6 +54,7 @@ class Site:
         self.directory.open()
         self.executor = RunnerExecutor(self.clock)
         self.launches: list[float] = []
+        self.alive: set[int] = set()  # the pids of processes
         self.links: list[RunnerLink] = []
         self.pids: list[int] = []
         self.sweeps = 0
@@ -66,10 +69,15 @@ class Site:
             self.executor,
             Hello(store="s", versions=(1,), release="2.0"),
             reactor,
-            None if waits else lambda: self.launches.append(self.clock.seconds()),
+            None if waits else self._launch,
             OwnCleanup(self.directory, self._sweep),
             on_runner=self.pids.append,
         )
+
+    def _launch(self) -> int:
+        self.launches.append(self.clock.seconds())
+        self.alive.add(LAUNCHED)
+        return LAUNCHED
 
     def _sweep(self) -> "Deferred[None]":
         self.sweeps += 1
@@ -130,8 +138,8 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(runner_link, "peer_uid", lambda _: 0)
-    monkeypatch.setattr(proc, "is_alive", lambda _: False)
     made = Site(tmp_path)
+    monkeypatch.setattr(proc, "is_alive", made.alive.__contains__)
     yield made
     made.close()
 
@@ -310,11 +318,34 @@ def test_stop_waits_for_a_runner_that_is_just_starting(site: Site) -> None:
     site.pass_time(0.3)
     site.run()
     site.pass_time(MAX_CHECK_INTERVAL)
+    site.welcome(site.links[0], pid=LAUNCHED)
+    site.pass_time(0.1)
+    assert Retire() in site.sent(site.links[0])
+    site.alive.clear()
+    site.kill()
+    assert stopping.called
+
+
+def test_stop_lets_a_runner_exit_that_is_not_needed_before_the_active_one_retires(site: Site) -> None:
+    """It would accept starts, and stay without a daemon, if it found the lock free."""
+    site.supervisor.start()
+    site.run()  # the runner of a daemon that was killed was still starting
+    site.pass_time()
     site.welcome(site.links[0])
+    stopping = Deferred.fromCoroutine(site.supervisor.stop())
+    site.pass_time(0.3)
+    assert Retire() not in site.sent(site.links[0])
+    site.alive.remove(LAUNCHED)  # it has found the name of the active one
     site.pass_time(0.1)
     assert Retire() in site.sent(site.links[0])
     site.kill()
     assert stopping.called
+
+
+def test_stop_does_not_wait_for_a_runner_that_could_not_start(site: Site) -> None:
+    site.supervisor.start()
+    site.alive.clear()
+    assert Deferred.fromCoroutine(site.supervisor.stop()).called
 
 
 def test_stop_does_not_wait_for_ever_for_a_runner_that_never_starts(site: Site) -> None:

@@ -14,6 +14,7 @@ from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
 from taskqd.server.connection_limits import CHECK_INTERVAL, CHECKS_PER_IDLE_TIME, ConnectionLimits
 from taskqd.server.connection_state import ConnectionState
+from taskqd.server.handlers.event_stream import FLUSH_INTERVAL
 from taskqd.server.pipeline import MIN_BUFFER_SIZE
 from taskqd.server.request_memory import MAX_BLOCK_SHARE, MAX_REQUEST_SHARE
 from taskqd.server.transport_closer import CLOSE_TIMEOUT, UNIDENTIFIED_CLOSE_TIMEOUT
@@ -767,5 +768,5 @@ def test_counts_are_right_after_random_actions_and_nothing_is_left(done: list[tu
         {},
         [],
     )
-    world.harness.clock.advance(0)
+    world.harness.clock.advance(FLUSH_INTERVAL)
     assert world.harness.clock.getDelayedCalls() == []
