@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from taskqd.client import encoder as client
 from taskqd.errors import TaskqError
 from taskqd.protocol import parser, verbs
-from taskqd.protocol.submit import SCHEDULE_OPTIONS, SET_OPTIONS, SUBMIT_OPTIONS
+from taskqd.protocol.schedule_requests import SCHEDULE_OPTIONS
+from taskqd.protocol.submit import SET_OPTIONS, SUBMIT_OPTIONS
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
 from tests.fakes.engine import Harness, opened, running

@@ -1,4 +1,4 @@
-"""SUBMIT and SCHEDULE: the table of their options, and the parsers of their arguments (docs/protocol.md §3).
+"""SUBMIT: the table of its options, and the parser of its arguments (docs/protocol.md §3).
 
 The sizes of the blocks after a line are parsed separately from its arguments, because the blocks follow even
 if the line is refused.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
 from taskqd.model.spec import Spec
-from taskqd.model.submission import BLOCKS, RunNowRequest, ScheduleRequest, Submission, pack_secrets
+from taskqd.model.submission import BLOCKS, Submission, pack_secrets
 from taskqd.protocol.arguments import (
     Option,
     OptionType,
@@ -43,8 +43,6 @@ MAX_BLOCK_SIZE = 16 * 1024**2
 """Bytes of a script or a stdin block."""
 MAX_SKIPPED_BLOCK = 64 * 1024**2
 """Bytes of a refused block that is skipped to find the next line; a larger one ends the connection."""
-MAX_SCHEDULE_NUMBER = 999_999_999_999_999_999
-"""The highest number of a schedule that a request may name: 18 digits, as those of jobs have."""
 MAX_DEPENDENCIES = 1000
 """Jobs that one job may depend on."""
 
@@ -168,26 +166,12 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
 }
 """The options of SUBMIT by name, in the order in which HELLO and HELP list them. `field` is that of Spec."""
 
-_TIMING_OPTIONS: Mapping[str, OptionType] = {
+TIMING_OPTIONS: Mapping[str, OptionType] = {
     "every": OptionType("every", parse_every, "<duration>"),
     "cron": OptionType("cron", parse_cron, "<quoted>"),
     "overlap": OptionType("overlap", parse_flag),
 }
 """The options of SCHEDULE that SUBMIT does not have."""
-
-SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
-    **_TIMING_OPTIONS,
-    **{name: option for name, option in SUBMIT_OPTIONS.items() if option.not_scheduled is None},
-}
-"""The options of SCHEDULE for a new schedule, by name."""
-
-_RUN_NOW = "run-now"
-
-ALL_SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
-    **SCHEDULE_OPTIONS,
-    _RUN_NOW: OptionType("schedule", integer(1, MAX_SCHEDULE_NUMBER), "<n>"),
-}
-"""All options of SCHEDULE, by name."""
 
 SET_OPTIONS: Mapping[str, OptionType] = {
     name: option.for_set() for name, option in SUBMIT_OPTIONS.items() if option.is_settable
@@ -245,7 +229,7 @@ def parse_submission(text: str) -> Submission:
     """
     options, command = split_options(text)
     for name, _ in options:
-        if name in _TIMING_OPTIONS:
+        if name in TIMING_OPTIONS:
             raise BadRequest(f"--{name} is an option of SCHEDULE, which submits a job repeatedly")
     values = parse_options("SUBMIT", options, SUBMIT_OPTIONS)
     resolve_time(values)
@@ -264,7 +248,7 @@ def parse_submission(text: str) -> Submission:
     dependencies = sum(len(values.get(field, ())) for field in ("after", "after_any", "after_fail"))
     if dependencies > MAX_DEPENDENCIES:
         raise BadRequest(f"expected up to {MAX_DEPENDENCIES} dependencies, not {dependencies}")
-    return Submission(command, _make_spec(values))
+    return Submission(command, make_spec(values))
 
 
 def _check_delay(values: dict[str, Any]) -> None:
@@ -286,30 +270,8 @@ def resolve_time(values: dict[str, Any]) -> None:
         values["at"] = time_zones.at_or_after(at, time_zones.named(values["tz"]))[0]
 
 
-def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
-    """Parse the text after SCHEDULE. Raises BadRequest."""
-    options, command = split_options(text)
-    if any(name == _RUN_NOW for name, _ in options):
-        if command.strip(" \t") or len(options) > 1:
-            raise BadRequest(f"--{_RUN_NOW} is given alone: the schedule has the command and the options")
-        return RunNowRequest(**parse_options("SCHEDULE", options, ALL_SCHEDULE_OPTIONS))
-    for name, _ in options:
-        option = SUBMIT_OPTIONS.get(name)
-        if option is not None and option.not_scheduled is not None:
-            raise BadRequest(f"--{name} is not an option of SCHEDULE: {option.not_scheduled}")
-    values = parse_options("SCHEDULE", options, SCHEDULE_OPTIONS)
-    fields = [option.field for option in _TIMING_OPTIONS.values()]
-    timing = {field: values.pop(field) for field in fields if field in values}
-    if ("every" in timing) == ("cron" in timing):
-        raise BadRequest(
-            'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
-        )
-    if not command.strip(" \t"):
-        raise BadRequest("expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing")
-    return ScheduleRequest(command=command, spec=_make_spec(values), **timing)
-
-
-def _make_spec(values: dict[str, Any]) -> Spec:
+def make_spec(values: dict[str, Any]) -> Spec:
+    """Return the Spec of parsed options; removes what is only on the wire from ``values``."""
     if "unless" in values:
         values.setdefault("label", values["unless"])
     if "env" in values:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest
 from taskqd.model.roles import Permission
-from taskqd.protocol import act_requests, requests, submit
+from taskqd.protocol import act_requests, requests, schedule_requests, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import HelpRequest
 from taskqd.protocol.values import capitals
@@ -170,9 +170,9 @@ _ALL = (
     Verb(
         "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>, or --run-now=<n>",
         "Submit a job repeatedly: OK <number of the schedule>; or one job of a schedule now: JOB_ID <id>.",
-        lambda _, text: submit.parse_schedule(text),
+        lambda _, text: schedule_requests.parse_schedule(text),
         Permission.SUBMIT,
-        submit.ALL_SCHEDULE_OPTIONS,
+        schedule_requests.ALL_SCHEDULE_OPTIONS,
     ),
     Verb(
         "SCHEDULES [<n>]",

@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskqd.protocol.submit import SCHEDULE_OPTIONS, SET_OPTIONS, SUBMIT_OPTIONS
+from taskqd.protocol.schedule_requests import SCHEDULE_OPTIONS
+from taskqd.protocol.submit import SET_OPTIONS, SUBMIT_OPTIONS
 from tests.fuzz import oddities
 from tests.fuzz.session import TOKEN
 

@@ -1,0 +1,49 @@
+"""SCHEDULE: its options, and the parser of its arguments (docs/protocol.md §3)."""
+
+from collections.abc import Mapping
+
+from taskqd.errors import BadRequest
+from taskqd.model.submission import RunNowRequest, ScheduleRequest
+from taskqd.protocol.arguments import OptionType, parse_options, split_options
+from taskqd.protocol.option_values import integer
+from taskqd.protocol.submit import SUBMIT_OPTIONS, TIMING_OPTIONS, make_spec
+
+MAX_SCHEDULE_NUMBER = 999_999_999_999_999_999
+"""The highest number of a schedule that a request may name: 18 digits, as those of jobs have."""
+
+SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
+    **TIMING_OPTIONS,
+    **{name: option for name, option in SUBMIT_OPTIONS.items() if option.not_scheduled is None},
+}
+"""The options of SCHEDULE for a new schedule, by name."""
+
+_RUN_NOW = "run-now"
+
+ALL_SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
+    **SCHEDULE_OPTIONS,
+    _RUN_NOW: OptionType("schedule", integer(1, MAX_SCHEDULE_NUMBER), "<n>"),
+}
+"""All options of SCHEDULE, by name."""
+
+
+def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
+    """Parse the text after SCHEDULE. Raises BadRequest."""
+    options, command = split_options(text)
+    if any(name == _RUN_NOW for name, _ in options):
+        if command.strip(" \t") or len(options) > 1:
+            raise BadRequest(f"--{_RUN_NOW} is given alone: the schedule has the command and the options")
+        return RunNowRequest(**parse_options("SCHEDULE", options, ALL_SCHEDULE_OPTIONS))
+    for name, _ in options:
+        option = SUBMIT_OPTIONS.get(name)
+        if option is not None and option.not_scheduled is not None:
+            raise BadRequest(f"--{name} is not an option of SCHEDULE: {option.not_scheduled}")
+    values = parse_options("SCHEDULE", options, SCHEDULE_OPTIONS)
+    fields = [option.field for option in TIMING_OPTIONS.values()]
+    timing = {field: values.pop(field) for field in fields if field in values}
+    if ("every" in timing) == ("cron" in timing):
+        raise BadRequest(
+            'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
+        )
+    if not command.strip(" \t"):
+        raise BadRequest("expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing")
+    return ScheduleRequest(command=command, spec=make_spec(values), **timing)

@@ -1,0 +1,84 @@
+"""The parser of SCHEDULE."""
+
+import pytest
+
+from taskqd.errors import BadRequest
+from taskqd.model.spec import Array, Spec
+from taskqd.model.submission import RunNowRequest, ScheduleRequest
+from taskqd.protocol.schedule_requests import parse_schedule
+
+SCHEDULED = [
+    ("--every=1h echo hello  ", ScheduleRequest(command="echo hello  ", every=3600.0)),
+    ("--every=1 true", ScheduleRequest(command="true", every=1.0)),
+    (
+        '--cron="0 3 * * 1-5" --overlap true',
+        ScheduleRequest(command="true", cron="0 3 * * 1-5", overlap=True),
+    ),
+    ('--cron=" 0  3 * *\\tMON " true', ScheduleRequest(command="true", cron="0 3 * * MON")),
+    ("--cron=@daily true", ScheduleRequest(command="true", cron="@daily")),
+    (
+        '--queue=q --every=1m --label="a b" --env=A="\\xff" --array=1-3 --retries=2 true',
+        ScheduleRequest(
+            command="true",
+            spec=Spec(
+                queue="q",
+                label="a b",
+                env_base64={"A": b"\xff"},
+                array=Array(1, 3),
+                retries=2,
+            ),
+            every=60.0,
+        ),
+    ),
+]
+NOT_SCHEDULED = [
+    ("true", "expected either --every=<duration> or --cron="),
+    ('--every=1h --cron="* * * * *" true', "expected either --every=<duration> or --cron="),
+    ("--every=1h", "the command is missing"),
+    ("--every=1h  --  ", "the command is missing"),
+    ("--every=0.5 true", "--every: expected a duration of at least 1 s"),
+    ("--every=often true", "--every: expected a duration"),
+    ("--cron=hourly true", "--cron: expected the 5 fields of a cron expression"),
+    ('--cron="0 0 * * * *" true', "--cron: expected the 5 fields of a cron expression"),
+    ('--cron="60 0 * * *" true', "--cron: expected"),
+    ('--cron="0 0 31 2 *" true', "--cron: "),
+    ("--every=1h --overlap=1 true", "--overlap: takes no value"),
+    ("--every=1h --key=k true", "--key is not an option of SCHEDULE: each of its jobs"),
+    ("--every=1h --stdin=5 cat", "--stdin is not an option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --script=5", "--script is not an option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --secret=A=1 true", "--secret is not an option of SCHEDULE: a schedule keeps nothing but"),
+    ("--every=1h --delay=5 true", "--delay is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --at=5 true", "--at is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --hold true", "--hold is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --after-any=5 true", "--after-any is not an option of SCHEDULE: its jobs come after"),
+    ("--every=1h --bogus true", "--bogus is not an option of SCHEDULE; HELP SCHEDULE lists"),
+]
+
+
+@pytest.mark.parametrize("text, scheduling", SCHEDULED)
+def test_parse_schedule_returns_the_request(text: str, scheduling: ScheduleRequest) -> None:
+    assert parse_schedule(text) == scheduling
+
+
+@pytest.mark.parametrize("text, part", NOT_SCHEDULED)
+def test_parse_schedule_refuses_invalid_text(text: str, part: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        parse_schedule(text)
+    assert part in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+def test_parse_schedule_takes_a_zone() -> None:
+    request = parse_schedule('--cron="0 4 * * *" --tz=Europe/Berlin x')
+    assert isinstance(request, ScheduleRequest)
+    assert request.spec.tz == "Europe/Berlin"
+
+
+def test_run_now_names_a_schedule_and_nothing_else() -> None:
+    assert parse_schedule("--run-now=3") == RunNowRequest(schedule=3)
+    for text in ("--run-now=3 true", "--run-now=3 --every=1h", "--run-now=3 --run-now=4"):
+        with pytest.raises(BadRequest, match="--run-now is given alone"):
+            parse_schedule(text)
+    for text in ("--run-now=0", "--run-now=x", "--run-now"):
+        with pytest.raises(BadRequest, match="--run-now"):
+            parse_schedule(text)
