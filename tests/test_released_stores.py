@@ -90,14 +90,27 @@ SINCE_0_7: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
 """Jobs of the stores since version 0.7, with one that ended while no daemon ran."""
 
 
+SINCE_0_9: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_7,
+    29: ((Status.CANCELLED, Reason.EXPIRED, 0, None), (b"", b"")),
+    30: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    31: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    32: ((Status.COMPLETED, None, 1, 0), (b"a b c\n", b"")),
+    33: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+}
+"""Jobs of the stores since version 0.9, with expiries, an exclusive label, and a changed schedule."""
+
+
 BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
 BEFORE_0_7 = (*BEFORE_0_5, "0.5.0", "0.6.0")
+BEFORE_0_9 = (*BEFORE_0_7, "0.7.0", "0.8.0")
 
 
 def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
     """Return the jobs in a version's store."""
     older = {"0.1.0": JOBS, "0.2.0": SINCE_0_2, "0.3.0": SINCE_0_3, "0.4.0": SINCE_0_3}
-    return older.get(version, SINCE_0_5 if version in BEFORE_0_7 else SINCE_0_7)
+    since_0_5 = SINCE_0_5 if version in BEFORE_0_7 else SINCE_0_7 if version in BEFORE_0_9 else SINCE_0_9
+    return older.get(version, since_0_5)
 
 
 class Site:
@@ -186,6 +199,7 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
         assert site.queue_state.describe_queue("q")["paused"]
         assert site.queue_state.describe_queue("q")["slots"] == 3
         zoned = [] if site.version in BEFORE_0_5 else [(3, "30 4 * * *", False)]
+        zoned += [] if site.version in BEFORE_0_9 else [(4, "@yearly", True)]
         schedules = [(one.id, one.cron, one.is_paused) for one in site.queue_state.schedules.by_id.values()]
         assert schedules == [(1, "@yearly", True), *zoned]
         assert site.queue_state.schedules.last_id == 2 + len(zoned)
@@ -207,6 +221,12 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
         assert end.ended_at is not None
         assert start.at < end.ended_at < end.at - 1
         assert jobs[28].completed_at == end.ended_at
+    if site.version not in BEFORE_0_9:
+        assert (jobs[30].spec.expires, jobs[31].spec.unless) == (36500 * 86400.0, "nightly")
+        assert (jobs[32].command, jobs[32].spec.script) == ('"a b" c', 10)
+        changed = site.queue_state.schedules.by_id[4]
+        assert (changed.command, changed.every, changed.spec.label) == ("false", None, "after")
+        assert (changed.last_job, jobs[33].command, jobs[33].spec.label) == (33, "true", "before")
     site.close()
 
 
@@ -220,13 +240,13 @@ def test_released_store_continues_its_pending_jobs(site: Site) -> None:
 
 def test_released_store_can_be_appended_to_and_compacted(site: Site) -> None:
     site.open()
-    event = Submitted(id=30, at=START, owner="ada", command="true")
+    event = Submitted(id=40, at=START, owner="ada", command="true")
     site.reactor.until(site.journal.append(event))
     SnapshotWriter(site.journal.segments, Filesystem(), site.journal.last_durable_segment - 1).write()
     site.close()
     again = Site(site.state, site.version)
     again.open()
-    added = again.queue_state.get(30)
+    added = again.queue_state.get(40)
     assert added.spec == event.spec
     again.queue_state.jobs.remove(added)
     assert list(again.state.glob("journal/*.snapshot"))

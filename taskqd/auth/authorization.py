@@ -123,6 +123,23 @@ class Authorizer:
             self.submission_limits.check_schedules(principal, command, spec)
         return self.authorize_submission(principal, command, spec)
 
+    def authorize_schedule_change(self, principal: Principal, number: int) -> None:
+        """Raise Forbidden or NoSuchJob if a client may not change a schedule."""
+        if principal.role is not Role.ADMIN:
+            self._check_schedule(principal, "SCHEDULE", number)
+
+    def authorize_changed_schedule(
+        self, principal: Principal, schedule: Schedule, command: str, spec: Spec
+    ) -> Spec:
+        """Return the accepted spec of a changed schedule, whose jobs still run as those of its owner.
+
+        The user is determined again: that root itself made the schedule does not authorize a later change.
+        """
+        if principal.role is not Role.ADMIN:
+            self.submission_limits.check_schedules(principal, command, spec, schedule.id)
+        owner = principal._replace(name=schedule.owner)
+        return self.authorize_submission(owner, command, replace(spec, as_daemon=False))
+
     def authorize_run(self, principal: Principal, number: int) -> None:
         """Raise Forbidden or NoSuchJob if a client may not run a schedule, QueueFull above its rate."""
         if principal.role is not Role.ADMIN:

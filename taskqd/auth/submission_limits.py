@@ -34,7 +34,7 @@ class SubmissionLimits:
         self.limits = limits
         self._queue_state = queue_state
         self._clock = clock
-        self._footprints: dict[int, int] = {}  # of schedules, by number
+        self._footprints: dict[int, tuple[str, Spec, int]] = {}  # of schedules, by number, and what has them
         self.short_command = limits.command // MAX_CHARACTER_SIZE
         """Characters that a command may have in any case."""
         rate = limits.submissions
@@ -184,19 +184,27 @@ class SubmissionLimits:
 
     # Schedules.
 
-    def check_schedules(self, principal: Principal, command: str, spec: Spec) -> None:
-        """Raise QueueFull if a user has too many schedules, or too large ones, to add another."""
+    def check_schedules(
+        self, principal: Principal, command: str, spec: Spec, replaced: int | None = None
+    ) -> None:
+        """Raise QueueFull if a user has too many schedules, or too large ones, to add another.
+
+        It takes the place of the schedule with the number ``replaced``, if that is given.
+        """
         schedules, limit = self._queue_state.schedules.by_id, self.limits.schedules_per_user
         own = [schedule for schedule in schedules.values() if schedule.owner == principal.name]
-        if limit is not None and len(own) >= limit:
+        if limit is not None and len(own) >= limit and replaced is None:
             raise QueueFull(f"you have {len(own)} schedules, the limit is {limit}; UNSCHEDULE one of them")
         footprints, size = self._footprints, _schedule_footprint(command, spec)
         for number in [number for number in footprints if number not in schedules]:
             del footprints[number]
+        used = 0
         for schedule in own:
-            if schedule.id not in footprints:
-                footprints[schedule.id] = _schedule_footprint(schedule.command, schedule.spec)
-        used = sum(footprints[schedule.id] for schedule in own)
+            known = footprints.get(schedule.id)
+            if known is None or known[0] is not schedule.command or known[1] is not schedule.spec:
+                measured = _schedule_footprint(schedule.command, schedule.spec)
+                footprints[schedule.id] = known = schedule.command, schedule.spec, measured
+            used += 0 if schedule.id == replaced else known[2]
         if used + size > MAX_SCHEDULES_BYTES:
             raise QueueFull(
                 f"your {len(own)} schedules take {used} bytes of memory and this one takes {size}, the limit "

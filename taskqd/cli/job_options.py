@@ -110,8 +110,29 @@ def submission(function: Any) -> Any:
 
 
 def recurring(function: Any) -> Any:
-    """Add the options for the submissions of a schedule, and the words of the command."""
-    return all_of(_ZONE, *_SCHEDULING, *_TIMEOUTS, *_RETRIES, *_ENVIRONMENT, _WORDS)(function)
+    """Add the options for the submissions of a schedule, and the words of the command.
+
+    With --set, which must be eager, the word none is accepted for each of them.
+    """
+    options = (_ZONE, *_SCHEDULING, *_TIMEOUTS, *_RETRIES, *_ENVIRONMENT)
+    return all_of(*map(_clearable, options), _WORDS)(function)
+
+
+def _clearable(add: Decorator) -> Decorator:
+    def decorate(function: Any) -> Any:
+        function = add(function)
+        parameter = function.__click_params__[-1]
+        read = parameter.callback
+
+        def check(context: click.Context, option: click.Parameter, value: Any) -> Any:
+            if value == "none" and context.params.get("changed") is not None:
+                return value
+            return value if read is None else read(context, option, value)
+
+        parameter.callback = check
+        return function
+
+    return decorate
 
 
 def changes(function: Any) -> Any:

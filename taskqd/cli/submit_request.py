@@ -89,6 +89,16 @@ def recurring(is_local: bool, given: dict[str, Any]) -> Recurring:
     return cast("Recurring", _with_environment(is_local, given))
 
 
+def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a changed schedule: those that are given, a directory with its whole path."""
+    result = dict(given)
+    if "env" in given:
+        result["env"] = dict(given["env"])
+    if "cwd" in given:
+        result["cwd"] = _absolute_directory(given["cwd"])
+    return result
+
+
 def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
     result = {name: value for name, value in given.items() if value is not None}
     result["env"] = dict(given["env"])

@@ -6,7 +6,7 @@ unknown whether the request was carried out. A client must not be shared between
 KeyboardInterrupt within a call it can only be closed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
@@ -252,6 +252,28 @@ class Client(Acts):
         when = {"every": every, "cron": cron, "overlap": overlap}
         return self._request(
             encode_request(lambda: encoder.schedule(command, options, **when)), self._reader.read_number
+        )
+
+    def set_schedule(
+        self,
+        schedule: int,
+        command: Command | None = None,
+        *,
+        every: float | str | None = None,
+        cron: str | None = None,
+        overlap: bool | None = None,
+        remove: Iterable[str] = (),
+        **options: "Unpack[Recurring]",
+    ) -> int:
+        """Change a schedule and return its number; what is not given stays, as do its pause and last job.
+
+        ``every`` replaces a ``cron`` and the reverse. Variables in ``env`` are added. ``remove`` has the
+        options that are removed, by name, such as ``["timeout"]``.
+        """
+        when = {"every": every, "cron": cron, "overlap": overlap}
+        return self._request(
+            encode_request(lambda: encoder.schedule_change(schedule, command, options, remove, **when)),
+            self._reader.read_number,
         )
 
     def run_schedule(self, schedule: int) -> int:

@@ -24,6 +24,8 @@ _TOKEN = re.compile(r"[!-~]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
 _REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _BLOCKS = ("script", "stdin")
+_CLEARED_BY_NOTHING = ("label", "unless")
+"""Options that a change removes by an empty value, since their values may be any text."""
 
 Command = str | bytes | Sequence[str | bytes]
 """A shell command, or a list of a program and its arguments, which no shell interprets."""
@@ -251,12 +253,31 @@ def schedule(command: Command, options: Recurring, **when: Any) -> bytes:
     Raises BadRequest for a command that does not fit on a line, and LineTooLong.
     """
     words = b"".join(_encode_option(name, value) for name, value in when.items())
-    line = (
-        b"SCHEDULE"
-        + words
-        + _encode_options("a schedule", Recurring, options)
-        + _command_argument(_command_bytes(command))
-    )
+    return _schedule_line(words + _encode_options("a schedule", Recurring, options), command)
+
+
+def schedule_change(
+    number: int, command: Command | None, options: Recurring, remove: Iterable[str], **when: Any
+) -> bytes:
+    """Return a SCHEDULE --set without its line end; options named in ``remove`` get back their defaults.
+
+    Raises as ``schedule`` does, and TypeError for an unknown option.
+    """
+    given: dict[str, Any] = {name: value for name, value in when.items() if value is not None}
+    given |= options
+    given |= {name: "" if name in _CLEARED_BY_NOTHING else "none" for name in remove}
+    for name in given.keys() - {*Recurring.__annotations__, *when}:
+        raise TypeError(f"a schedule has no option {name!r}")
+    words = option("set", number)
+    for name, value in given.items():
+        words += _encode_option(name, str(value).lower() if isinstance(value, bool) else value)
+    return _schedule_line(words, command)
+
+
+def _schedule_line(words: bytes, command: Command | None) -> bytes:
+    line = b"SCHEDULE" + words
+    if command is not None:
+        line += _command_argument(_command_bytes(command))
     if not _fits_on_line(line):
         raise BadRequest("the command of a schedule must be a single line of UTF-8; let it run a script file")
     if len(line) > MAX_LINE_BYTES:

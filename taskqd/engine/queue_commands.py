@@ -9,9 +9,19 @@ from taskqd.engine.admission import check_capacity
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.model.actor import Actor
-from taskqd.model.events import Configured, Paused, QueueEvent, Resized, Resumed, Scheduled, Unscheduled
-from taskqd.model.schedule import check_cron, check_every
+from taskqd.model.events import (
+    Configured,
+    Paused,
+    QueueEvent,
+    Rescheduled,
+    Resized,
+    Resumed,
+    Scheduled,
+    Unscheduled,
+)
+from taskqd.model.schedule import Schedule, check_cron, check_every
 from taskqd.model.spec import Spec
+from taskqd.model.submission import RescheduleRequest
 
 
 class QueueCommands:
@@ -31,7 +41,7 @@ class QueueCommands:
         self._schedule_observers: list[Callable[[], object]] = []
 
     def add_schedule_observer(self, on_schedules_changed: Callable[[], object]) -> None:
-        """Call ``on_schedules_changed`` when a schedule has been made, ended, paused or resumed."""
+        """Call ``on_schedules_changed`` when a schedule has been made, changed, ended, paused or resumed."""
         self._schedule_observers.append(on_schedules_changed)
 
     async def pause(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
@@ -113,6 +123,38 @@ class QueueCommands:
         await self._event_writer.record_other(event)
         self._notify_schedules_changed()
         return number
+
+    async def reschedule(
+        self, request: RescheduleRequest, by: Actor, accept: Callable[[Schedule, str, Spec], Spec]
+    ) -> None:
+        """Change a schedule, which keeps its number, owner, pause and last job; raises BadRequest.
+
+        ``accept`` gets the schedule, its new command and its new Spec, and returns the accepted Spec; what it
+        raises is raised.
+        """
+        number = request.schedule
+        await self._schedule_locks.acquire(number)
+        try:
+            schedule = self._queue_state.schedules.get(number)
+            command = schedule.command if request.command is None else request.command
+            spec = accept(schedule, command, request.change(schedule.spec))
+            check_capacity(self._queue_state, spec)
+            is_new_timing = request.every is not None or request.cron is not None
+            event = Rescheduled(
+                schedule=number,
+                at=self._clock.now(),
+                by=by.name,
+                origin=by.origin,
+                command=command,
+                spec=spec,
+                every=request.every if is_new_timing else schedule.every,
+                cron=request.cron if is_new_timing else schedule.cron,
+                overlap=schedule.overlap if request.overlap is None else request.overlap,
+            )
+            await self._event_writer.record_other(event)
+        finally:
+            self._schedule_locks.release(number)
+        self._notify_schedules_changed()
 
     async def unschedule(self, number: int, by: Actor) -> None:
         """End a schedule; the jobs that it has submitted are left alone."""

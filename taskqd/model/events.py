@@ -356,8 +356,8 @@ class Resumed(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
     """The pause of a queue or schedule has ended; if neither is named, the pause of all queues."""
 
 
-class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A schedule was created: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
+class ScheduleContent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
+    """The content of a schedule: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
     Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended.
     """
@@ -368,6 +368,17 @@ class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
+
+
+class Scheduled(ScheduleContent, frozen=True, kw_only=True, tag=_tag):
+    """A schedule was created; ``by`` is its owner."""
+
+
+class Rescheduled(ScheduleContent, frozen=True, kw_only=True, tag=_tag):
+    """A schedule was changed; all that this has replaces the previous content. Since format 8.
+
+    The schedule keeps its owner, its creation, its pause and its last job. No run before this is made up for.
+    """
 
 
 class Unscheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):

@@ -89,8 +89,8 @@ class Schedule(Struct, kw_only=True, gc=False):
     """A schedule: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
     Unless ``overlap`` is set, no job is submitted while ``last_job``, which was submitted at ``last_run_at``,
-    has not ended. The next run is the first after ``next_run_base``: the latest run, creation, pause or
-    resumption, so that runs missed in a pause are not made up for. ``next_run_base`` is a time of day if
+    has not ended. The next run is the first after ``next_run_base``: the latest run, creation, change, pause
+    or resumption, so that runs missed in a pause are not made up for. ``next_run_base`` is a time of day if
     there is a ``cron``, else a time on the monotonic clock. ``ahead`` is how many seconds the time of day was
     ahead of that clock at the creation (events.Clocked).
     """

@@ -6,9 +6,10 @@ secrets are equal blocks. Only the names are in the Spec, and so in the journal 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
@@ -56,6 +57,34 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
+
+
+class RescheduleRequest(Struct, frozen=True, kw_only=True):
+    """The request of a SCHEDULE --set: change a schedule; what is None and what ``values`` lacks stays.
+
+    ``values`` are fields of its Spec; those of ``env`` and ``env_base64`` are added to its variables.
+    """
+
+    schedule: int
+    command: str | None = None
+    values: dict[str, Any] = {}
+    every: float | None = None
+    cron: str | None = None
+    overlap: bool | None = None
+
+    def change(self, spec: Spec) -> Spec:
+        """Return the changed Spec of the schedule."""
+        values = dict(self.values)
+        env, data = values.pop("env", {}), values.pop("env_base64", {})
+        if env or data:
+            kept = {name: value for name, value in spec.env.items() if name not in data}
+            kept_data = {name: value for name, value in spec.env_base64.items() if name not in env}
+            values |= {"env": {**kept, **env}, "env_base64": {**kept_data, **data}}
+        if "cwd" in values or "cwd_base64" in values:
+            values = {"cwd": None, "cwd_base64": None, **values}
+        if values.get("unless") is not None and spec.label in (None, spec.unless):
+            values.setdefault("label", values["unless"])
+        return replace(spec, **values)
 
 
 class RunNowRequest(Struct, frozen=True, kw_only=True):

@@ -140,7 +140,7 @@ def parse_options(verb: str, options: list[Option], table: Table) -> dict[str, A
         field, parse = option.field, option.parse
         if field in values and name not in VARIABLE_OPTIONS:
             raise BadRequest(f"--{name} is given twice")
-        if text is None and parse is not parse_flag:
+        if text is None and parse not in (parse_flag, parse_switch):
             raise BadRequest(f"--{name} needs a value: --{name}=...")
         try:
             value = parse(text or "")
@@ -161,6 +161,13 @@ def parse_flag(text: str) -> bool:
     if text:
         raise BadRequest(f"takes no value, not {text[:40]!r}")
     return True
+
+
+def parse_switch(text: str) -> bool:
+    """Parse an option that is true without a value, and may have the value true or false."""
+    if text not in ("", "true", "false"):
+        raise BadRequest(f"expected true or false, not {text[:40]!r}")
+    return text != "false"
 
 
 def parse_env(text: str) -> dict[str, str]:

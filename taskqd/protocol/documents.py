@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from taskqd.model.events import Changed, Event, Scheduled, Started, Submitted
+from taskqd.model.events import Changed, Event, ScheduleContent, Started, Submitted
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.retry import signal_name
 from taskqd.model.schedule import Schedule
@@ -29,7 +29,7 @@ def describe_event(event: Event) -> dict[str, Any]:
     if isinstance(event, Started):
         document.pop("word", None)
         document.pop("runner", None)
-    if isinstance(event, Submitted | Changed | Scheduled):
+    if isinstance(event, Submitted | Changed | ScheduleContent):
         document["spec"] = _pop_spec(document)
     for name in ("stdout", "stderr"):
         if name in document:

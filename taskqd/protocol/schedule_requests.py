@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from taskqd.errors import BadRequest
-from taskqd.model.submission import RunNowRequest, ScheduleRequest
-from taskqd.protocol.arguments import OptionType, parse_options, split_options
+from taskqd.model.submission import RescheduleRequest, RunNowRequest, ScheduleRequest
+from taskqd.protocol.arguments import Option, OptionType, parse_options, parse_switch, split_options
 from taskqd.protocol.option_values import integer
-from taskqd.protocol.submit import SUBMIT_OPTIONS, TIMING_OPTIONS, make_spec
+from taskqd.protocol.submit import SUBMIT_OPTIONS, TIMING_OPTIONS, make_spec, separate_bytes
 
 MAX_SCHEDULE_NUMBER = 999_999_999_999_999_999
 """The highest number of a schedule that a request may name: 18 digits, as those of jobs have."""
@@ -18,15 +18,26 @@ SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
 """The options of SCHEDULE for a new schedule, by name."""
 
 _RUN_NOW = "run-now"
+_SET = "set"
+_NUMBER = OptionType("schedule", integer(1, MAX_SCHEDULE_NUMBER), "<n>")
+
+_RESCHEDULE_OPTIONS: Mapping[str, OptionType] = {
+    _SET: _NUMBER,
+    **TIMING_OPTIONS,
+    "overlap": OptionType("overlap", parse_switch),
+    **{name: SUBMIT_OPTIONS[name].for_set() for name in SCHEDULE_OPTIONS if name in SUBMIT_OPTIONS},
+}
+"""The options of SCHEDULE --set, by name."""
 
 ALL_SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
     **SCHEDULE_OPTIONS,
-    _RUN_NOW: OptionType("schedule", integer(1, MAX_SCHEDULE_NUMBER), "<n>"),
+    _RUN_NOW: _NUMBER,
+    _SET: _NUMBER,
 }
 """All options of SCHEDULE, by name."""
 
 
-def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
+def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest | RescheduleRequest:
     """Parse the text after SCHEDULE. Raises BadRequest."""
     options, command = split_options(text)
     if any(name == _RUN_NOW for name, _ in options):
@@ -37,6 +48,8 @@ def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
         option = SUBMIT_OPTIONS.get(name)
         if option is not None and option.not_scheduled is not None:
             raise BadRequest(f"--{name} is not an option of SCHEDULE: {option.not_scheduled}")
+    if any(name == _SET for name, _ in options):
+        return _parse_reschedule(options, command)
     values = parse_options("SCHEDULE", options, SCHEDULE_OPTIONS)
     fields = [option.field for option in TIMING_OPTIONS.values()]
     timing = {field: values.pop(field) for field in fields if field in values}
@@ -47,3 +60,16 @@ def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest:
     if not command.strip(" \t"):
         raise BadRequest("expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing")
     return ScheduleRequest(command=command, spec=make_spec(values), **timing)
+
+
+def _parse_reschedule(options: list[Option], command: str) -> RescheduleRequest:
+    values = parse_options("SCHEDULE --set", options, _RESCHEDULE_OPTIONS)
+    top = {name: values.pop(name) for name in RescheduleRequest.__struct_fields__ if name in values}
+    if "every" in top and "cron" in top:
+        raise BadRequest("--every and --cron cannot be given together; give one of them")
+    if command.strip(" \t"):
+        top["command"] = command
+    separate_bytes(values)
+    if len(top) == 1 and not values:
+        raise BadRequest("expected what to change: options of SCHEDULE, or the new command")
+    return RescheduleRequest(values=values, **top)

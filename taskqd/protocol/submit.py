@@ -19,6 +19,7 @@ from taskqd.protocol.arguments import (
     parse_flag,
     parse_options,
     parse_secret,
+    parse_switch,
     split_options,
 )
 from taskqd.protocol.option_values import (
@@ -57,7 +58,7 @@ class Clear(NamedTuple):
 class SubmitOption(OptionType, frozen=True, kw_only=True):
     """One option of SUBMIT.
 
-    `is_settable`: SET takes it too, with `clear` as the value that clears it, if there is one.
+    `is_settable`: SET takes it too. `clear`: the value that clears it for SET and SCHEDULE --set, if any.
     `not_scheduled`: why SCHEDULE does not take it; None if it does.
     `is_shown`: JSON documents contain the field of the Spec unchanged if it differs from the default; False
     if documents.py treats it specially.
@@ -69,7 +70,9 @@ class SubmitOption(OptionType, frozen=True, kw_only=True):
     is_shown: bool = True
 
     def for_set(self) -> OptionType:
-        """Return the option as SET takes it."""
+        """Return the option as SET and SCHEDULE --set take it."""
+        if self.parse is parse_flag:
+            return OptionType(self.field, parse_switch, "true|false")
         if self.clear is None:
             return self
         (value, word), parse = self.clear, self.parse
@@ -115,13 +118,13 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
         not_scheduled=_TIMED,
         is_shown=False,
     ),
-    "expires": SubmitOption("expires", parse_positive_duration, "<duration>"),
+    "expires": SubmitOption("expires", parse_positive_duration, "<duration>", clear=Clear()),
     "tz": SubmitOption("tz", time_zones.check, "<zone>", is_settable=True, clear=Clear(), is_shown=False),
     "after": SubmitOption("after", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "after-any": SubmitOption("after_any", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "after-fail": SubmitOption("after_fail", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "hold": SubmitOption("hold", parse_flag, not_scheduled=_TIMED),
-    "array": SubmitOption("array", parse_array, "<first>-<last>[%<n>]", is_shown=False),
+    "array": SubmitOption("array", parse_array, "<first>-<last>[%<n>]", clear=Clear(), is_shown=False),
     "key": SubmitOption(
         "key",
         parse_name,
@@ -132,7 +135,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "label": SubmitOption(
         "label", parse_label, "<quoted>", is_settable=True, clear=Clear(word=""), is_shown=False
     ),
-    "unless": SubmitOption("unless", parse_label, "<quoted>"),
+    "unless": SubmitOption("unless", parse_label, "<quoted>", clear=Clear(word="")),
     "cwd": SubmitOption("cwd", parse_path, "<path>", is_shown=False),
     "env": SubmitOption("env", parse_env, "NAME=<value>", is_shown=False),
     "secret": SubmitOption(
@@ -271,14 +274,19 @@ def resolve_time(values: dict[str, Any]) -> None:
 
 
 def make_spec(values: dict[str, Any]) -> Spec:
-    """Return the Spec of parsed options; removes what is only on the wire from ``values``."""
+    """Return the Spec with the values of the options; `values` is changed."""
     if "unless" in values:
         values.setdefault("label", values["unless"])
+    separate_bytes(values)
+    return Spec(**values)
+
+
+def separate_bytes(values: dict[str, Any]) -> None:
+    """Move variables and a directory that are not UTF-8 to the fields of Spec for them."""
     if "env" in values:
         values.update(_split_env(values["env"]))
     if not is_utf8(values.get("cwd", "")):
         values["cwd_base64"] = values.pop("cwd").encode("utf-8", "surrogateescape")
-    return Spec(**values)
 
 
 def _split_env(env: dict[str, str]) -> dict[str, dict[str, str] | dict[str, bytes]]:

@@ -168,8 +168,10 @@ _ALL = (
         Permission.MODIFY,
     ),
     Verb(
-        "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>, or --run-now=<n>",
-        "Submit a job repeatedly: OK <number of the schedule>; or one job of a schedule now: JOB_ID <id>.",
+        "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>, or --run-now=<n>, or "
+        "--set=<n> [options] [<command>]",
+        "Submit a job repeatedly: OK <number of the schedule>; or one job of a schedule now: JOB_ID <id>; or "
+        "change a schedule, which keeps all that is not given: OK <n>.",
         lambda _, text: schedule_requests.parse_schedule(text),
         Permission.SUBMIT,
         schedule_requests.ALL_SCHEDULE_OPTIONS,

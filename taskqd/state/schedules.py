@@ -18,7 +18,15 @@ from sortedcontainers import SortedList
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import time_zones
-from taskqd.model.events import Paused, QueueEvent, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import (
+    Paused,
+    QueueEvent,
+    Rescheduled,
+    Resumed,
+    ScheduleContent,
+    Scheduled,
+    Unscheduled,
+)
 from taskqd.model.schedule import (
     MAX_SET_BACK,
     TIME_TOLERANCE,
@@ -78,10 +86,7 @@ class Schedules:
         self._stale.add(number)
 
     def _scheduled(self, number: int, event: Scheduled) -> None:
-        try:
-            _check(event)
-        except BadRequest as why:
-            raise ValueError(f"schedule {number} is invalid: {why}") from None
+        _check(event)
         self.by_id[number] = Schedule(
             id=number,
             owner=event.by,
@@ -96,6 +101,14 @@ class Schedules:
         )
         self.last_id = max(self.last_id, number)
 
+    def _rescheduled(self, number: int, event: Rescheduled) -> None:
+        _check(event)
+        schedule = self.by_id[number]
+        schedule.command, schedule.spec, schedule.overlap = event.command, event.spec, event.overlap
+        schedule.every, schedule.cron = event.every, event.cron
+        schedule.next_run_base = self._on_its_clock(schedule, event.at)
+        self._base_overrides.pop(number, None)
+
     def _unscheduled(self, number: int, event: Unscheduled) -> None:
         self._latest.discard(self.by_id.pop(number).last_job or 0)
         self._base_overrides.pop(number, None)
@@ -108,6 +121,7 @@ class Schedules:
 
     _changes: ClassVar[dict[type, Callable[["Schedules", int, Any], None]]] = {
         Scheduled: _scheduled,
+        Rescheduled: _rescheduled,
         Unscheduled: _unscheduled,
         Paused: _paused_or_resumed,
         Resumed: _paused_or_resumed,
@@ -221,10 +235,14 @@ class Schedules:
         return next_of_cron(cast(str, schedule.cron), after, zone)
 
 
-def _check(event: Scheduled) -> None:
-    if (event.every is None) is (event.cron is None):
-        raise BadRequest("expected either a duration or a cron expression")
-    if event.every is not None:
-        check_every(event.every)
-    else:
-        check_cron(cast(str, event.cron))
+def _check(event: ScheduleContent) -> None:
+    """Raise ValueError if no schedule can have this content."""
+    try:
+        if (event.every is None) is (event.cron is None):
+            raise BadRequest("expected either a duration or a cron expression")
+        if event.every is not None:
+            check_every(event.every)
+        else:
+            check_cron(cast(str, event.cron))
+    except BadRequest as why:
+        raise ValueError(f"schedule {event.schedule} is invalid: {why}") from None

@@ -122,3 +122,19 @@ def test_run_now_is_the_last_run_of_its_schedule(wire: Wire) -> None:
     assert wire.result(job).stdout == b"%d\n" % number
     assert wire.schedules()[number]["last_job"] == job
     wire.ask(f"UNSCHEDULE {number}")
+
+
+def test_changed_schedule_is_the_same_after_a_crash(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    wire.ask("SCHEDULE --every=1d --label=first echo before")
+    wire.wait(int(wire.ask("SCHEDULE --run-now=1").split()[1]))
+    assert wire.ask("SCHEDULE --set=1 --cron=@yearly echo after").split() == ["OK", "1"]
+    before = wire.schedules()
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.schedules() == before
+    job = int(wire.ask("SCHEDULE --run-now=1").split()[1])
+    assert (wire.wait(job), wire.result(job).stdout) == ("COMPLETED", b"after\n")
+    assert (wire.show(job)["label"], wire.show(job)["schedule"]) == ("first", 1)

@@ -20,6 +20,7 @@ from taskqd.model.actor import Actor
 from taskqd.model.events import Event
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
+from taskqd.model.submission import RescheduleRequest
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
 from taskqd.server.handlers.event_stream import EventStream
@@ -189,6 +190,12 @@ class Harness:
         """Return the Deferred of a new schedule."""
         command, spec = options.pop("command", "true"), Spec(**options)
         return begin(self.engine.queue_commands.schedule(command, spec, ACTOR, every, None, False))
+
+    def reschedule(self, number: int = 1, **changes: Any) -> "Deferred[None]":
+        """Return the Deferred of a change of a schedule, which is always accepted."""
+        request = RescheduleRequest(schedule=number, **changes)
+        accepted = self.engine.queue_commands.reschedule(request, ACTOR, lambda _, command, spec: spec)
+        return begin(accepted)
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of an unschedule."""

@@ -252,6 +252,12 @@ class Grammar:
         return many if self._maybe(0.1) else self._changeable()
 
     def _scheduling(self) -> bytes:
+        kind = self._chance.random()
+        if kind < 0.15:
+            return self._words(b"--run-now=%d" % self._number(9), self._options(("every",)) * (kind < 0.02))
+        if kind < 0.4:
+            changes = self._options(("every", "cron", "overlap", *SCHEDULE_OPTIONS), 1)
+            return self._words(b"--set=%d" % self._number(9), changes, self._one(b"", self._command()))
         timing = self._options(("every", "cron", "overlap"), 1)
         return self._words(timing, self._options(tuple(SCHEDULE_OPTIONS)), self._command())
 

@@ -236,6 +236,8 @@ class ReplyChecker:
         self.replies[word] += 1
         if request.verb == b"WAIT" and not _is_status(text):
             form = Reply(("END", _is_number), ("STATUS", _is_one_of_several))
+        if request.verb == b"SCHEDULE" and b"--run-now" in request.line:
+            form = Reply(("JOB_ID", _is_number))
         if request.verb in _ACTS and word == "OK" and _is_number(text):
             form = Reply(_ON_MANY)
         count = 0

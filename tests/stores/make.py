@@ -53,7 +53,11 @@ class Daemon:
     @property
     def runner_pid(self) -> int:
         """The process id of the runner that gets the daemon's jobs."""
-        return int(self._runner_lock.read_text().split()[0])
+        while True:  # it may be starting
+            words = self._runner_lock.read_text().split()
+            if words and Path("/proc", words[0]).exists():
+                return int(words[0])
+            time.sleep(0.02)
 
     def ask(self, *lines: bytes) -> bytes:
         """Send lines and return all replies."""
@@ -198,18 +202,20 @@ def _share_a_queue(daemon: Daemon) -> None:
 
 
 def _expire_jobs(daemon: Daemon) -> None:
-    """Features of version 0.9.0: jobs that expire, an exclusive label, a script with arguments."""
+    """Features of version 0.9.0: expiry, an exclusive label, arguments of a script, a changed schedule."""
     daemon.ask(b"SUBMIT --hold --expires=10ms true", b"WAIT 29", b"SUBMIT --hold --expires=36500d true")
     daemon.ask(b"SUBMIT --hold --unless=nightly true", b"SUBMIT --unless=nightly true")
     daemon.ask(b'SUBMIT --script=10 "a b" c\necho "$@"\n\n', b"WAIT 32")
+    daemon.ask(b"SCHEDULE --every=36500d --label=before true", b"SCHEDULE --run-now=4", b"WAIT 33")
+    daemon.ask(b"SCHEDULE --set=4 --cron=@yearly --label=after false", b"PAUSE --schedule=4")
 
 
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
-    *(b'"expires":', b'"expired"', b'"unless":'),
+    *(b'"expires":', b'"expired"', b'"unless":', b'"rescheduled"'),
 )
-"""Parts of records that some circumstances write only: fields of 0.7.0, records of 0.8.0, fields of 0.9.0."""
+"""Parts of records that some circumstances write only, of 0.7.0, 0.8.0 and 0.9.0."""
 
 
 def _check_records(state: Path) -> None:

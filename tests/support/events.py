@@ -15,6 +15,7 @@ from taskqd.model.events import (
     Paused,
     Released,
     Removed,
+    Rescheduled,
     Resized,
     Resumed,
     Retried,
@@ -112,6 +113,10 @@ def resumed(queue: str | None = None, schedule: int | None = None) -> Resumed:
 
 def scheduled(number: int = 1, every: float = 60.0) -> Scheduled:
     return Scheduled(at=0.0, by="bob", schedule=number, command="true", every=every)
+
+
+def rescheduled(number: int = 1, at: float = 100.0, **content: Any) -> Rescheduled:
+    return Rescheduled(at=at, by="bob", schedule=number, command="false", **content)
 
 
 def unscheduled(number: int = 1) -> Unscheduled:

@@ -22,17 +22,30 @@ Examples:
   taskq schedule --every 10m ./poll
   taskq schedule --cron '30 2 * * mon-fri' --label nightly -- ./backup --all
   taskq schedule --run-now 3
+  taskq schedule --set 3 --cron '0 4 * * *' --timeout none
   taskq schedule --cron @daily --queue slow 'find /tmp -mtime +7 -delete'
 """,
 )
 @parameters.duration("--every", "Interval between submissions.")
 @parameters.text("--cron", "Five fields as in crontab(5): minute hour day month weekday.", "'* * * * *'")
-@click.option("--overlap", is_flag=True, help="Submit a job even if the previous one has not ended.")
+@click.option(
+    "--overlap/--no-overlap",
+    default=None,
+    help="Submit a job even if the previous one has not ended.  [default: no]",
+)
 @click.option(
     "--run-now",
     metavar="N",
     type=click.IntRange(1),
     help="Submit a job of schedule N now; prints the job's id.",
+)
+@click.option(
+    "--set",
+    "changed",
+    metavar="N",
+    type=click.IntRange(1),
+    is_eager=True,
+    help="Change schedule N: its times, its command, and the options that are given.",
 )
 @job_options.recurring
 @click.pass_obj
@@ -42,8 +55,9 @@ def schedule(
     words: tuple[str, ...],
     every: str | None,
     cron: str | None,
-    overlap: bool,
+    overlap: bool | None,
     run_now: int | None,
+    changed: int | None,
     **given: Any,
 ) -> int:
     """Submit a job periodically.
@@ -52,9 +66,14 @@ def schedule(
     job. Times are in the daemon's time zone, or in that of --tz. If submissions were missed while the
     daemon was not running, one job is submitted for all of them. Without --overlap, no job is submitted
     while the previous one has not ended.
+
+    With --set, what is not given stays, and so do the number, the pause and the last job; --env adds
+    variables, `none` removes an option, and '' a label.
     """
     if run_now is not None:
         return _run_now(session, run_now)
+    if changed is not None:
+        return _change(session, changed, words)
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
     if not words:
@@ -65,18 +84,40 @@ def schedule(
             command,
             every=every,
             cron=cron,
-            overlap=overlap,
+            overlap=bool(overlap),
             **submit_request.recurring(client.is_local, given),
         )
     session.print_answer(str(number), {"schedule": number})
     return 0
 
 
-def _run_now(session: Session, number: int) -> int:
+def _typed(*own: str) -> dict[str, Any]:
+    """Return the parameters that the command line has, but for ``own``; not those of the user's settings."""
     context = click.get_current_context()
-    for name in context.params.keys() - {"run_now"}:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError("--run-now takes no command and no other options: the schedule has them")
+    return {
+        name: value
+        for name, value in context.params.items()
+        if name not in own and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+
+
+def _change(session: Session, number: int, words: tuple[str, ...]) -> int:
+    given = _typed("changed", "words")
+    if not given and not words:
+        raise click.UsageError("expected what to change: options, or the new COMMAND")
+    if "every" in given and "cron" in given:
+        raise click.UsageError("expected either --every or --cron")
+    command = submit_request.shell_line(words) if words else None
+    changes = submit_request.schedule_changes(given)
+    with session.connect() as client:
+        client.set_schedule(number, command, **changes)
+    session.print_answer(str(number), {"schedule": number})
+    return 0
+
+
+def _run_now(session: Session, number: int) -> int:
+    if _typed("run_now"):
+        raise click.UsageError("--run-now takes no command and no other options: the schedule has them")
     with session.connect() as client:
         job = client.run_schedule(number)
     session.print_answer(str(job), {"id": job})

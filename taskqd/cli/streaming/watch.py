@@ -52,7 +52,7 @@ def event_line(event: Facts, now: float) -> str:
     at, kind, details, exit_code = text.event_cells(event)
     if exit_code != "-":
         details += f", exit code {exit_code}"
-    if kind in ("submitted", "changed", "scheduled"):
+    if kind in ("submitted", "changed", "scheduled", "rescheduled"):
         details += f": {text.command_of(_spec(event))}"
     if kind == "resized":
         details += f", slots {_slots(event.get('slots'))}"

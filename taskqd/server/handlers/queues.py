@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import RunNowRequest, ScheduleRequest
+from taskqd.model.submission import RescheduleRequest, RunNowRequest, ScheduleRequest
 from taskqd.protocol import documents, replies
 from taskqd.protocol.requests import (
     EmptyRequest,
@@ -47,8 +47,12 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
     @handles("SCHEDULE")
-    def _schedule(self, client: IClient, request: ScheduleRequest | RunNowRequest) -> Reply:
+    def _schedule(
+        self, client: IClient, request: ScheduleRequest | RunNowRequest | RescheduleRequest
+    ) -> Reply:
         principal = client.principal
+        if isinstance(request, RescheduleRequest):
+            return self._reschedule(principal, request)
         if isinstance(request, RunNowRequest):
             self._authorizer.authorize_run(principal, request.schedule)
             max_pending = self._authorizer.max_pending(principal)
@@ -59,6 +63,17 @@ class QueueHandlers(HandlerGroup):
             request.command, spec, principal.actor, request.every, request.cron, request.overlap
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
+
+    def _reschedule(self, principal: Principal, request: RescheduleRequest) -> Reply:
+        self._authorizer.authorize_schedule_change(principal, request.schedule)
+        changed = self._engine.queue_commands.reschedule(
+            request,
+            principal.actor,
+            lambda schedule, command, spec: self._authorizer.authorize_changed_schedule(
+                principal, schedule, command, spec
+            ),
+        )
+        return Deferred.fromCoroutine(changed).addCallback(lambda _: replies.ok(str(request.schedule)))
 
     @handles("SCHEDULES")
     def _schedules(self, client: IClient, request: SchedulesRequest) -> Reply:

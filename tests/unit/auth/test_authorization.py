@@ -1,11 +1,13 @@
 """Authorization of requests by role, owner, queue of the token, and limits, tested through the router."""
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
+from taskqd.model.spec import Spec
 from taskqd.protocol import verbs
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
@@ -213,3 +215,30 @@ def test_schedule_is_run_by_its_owner_or_an_admin(server: Server) -> None:
     assert [server.ask(who, "SCHEDULE --run-now=1") for who in (BOB, EVE, IN_Q)] == ["FORBIDDEN"] * 3
     assert server.ask(ROOT, "SCHEDULE --run-now=1") == "JOB_ID"
     assert server.ask(ANN, "SCHEDULE --run-now=1") == "WRONG_STATE"
+
+
+def test_schedule_is_changed_by_its_owner_or_an_admin_and_keeps_its_owner(server: Server) -> None:
+    assert [server.ask(who, "SCHEDULE --set=1 false") for who in (BOB, EVE, IN_Q)] == ["FORBIDDEN"] * 3
+    assert server.ask(ANN, "SCHEDULE --set=1 --queue=q false") == "OK"
+    assert server.ask(IN_Q, "SCHEDULE --set=1 --label=x") == "OK"
+    assert server.ask(ROOT, "SCHEDULE --set=1 --priority=5") == "OK"
+    schedule = server.harness.queue_state.schedules.get(1)
+    assert (schedule.owner, schedule.command, schedule.spec.priority) == ("ann", "false", 5)
+    assert server.ask(IN_Q, "SCHEDULE --set=1 --queue=default") == "FORBIDDEN"
+
+
+def test_schedule_that_another_user_changes_runs_as_its_owner(server: Server) -> None:
+    """A change by root does not make the jobs of another user run as root, and keeps none that did."""
+    checked: list[tuple[str, bool]] = []
+
+    def check_run(who: Principal, spec: Spec) -> Spec:
+        checked.append((who.name, spec.as_daemon))
+        return replace(spec, as_daemon=who.name == "root")
+
+    server.harness.authorizer._check_run = check_run
+    server.ask(ROOT, "SCHEDULE --set=1 false")
+    assert not server.harness.queue_state.schedules.get(1).spec.as_daemon
+    server.ask(ROOT, "SCHEDULE --every=1h true")
+    server.ask(ROOT, "SCHEDULE --set=2 false")
+    assert checked == [("ann", False), ("root", False), ("root", False)]
+    assert server.harness.queue_state.schedules.get(2).spec.as_daemon

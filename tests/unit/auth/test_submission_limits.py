@@ -236,6 +236,19 @@ def test_memory_of_schedules_of_one_user_is_limited(monkeypatch: pytest.MonkeyPa
     assert server.ask(ANN, line) == "OK"
 
 
+def test_changed_schedule_counts_in_place_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("taskqd.auth.submission_limits.MAX_SCHEDULES_BYTES", 3200)
+    server = Server(schedules_per_user=2)
+    for _ in range(2):
+        server.ask(ANN, f"SCHEDULE --every=1h --env=A={'x' * 300} true")
+    assert server.ask(ANN, "SCHEDULE --set=1 false") == "OK"
+    assert server.ask(ANN, f"SCHEDULE --set=1 --env=A={'x' * 2000}") == "QUEUE_FULL"
+    assert server.ask(ANN, "SCHEDULE --set=1 --env=A=") == "OK"
+    assert server.ask(ANN, f"SCHEDULE --set=2 --env=A={'x' * 500}") == "OK"
+
+
 @pytest.mark.parametrize(
     "quota,fits,does_not",
     [

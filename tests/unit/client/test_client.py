@@ -80,6 +80,18 @@ NONE = Output("stdout", 0, b"")
             3,
         ),
         (lambda it: it.schedule("x", every=60), "SCHEDULE --every=60 x", b"OK 4\r\n", 4),
+        (
+            lambda it: it.set_schedule(
+                4, ["a", "b c"], overlap=False, remove=["timeout", "label"], queue="q", notify_fail=True
+            ),
+            (
+                "SCHEDULE --set=4 --overlap=false --queue=q --notify-fail=true --timeout=none "
+                "--label=\"\" exec a 'b c'"
+            ),
+            b"OK 4\r\n",
+            4,
+        ),
+        (lambda it: it.set_schedule(4, every="2m"), "SCHEDULE --set=4 --every=2m", b"OK 4\r\n", 4),
         (lambda it: it.schedules(), "SCHEDULES", b'SCHEDULE {"schedule":3}\r\nEND 1\r\n', [{"schedule": 3}]),
         (lambda it: it.unschedule(3), "UNSCHEDULE 3", b"OK\r\n", None),
         (lambda it: it.retry(7), "RETRY 7", b"JOB_ID 7\r\n", 7),

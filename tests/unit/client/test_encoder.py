@@ -134,6 +134,8 @@ def test_unknown_option_raises_type_error(serve: Serve) -> None:
         client.submit("a", colour="red")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="'key'"):
         client.schedule("a", every=1, key="k")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'key'"):
+        client.set_schedule(4, remove=["key"])
     with pytest.raises(TypeError, match="'cwd'"):
         client.set(7, cwd="/")  # type: ignore[call-arg]
 

@@ -90,6 +90,7 @@ LOGGED: list[tuple[Any, str]] = [
     (events.resized("q", 4), "resized queue q"),
     (events.configured("q", "rate", "10/m"), "configured queue q"),
     (events.scheduled(1), "scheduled schedule 1"),
+    (events.rescheduled(3), "rescheduled schedule 3"),
     (events.unscheduled(2), "unscheduled schedule 2"),
 ]
 NOT_LOGGED: tuple[Event, ...] = (

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from taskqd.config.limits import UNBOUNDED
 from taskqd.engine.submissions import NewJob
 from taskqd.errors import BadRequest, NoSuchJob, StoreFailed
 from taskqd.model.events import Paused, Resized, Resumed, Scheduled, Started, Unscheduled
@@ -25,6 +26,7 @@ DECISIONS: dict[str, Command] = {
     "end of a pause": lambda harness: harness.resume("paused"),
     "slots": lambda harness: harness.resize("other", 3),
     "schedule": lambda harness: harness.schedule(),
+    "change of a schedule": lambda harness: harness.reschedule(command="false", every=90.0),
     "end of a schedule": lambda harness: harness.unschedule(1),
 }
 EVERY_DECISION = pytest.mark.parametrize("command", DECISIONS.values(), ids=DECISIONS)
@@ -100,6 +102,45 @@ def test_command_is_in_effect_after_a_restart(command: Command) -> None:
     again = Harness(events=harness.journal.events)
     assert again.queue_state == harness.queue_state
     assert list(again.queue_state.describe_queues()) == list(harness.queue_state.describe_queues())
+
+
+# Changes of schedules.
+
+
+def test_reschedule_keeps_what_is_not_named_and_the_last_job() -> None:
+    harness = opened()
+    harness.schedule(60.0, label="x", retries=2, timeout=9.0)
+    harness.settle()
+    harness.engine.run_schedule(1, None, UNBOUNDED)
+    harness.settle()
+    harness.pause(schedule=1)
+    harness.reschedule(values={"timeout": None, "queue": "q"}, overlap=True)
+    harness.settle()
+    schedule = harness.queue_state.schedules.get(1)
+    assert (schedule.command, schedule.every, schedule.overlap) == ("true", 60.0, True)
+    assert schedule.spec == Spec(label="x", retries=2, queue="q")
+    assert (schedule.last_job, schedule.is_paused, schedule.owner) == (1, True, "ada")
+    assert harness.queue_state == replayed(harness.journal.events)
+
+
+def test_reschedule_replaces_an_interval_by_cron_fields() -> None:
+    harness = opened()
+    harness.schedule(60.0)
+    harness.settle()
+    harness.reschedule(cron="0 0 1 1 *", command="false")
+    harness.settle()
+    schedule = harness.queue_state.schedules.get(1)
+    assert (schedule.every, schedule.cron, schedule.command) == (None, "0 0 1 1 *", "false")
+
+
+def test_reschedule_that_is_not_accepted_changes_nothing() -> None:
+    harness = opened()
+    harness.schedule(60.0)
+    harness.settle()
+    before = list(harness.journal.events)
+    assert isinstance(error_of(harness.reschedule(values={"slots": 9000})), BadRequest)
+    assert isinstance(error_of(harness.reschedule(7, command="false")), NoSuchJob)
+    assert harness.journal.events == before
 
 
 # Pauses.

@@ -33,6 +33,7 @@ from taskqd.model.events import (
     Record,
     Released,
     Removed,
+    Rescheduled,
     Resized,
     Resumed,
     Retried,
@@ -130,6 +131,10 @@ OTHERS: list[tuple[Any, str]] = [
         Scheduled(at=1.5, by="ann", schedule=3, command="x", every=60.0),
         '"scheduled","at":1.5,"by":"ann","schedule":3,"command":"x","every":60.0',
     ),
+    (
+        Rescheduled(at=1.5, by="ann", schedule=3, command="x", every=60.0),
+        '"rescheduled","at":1.5,"by":"ann","schedule":3,"command":"x","every":60.0',
+    ),
     (Unscheduled(at=1.5, by="ann", schedule=3), '"unscheduled","at":1.5,"by":"ann","schedule":3'),
 ]
 ALL = [*SAMPLES, *OTHERS]
@@ -189,6 +194,8 @@ def test_every_job_event_states_whether_it_applies_to_arrays(event: type[JobEven
             False,
         ),
         (Scheduled(at=1.0, by="ann", schedule=1), Scheduled(at=1.0, by="ann", schedule=2), False),
+        (Rescheduled(at=1.0, by="ann", schedule=1), Rescheduled(at=2.0, by="bob", schedule=1), True),
+        (Scheduled(at=1.0, by="ann", schedule=1), Rescheduled(at=1.0, by="ann", schedule=1), False),
         (Scheduled(at=1.0, by="ann", schedule=1), Unscheduled(at=1.0, by="ann", schedule=1), False),
     ],
 )

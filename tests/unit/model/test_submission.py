@@ -1,10 +1,14 @@
-"""The encoding of secrets as a block."""
+"""The encoding of secrets as a block, and changes of schedules."""
+
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from taskqd.model.submission import pack_secrets, unpack_secrets
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.submission import RescheduleRequest, pack_secrets, unpack_secrets
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
 VALUES = st.binary(max_size=20).map(
@@ -43,3 +47,33 @@ def test_unpack_of_a_wrong_block_raises_an_error_without_its_content(block: byte
     with pytest.raises(ValueError, match="expected the values of A, B, but the file has others") as refusal:
         unpack_secrets(block, ("A", "B"))
     assert "1" not in str(refusal.value)
+
+
+SPEC = Spec(env={"A": "1", "B": "2"}, env_base64={"C": b"\xff"}, cwd="/a", label="x", unless="x", retries=1)
+
+
+@pytest.mark.parametrize(
+    "values, changed",
+    [
+        ({}, SPEC),
+        ({"retries": 0, "timeout": 5.0}, replace(SPEC, retries=0, timeout=5.0)),
+        ({"env": {"A": "3", "C": "c"}}, replace(SPEC, env={"A": "3", "B": "2", "C": "c"}, env_base64={})),
+        (
+            {"env": {}, "env_base64": {"A": b"\xfe"}},
+            replace(SPEC, env={"B": "2"}, env_base64={"A": b"\xfe", "C": b"\xff"}),
+        ),
+        ({"cwd": "/b"}, replace(SPEC, cwd="/b")),
+        ({"cwd_base64": b"/\xff"}, replace(SPEC, cwd=None, cwd_base64=b"/\xff")),
+        ({"unless": "y"}, replace(SPEC, label="y", unless="y")),
+        ({"unless": "y", "label": "z"}, replace(SPEC, label="z", unless="y")),
+        ({"unless": None}, replace(SPEC, unless=None)),
+    ],
+)
+def test_change_of_a_schedule_keeps_what_it_does_not_name(values: dict[str, Any], changed: Spec) -> None:
+    assert RescheduleRequest(schedule=1, values=values).change(SPEC) == changed
+
+
+def test_exclusive_label_does_not_replace_another_label() -> None:
+    change = RescheduleRequest(schedule=1, values={"unless": "y"}).change
+    assert change(Spec(label="nightly")) == Spec(label="nightly", unless="y")
+    assert change(DEFAULT_SPEC) == Spec(label="y", unless="y")

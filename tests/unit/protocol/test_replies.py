@@ -21,6 +21,7 @@ from taskqd.model.events import (
     Paused,
     Released,
     Removed,
+    Rescheduled,
     Resized,
     Resumed,
     Retried,
@@ -142,6 +143,10 @@ EVENTS: list[tuple[Event, str]] = [
     (
         Scheduled(at=T, by="ann", schedule=3, command="true", every=60.0),
         '{"type":"scheduled","by":"ann","schedule":3,"spec":{"command":"true"},"every":60.0}',
+    ),
+    (
+        Rescheduled(at=T, by="ann", schedule=3, command="true", cron="@daily"),
+        '{"type":"rescheduled","by":"ann","schedule":3,"spec":{"command":"true"},"cron":"@daily"}',
     ),
     (Unscheduled(at=T, by="ann", schedule=3), '{"type":"unscheduled","by":"ann","schedule":3}'),
 ]

@@ -4,7 +4,7 @@ import pytest
 
 from taskqd.errors import BadRequest
 from taskqd.model.spec import Array, Spec
-from taskqd.model.submission import RunNowRequest, ScheduleRequest
+from taskqd.model.submission import RescheduleRequest, RunNowRequest, ScheduleRequest
 from taskqd.protocol.schedule_requests import parse_schedule
 
 SCHEDULED = [
@@ -82,3 +82,52 @@ def test_run_now_names_a_schedule_and_nothing_else() -> None:
     for text in ("--run-now=0", "--run-now=x", "--run-now"):
         with pytest.raises(BadRequest, match="--run-now"):
             parse_schedule(text)
+
+
+CHANGES = [
+    ("--set=3 ./run  x", RescheduleRequest(schedule=3, command="./run  x")),
+    ("--set=3 --every=1m", RescheduleRequest(schedule=3, every=60.0)),
+    ("--cron=@daily --set=3", RescheduleRequest(schedule=3, cron="@daily")),
+    ("--set=3 --overlap", RescheduleRequest(schedule=3, overlap=True)),
+    ("--set=3 --overlap=false", RescheduleRequest(schedule=3, overlap=False)),
+    (
+        '--set=3 --timeout=none --expires=none --array=none --unless="" --label="" --notify-fail=false',
+        RescheduleRequest(
+            schedule=3,
+            values={
+                **dict.fromkeys(("timeout", "expires", "array", "unless", "label")),
+                "notify_fail": False,
+            },
+        ),
+    ),
+    (
+        r'--set=3 --env=A=1 --env=B="\xff" --cwd="/\xff"',
+        RescheduleRequest(
+            schedule=3,
+            values={"env": {"A": "1"}, "env_base64": {"B": b"\xff"}, "cwd_base64": b"/\xff"},
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("text, request_", CHANGES)
+def test_set_names_a_schedule_and_what_changes(text: str, request_: RescheduleRequest) -> None:
+    assert parse_schedule(text) == request_
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("--set=3", "expected what to change"),
+        ("--set=3 --every=1h --cron=@daily", "--every and --cron cannot be given together"),
+        ("--set=3 --overlap=maybe", "--overlap: expected true or false"),
+        ("--set=3 --script=5", "--script is not an option of SCHEDULE: a schedule keeps no blocks"),
+        ("--set=3 --secret=A=1", "--secret is not an option of SCHEDULE"),
+        ("--set=0 true", "--set"),
+        ("--set=3 --run-now=3", "--run-now is given alone"),
+    ],
+)
+def test_set_of_a_schedule_refuses_invalid_text(text: str, part: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        parse_schedule(text)
+    assert part in str(refusal.value)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskqd.errors import NoSuchJob
-from taskqd.model.events import Paused, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import Paused, Rescheduled, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import (
     MAX_SET_BACK,
     Schedule,
@@ -23,7 +24,7 @@ T = 1_700_000_000.0
 """A Tuesday: 2023-11-14 22:13:20 UTC."""
 HOUR = 3600.0
 
-Known = Scheduled | Unscheduled | Paused | Resumed
+Known = Scheduled | Rescheduled | Unscheduled | Paused | Resumed
 
 
 def scheduled(
@@ -93,6 +94,51 @@ def test_every_keeps_its_times_if_the_clock_is_set_back_before_creation() -> Non
     assert next_of(schedules) == T - 960
     schedules.job_submitted(1, T - 960, 7)
     assert next_of(schedules) == T - 900
+
+
+# Changes.
+
+
+def rescheduled(at: float, every: float | None = None, cron: str | None = None) -> Rescheduled:
+    return Rescheduled(at=at, by="eve", schedule=1, command="other", every=every, cron=cron)
+
+
+def test_changed_period_counts_from_the_creation() -> None:
+    schedules = made(scheduled(every=60), rescheduled(T + 100, every=90))
+    assert next_of(schedules) == T + 180
+    assert (schedules.get(1).command, schedules.get(1).owner, schedules.get(1).created_at) == (
+        "other",
+        "ada",
+        T,
+    )
+
+
+def test_schedule_changed_between_cron_and_every_is_due_by_the_new_one_only() -> None:
+    schedules = made(scheduled(every=60), rescheduled(T + 100, cron="0 * * * *"))
+    assert text(next_of(schedules)) == "2023-11-14 23:00:00"
+    schedules.apply(rescheduled(T + 200, every=60))
+    assert next_of(schedules) == T + 240
+
+
+def test_change_keeps_the_pause_and_the_last_run_and_makes_up_for_nothing() -> None:
+    schedules = made(scheduled(every=60))
+    schedules.job_submitted(1, T + 60, 7)
+    schedules.set_next_run_base(1, T + 30)
+    schedules.apply(rescheduled(T + 1000, every=60))
+    assert (next_of(schedules), schedules.get(1).last_job) == (T + 1020, 7)
+    schedules.apply(paused(at=T + 1001))
+    schedules.apply(rescheduled(T + 1002, every=60))
+    assert (schedules.get(1).is_paused, next_of(schedules)) == (True, None)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"every": 60.0, "cron": "@daily"}, {"every": 0.5}, {"cron": "x"}])
+def test_change_that_no_schedule_can_have_is_refused(wrong: dict[str, Any]) -> None:
+    schedules = made(scheduled(every=60))
+    with pytest.raises(ValueError, match="schedule 1 is invalid"):
+        schedules.apply(rescheduled(T + 1, **wrong))
+    with pytest.raises(ValueError, match="not possible for schedule 1, which is unknown"):
+        made(rescheduled(T, every=60))
+    assert schedules == made(scheduled(every=60))
 
 
 # Cron.

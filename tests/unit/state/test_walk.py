@@ -30,6 +30,7 @@ from taskqd.model.events import (
     RecordPosition,
     Released,
     Removed,
+    Rescheduled,
     Resized,
     Resumed,
     Retried,
@@ -558,7 +559,13 @@ class Walk(RuleBasedStateMachine):
             self.happen(Scheduled(at=self.now, by="bob", schedule=number, command="true", every=60.0))
             self.schedules[number] = None
             return
-        kind = data.draw(st.sampled_from([Paused, Resumed, Unscheduled]))
+        kind = data.draw(st.sampled_from([Paused, Resumed, Rescheduled, Unscheduled]))
+        if kind is Rescheduled:
+            when: dict[str, Any] = data.draw(st.sampled_from([{"every": 30.0}, {"cron": "@daily"}]))
+            self.happen(
+                Rescheduled(at=self.now, by="bob", schedule=number, command="false", overlap=True, **when)
+            )
+            return
         self.happen(kind(at=self.now, by="bob", schedule=number))
         if kind is Unscheduled:
             del self.schedules[number]

@@ -1,6 +1,7 @@
 """``taskq schedule``: requests for recurring submissions."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,38 @@ def test_run_now_prints_the_id_of_the_job(serve: Serve, call: Call) -> None:
     assert daemon.lines == ["SCHEDULE --run-now=3"]
     for words in (("--run-now", "3", "true"), ("--run-now", "3", "--every", "1h"), ("--run-now", "0")):
         assert call("schedule", *words).code == 2
+
+
+def test_set_sends_what_the_command_line_names_and_no_defaults(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
+    settings = tmp_path / "taskqd" / "client.toml"
+    settings.parent.mkdir()
+    settings.write_text('queue = "mine"\n[options]\nretries = 5\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert call("schedule", "--set", "3", "--every", "1h30m", "--timeout", "none") == (0, b"3\n", "")
+    assert call("schedule", "--no-overlap", "--env", "A=1", "--set", "3", "ls", "my file").code == 0
+    assert daemon.lines == [
+        "SCHEDULE --set=3 --every=5400 --timeout=none",
+        "SCHEDULE --set=3 --overlap=false --env=A=1 exec ls 'my file'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (("--set", "3"), "expected what to change"),
+        (("--set", "3", "--every", "1h", "--cron", "@daily"), "expected either --every or --cron"),
+        (("--set", "3", "--run-now", "3"), "--run-now takes no command"),
+        (("--every", "1h", "--timeout", "none", "true"), "expected a duration"),
+        (("--set", "0", "true"), "--set"),
+    ],
+)
+def test_set_of_a_schedule_refuses_what_says_nothing_or_two_things(
+    serve: Serve, call: Call, words: tuple[str, ...], part: str
+) -> None:
+    daemon = serve(replies({}))
+    outcome = call("schedule", *words)
+    assert (outcome.code, daemon.lines) == (2, [])
+    assert part in outcome.stderr

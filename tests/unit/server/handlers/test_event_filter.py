@@ -12,6 +12,7 @@ from taskqd.model.events import (
     Clocked,
     Event,
     Paused,
+    Rescheduled,
     Resized,
     Resumed,
     Scheduled,
@@ -64,6 +65,7 @@ def of(job_id: int) -> Event:
         (Resized(queue="b", slots=3, **BY), {"all", "b"}),
         (Paused(schedule=1, **BY), {"all"}),
         (Scheduled(schedule=1, spec=Spec(queue="a"), every=9.0, **BY), {"all"}),
+        (Rescheduled(schedule=1, spec=Spec(queue="a"), every=9.0, **BY), {"all"}),
         (Unscheduled(schedule=1, **BY), {"all"}),
     ],
 )

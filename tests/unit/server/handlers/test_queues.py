@@ -149,3 +149,17 @@ def test_run_now_submits_beside_the_last_job_if_the_schedule_allows_overlap() ->
     answer(harness, "SCHEDULE --every=1h --overlap work")
     replies = [answer(harness, "SCHEDULE --run-now=1") for _ in range(2)]
     assert replies == ["JOB_ID 1\r\n", "JOB_ID 2\r\n"]
+
+
+def test_set_changes_a_schedule_and_answers_with_its_number() -> None:
+    harness = opened()
+    answer(harness, "SCHEDULE --every=1h --label=x --timeout=5 work")
+    assert answer(harness, "SCHEDULE --run-now=1") == "JOB_ID 1\r\n"
+    assert answer(harness, "PAUSE --schedule=1") == "OK\r\n"
+    assert answer(harness, "SCHEDULE --set=1 --cron=@daily --timeout=none play") == "OK 1\r\n"
+    [shown] = schedules(harness)
+    found = [
+        shown.get(name) for name in ("every", "cron", "command", "label", "timeout", "last_job", "paused")
+    ]
+    assert found == [None, "@daily", "play", "x", None, 1, True]
+    assert isinstance(refusal(harness, "SCHEDULE --set=7 --every=1h"), NoSuchJob)

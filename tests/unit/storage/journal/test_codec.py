@@ -19,6 +19,7 @@ from taskqd.model.events import (
     Record,
     Released,
     Removed,
+    Rescheduled,
     Resized,
     Resumed,
     Scheduled,
@@ -140,6 +141,13 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         (
             b'cf8535fa 27 {"type":"ended","id":1,"at":1764000024.0,"status":"COMPLET'
             b'ED","exit_code":0,"ended_at":1764000023.5}\n'
+        ),
+    ),
+    (
+        Rescheduled(at=1764000025.0, by="ann", schedule=4, command="y", every=60.0),
+        (
+            b'10769f47 28 {"type":"rescheduled","at":1764000025.0,"by":"ann",'
+            b'"schedule":4,"command":"y","every":60.0}\n'
         ),
     ),
 ]

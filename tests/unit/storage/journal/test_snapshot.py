@@ -29,6 +29,7 @@ from taskqd.model.events import (
     Opened,
     Paused,
     Released,
+    Rescheduled,
     Resized,
     Resumed,
     Retried,
@@ -449,6 +450,10 @@ def scheduled(number: int, at: float = 1.0) -> Scheduled:
     return Scheduled(schedule=number, at=at, by="ada", command="true", every=60.0)
 
 
+def rescheduled(number: int, at: float, **content: Any) -> Rescheduled:
+    return Rescheduled(schedule=number, at=at, by="bob", command="false", **content)
+
+
 def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
     return Unscheduled(schedule=number, at=at, by="ada")
 
@@ -485,6 +490,18 @@ def test_snapshot_keeps_a_schedule_and_its_pause_until_it_ends(tmp_path: Path) -
     before = known(tmp_path)
     write_snapshot(tmp_path, 1)
     assert replay(tmp_path) == [one[0], one[3], three[0], three[2]]
+    assert known(tmp_path) == before
+
+
+def test_snapshot_keeps_the_creation_and_the_last_change_of_a_schedule(tmp_path: Path) -> None:
+    job = Submitted(id=1, at=4.0, owner="ada", command="false", schedule=1)
+    changes = [rescheduled(1, 2.0, cron="@daily"), rescheduled(1, 6.0, every=90.0, overlap=True)]
+    one: list[Event] = [scheduled(1), paused(1.5, schedule=1), changes[0], job, changes[1]]
+    two: list[Event] = [scheduled(2), rescheduled(2, 7.0, every=5.0), unscheduled(2), scheduled(3)]
+    write(tmp_path, [*one, *two], [])
+    before = known(tmp_path)
+    write_snapshot(tmp_path, 1)
+    assert replay(tmp_path) == [one[0], one[1], job, changes[1], two[3]]
     assert known(tmp_path) == before
 
 
