@@ -26,7 +26,8 @@ from bench.daemon import Daemon, running
 from bench.load import Programs
 
 JOBS = 100_000
-CONNECTIONS = 10_000
+CONNECTIONS = 9_900
+"""Nearly as many as may be open by default: the prober and the submissions need some too."""
 ARRAYS = 5
 """Arrays whose memory is measured."""
 DEPTH = 1000
@@ -186,10 +187,17 @@ def _fan(daemon: Daemon, jobs: int, option: str = "--after") -> int:
 
 
 def close(daemon: Daemon, _: int) -> None:
-    """The end of many connections at once."""
-    wires = [daemon.wire() for _ in range(CONNECTIONS)]
-    for wire in wires:
-        wire.one("PING")
+    """The begin of many connections, submissions beside them, and the end of all at once."""
+    wires = []
+    with probing(daemon, f"begin of {CONNECTIONS:,} connections"):
+        for _ in range(CONNECTIONS):
+            wires.append(daemon.wire())
+            wires[-1].one("PING")
+    with probing(daemon, f"{JOBS:,} submissions beside them"):
+        for _ in range(JOBS // DEPTH):
+            wires[0].send("SUBMIT --hold true\r\n" * DEPTH)
+            for _ in range(DEPTH):
+                wires[0].line()
     process = os.fork()
     if not process:
         time.sleep(QUIET)

@@ -28,13 +28,6 @@ from taskqd.storage.journal.journal import Journal
 
 KILL_TIMEOUT = 5.0
 """Seconds that a start waits for each process that a crash left running and that was killed."""
-GC_THRESHOLD = 5_000
-"""Number of new objects after which Python collects garbage; its default is 700."""
-GC_MIDDLE_THRESHOLD = 5
-"""Collections of new objects before those that survived one are collected too; Python's default is 10.
-
-While thousands of clients connect, that takes 10 ms in place of 20.
-"""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
 COPIED = "this is a copy or was moved: the daemon that ran it had the state directory elsewhere"
@@ -61,7 +54,6 @@ class Recovery:
         finally:
             gc.enable()
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, GC_MIDDLE_THRESHOLD)
         queue_state.last_id = max(queue_state.last_id, self._journal.next_id - 1)
         return queue_state
 

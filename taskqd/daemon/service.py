@@ -26,6 +26,7 @@ from zope.interface import implementer
 from taskqd.auth.authenticator import Authenticator
 from taskqd.config.settings import OnStop, Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
+from taskqd.daemon.garbage_collection import GarbageCollection
 from taskqd.daemon.leave_check import LeaveCheck, find_obstacle
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
@@ -64,6 +65,7 @@ class Running(NamedTuple):
     retention: RetentionTask
     compactor: Compactor
     supervisor: RunnerSupervisor
+    garbage_collection: GarbageCollection
 
 
 @implementer(IShutdown)
@@ -180,7 +182,20 @@ class TaskqService(Service):
         compactor = wiring.make_compactor(parts, queue_state)
         compactor.start()
         self._start_checks()
-        self._running = Running(engine, authenticator, server, recurring, retention, compactor, supervisor)
+        garbage_collection = GarbageCollection(
+            self._reactor, lambda: len(queue_state.jobs), lambda: len(server.connections.connections)
+        )
+        garbage_collection.start()
+        self._running = Running(
+            engine,
+            authenticator,
+            server,
+            recurring,
+            retention,
+            compactor,
+            supervisor,
+            garbage_collection,
+        )
 
     def _check_own_runners(self) -> None:
         """Refuse the start if a runner of before ``runner-directory`` still runs: its jobs would be lost."""
@@ -401,6 +416,7 @@ class TaskqService(Service):
         running.compactor.stop()
         running.engine.clock_jumps.stop()
         running.engine.expirations.stop()
+        running.garbage_collection.stop()
         await self._leave_check.finished()
         await stop_jobs(
             running.engine.dispatcher,

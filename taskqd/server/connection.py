@@ -485,6 +485,16 @@ class Connection(LineReceiver):
         self._closer.stop()
         self._end_requests()
         free_buffers(self.transport)
+        self._break_cycles()
+
+    def _break_cycles(self) -> None:
+        """Remove the references to parts that refer to this object, so that all are freed at once.
+
+        The garbage collector does not free what has lived for long (docs/decisions/0065).
+        """
+        self._pipeline.disconnect()
+        self._writer.stop()
+        del self._writer, self._closer, self._telnet
 
     def _must_check_for_hangup(self) -> bool:
         allowed = self._allowed

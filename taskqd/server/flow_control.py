@@ -132,8 +132,13 @@ class FlowControl:
     def close(self) -> None:
         """Send nothing more; the Deferreds of `writable` fail with ConnectionDone."""
         self._is_closed = True
+        self._on_turn = _ignore_turn  # the connection has this object: a cycle would remain
         if self._turn is not None and self._turn.active():
             self._turn.cancel()
         writers, self._writers = self._writers, []
         for writer in writers:
             writer.errback(Failure(ConnectionDone()))
+
+
+def _ignore_turn() -> None:
+    """Do nothing: the connection is closed."""

@@ -37,7 +37,8 @@ class HangupMonitor:
             self._check(transport)
 
     def stop(self) -> None:
-        """Check no more."""
+        """Check no more, and drop the callback: the connection has this object, so a cycle would remain."""
+        self._must_check = _is_closed
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -49,3 +50,8 @@ class HangupMonitor:
             transport.abortConnection()
         else:
             self.start(transport)
+
+
+def _is_closed() -> bool:
+    """Return False: a closed connection needs no check."""
+    return False

@@ -204,6 +204,8 @@ class RequestPipeline:
                 pending.discard_content()
                 reply.addErrback(self._error_reply, pending).addCallback(self._complete, pending)
         self._dispatched_count += 1
+        if self._is_closed:
+            return
         if not self._dispatched_count % REQUESTS_PER_CLOCK_CHECK and not self._client.can_send:
             self._yield()
 
@@ -281,6 +283,15 @@ class RequestPipeline:
         self._in_flight.clear()
         self._in_flight_count = self._in_flight_bytes = 0
         self._memory.update(None, 0)
+
+    def disconnect(self) -> None:
+        """Drop the references to the connection, which has this object: a cycle would remain."""
+        del self._client
+        self._on_progress = _ignore_progress
+
+
+def _ignore_progress() -> None:
+    """Do nothing: the connection is gone."""
 
 
 def _ignore_end(failure: Failure) -> None:

@@ -190,10 +190,12 @@ class FakeTransport:
 
     def _close(self, why: Exception) -> None:
         self.is_closed = True
-        if self._producer is not None:
-            self._producer.stopProducing()
-        if self.protocol is not None:
-            self.protocol.connectionLost(Failure(why))
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            protocol.connectionLost(Failure(why))
 
 
 def chunkings(data: bytes) -> Iterator[tuple[bytes, ...]]:
