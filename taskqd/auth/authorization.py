@@ -20,7 +20,7 @@ from taskqd.model.job_filter import JobFilter
 from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
-from taskqd.model.submission import Submission
+from taskqd.model.submission import Refusal, SimilarSubmissions, Submission
 from taskqd.protocol.act_requests import RetryRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
@@ -160,30 +160,32 @@ class Authorizer:
         return spec
 
     def authorize_submissions(
-        self, principal: Principal, submissions: Iterable[Submission]
-    ) -> list[Submission | TaskqError]:
-        """Return each accepted submission, or the error that `authorize_submission` raises for it.
+        self, principal: Principal, submissions: Iterable[SimilarSubmissions]
+    ) -> list[SimilarSubmissions | Refusal]:
+        """Return the accepted submissions, and the errors that `authorize_submission` raises for the others.
 
-        Consecutive submissions with the same spec are checked once.
+        Similar ones are checked in one step; one by one if some are refused, or if their rate is limited.
         """
         limits = self.submission_limits
-        accepted: list[Submission | TaskqError] = []
-        checked_spec = accepted_spec = None
-        short_command, has_rate_limit = limits.short_command, limits.has_rate_limit(principal)
-        for submission in submissions:
-            command, spec = submission
+        has_rate_limit = limits.has_rate_limit(principal)
+        accepted: list[SimilarSubmissions | Refusal] = []
+        for similar in submissions:
+            spec, commands = similar
+            if has_rate_limit and len(commands) > 1:
+                accepted += self.authorize_submissions(principal, similar.each())
+                continue
             try:
-                if len(command) > short_command:
-                    limits.check_command(command)
-                if accepted_spec is None or spec is not checked_spec:
-                    accepted_spec, checked_spec = self._apply_defaults(principal, spec, 0), spec
+                limits.check_commands(commands)
+                accepted_spec = self._apply_defaults(principal, spec, 0)
                 if has_rate_limit:
                     limits.check_rate(principal)
             except TaskqError as error:
-                accepted.append(error)
+                if len(commands) == 1:
+                    accepted.append(Refusal(error))
+                else:
+                    accepted += self.authorize_submissions(principal, similar.each())
             else:
-                is_same = accepted_spec is spec
-                accepted.append(submission if is_same else Submission(command, accepted_spec))
+                accepted.append(SimilarSubmissions(accepted_spec, commands))
         return accepted
 
     def _apply_defaults(self, principal: Principal, spec: Spec, secret_size: int) -> Spec:

@@ -35,8 +35,7 @@ class SubmissionLimits:
         self._queue_state = queue_state
         self._clock = clock
         self._footprints: dict[int, tuple[str, Spec, int]] = {}  # of schedules, by number, and what has them
-        self.short_command = limits.command // MAX_CHARACTER_SIZE
-        """Characters that a command may have in any case."""
+        self._short_command = limits.command // MAX_CHARACTER_SIZE  # any of so few characters is accepted
         rate = limits.submissions
         self._rate_limiter = None if rate is None else RateLimiter(rate, max(1.0, BURST * rate))
         self._act_limiter = None if limits.acts is None else RateLimiter(limits.acts, limits.acts)
@@ -49,6 +48,12 @@ class SubmissionLimits:
             raise TooLarge(
                 f"the command has {size} bytes, the limit is {self.limits.command}; send it as a --script"
             )
+
+    def check_commands(self, commands: list[str]) -> None:
+        """Raise TooLarge if one of some commands has too many bytes."""
+        if max(map(len, commands)) > self._short_command:
+            for command in commands:
+                self.check_command(command)
 
     def check_sizes(self, spec: Spec, secret_size: int) -> None:
         """Raise TooLarge for a large environment, which includes the secrets, or label."""

@@ -3,7 +3,7 @@
 The server has already decided who may submit what (auth/authorization.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hmac import compare_digest
 from types import MappingProxyType
 from typing import NamedTuple, cast
@@ -22,9 +22,9 @@ from taskqd.model.events import Submitted
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Spec
-from taskqd.model.submission import SECRET_BLOCK, Submission
+from taskqd.model.submission import SECRET_BLOCK, Refusal, SimilarSubmissions
 from taskqd.state.job_search import find_jobs
-from taskqd.state.pending_quota import PendingQuota
+from taskqd.state.pending_quota import PendingQuota, Reservation
 from taskqd.storage.interfaces import ISpool
 
 NO_BLOCKS: Mapping[str, bytes] = MappingProxyType({})
@@ -55,8 +55,16 @@ class SubmissionBatch(NamedTuple):
     """
 
     by: Actor
-    submissions: Sequence[Submission | TaskqError]
+    submissions: Sequence[SimilarSubmissions | Refusal]
     max_pending: PendingLimit = UNBOUNDED
+
+
+class _NewJobs(NamedTuple):
+    """Jobs that become durable together; ``results`` has the ids of each batch, or the errors."""
+
+    events: list[Submitted]
+    reservations: list[Reservation]
+    results: list[list[range | Refusal]]
 
 
 class Submissions:
@@ -109,52 +117,71 @@ class Submissions:
             return self._accept_if_unused(new)
         return Deferred.fromCoroutine(self._accept_once(new, new.spec.key))
 
-    def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[int | TaskqError]]]":
+    def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[range | Refusal]]]":
         """Accept jobs that have no keys and no blocks, and do not observe other jobs.
 
-        Fires with the id of each job of each batch, or the error that refused it. The jobs become durable
+        Fires with the ids of the jobs of each batch, or the errors that refused them. The jobs become durable
         together, which costs less than one by one.
         """
-        events: list[Submitted] = []
+        new = _NewJobs([], [], [])
         try:
-            results = [self._admit(batch, events) for batch in batches]
-            if not events:
-                return succeed(results)
-            recorded = self._event_writer.record_all(events)
+            for batch in batches:
+                new.results.append(self._admit(batch, batch.submissions, new))
+            if not new.events:
+                return succeed(new.results)
+            recorded = self._event_writer.record_all(new.events)
         except BaseException:
-            self.quota.release(*events)
+            self.quota.release(*new.reservations)
             raise
-        return recorded.addCallbacks(
-            self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
-        )
+        return recorded.addCallbacks(self._all_accepted, self._none_accepted, (new,), errbackArgs=(new,))
 
-    def _admit(self, batch: SubmissionBatch, events: list[Submitted]) -> list[int | TaskqError]:
-        """Append the events of a batch to ``events``; return the ids of its jobs, or the errors."""
-        by, submissions, max_pending = batch
-        results: list[int | TaskqError] = []
-        checked, now = None, self._clock.now()
-        for each in submissions:
-            if isinstance(each, TaskqError):
-                results.append(each)
+    def _admit(
+        self, batch: SubmissionBatch, submissions: Iterable[SimilarSubmissions | Refusal], new: "_NewJobs"
+    ) -> list[range | Refusal]:
+        """Add submissions of a batch to ``new``; return the ids of their jobs, or the errors.
+
+        If similar ones cannot all be accepted, they are admitted one by one.
+        """
+        results: list[range | Refusal] = []
+        for similar in submissions:
+            if isinstance(similar, Refusal):
+                results.append(similar)
                 continue
-            command, spec = each
+            spec, commands = similar
             try:
-                if spec is not checked:
-                    self._check(spec)
-                    checked = spec
-                self.quota.reserve(by.name, command, spec, max_pending)
+                self._check(spec)
+                reservation = self.quota.reserve(batch.by.name, commands, spec, batch.max_pending)
             except TaskqError as why:
-                results.append(why)
+                results += [Refusal(why)] if len(commands) == 1 else self._admit(batch, similar.each(), new)
             else:
-                event = self._make_event(command, spec, by, now)
-                results.append(event.id)
-                events.append(event)
+                new.reservations.append(reservation)
+                ids = self._allocate_ids(spec, len(commands))
+                results.append(ids)
+                (owner, origin), now = batch.by, self._clock.now()
+                new.events.extend(
+                    Submitted(id=job_id, at=now, owner=owner, origin=origin, command=command, spec=spec)
+                    for job_id, command in zip(ids, commands, strict=True)
+                )
         return results
+
+    def _allocate_ids(self, spec: Spec, count: int) -> range:
+        """Return the next free ids for jobs; tasks of an array get those behind the id of the array."""
+        ids_per_job = 1 if spec.array is None else 1 + spec.array.count
+        first, self._next_id = self._next_id, self._next_id + ids_per_job * count
+        return range(first, self._next_id, ids_per_job)
 
     def _accept(self, new: NewJob) -> "Deferred[int]":
         self._check(new.spec)
-        self.quota.reserve(new.by.name, new.command, new.spec, new.max_pending)
-        event = self._make_event(new.command, new.spec, new.by, self._clock.now(), new.schedule)
+        reservation = self.quota.reserve(new.by.name, [new.command], new.spec, new.max_pending)
+        event = Submitted(
+            id=self._allocate_ids(new.spec, 1).start,
+            at=self._clock.now(),
+            owner=new.by.name,
+            origin=new.by.origin,
+            command=new.command,
+            spec=new.spec,
+            schedule=new.schedule,
+        )
         if not new.blocks:
             recorded = self._event_writer.record(event)
         else:
@@ -163,7 +190,7 @@ class Submissions:
                 lambda _: self._event_writer.record(replace(event, at=self._clock.now()))
             )
         return recorded.addCallbacks(
-            self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
+            self._accepted, self._not_accepted, (reservation,), errbackArgs=(event, reservation)
         )
 
     def _accept_if_unused(self, new: NewJob) -> "Deferred[int]":
@@ -215,44 +242,27 @@ class Submissions:
             raise Draining("the daemon is stopping and accepts no new jobs; submit again when it is back")
         admission.check(self._queue_state, spec)
 
-    def _make_event(
-        self, command: str, spec: Spec, by: Actor, now: float, schedule: int | None = None
-    ) -> Submitted:
-        """Return the event of an accepted job, with the next free id."""
-        event = Submitted(
-            id=self._next_id,
-            at=now,
-            owner=by.name,
-            origin=by.origin,
-            command=command,
-            spec=spec,
-            schedule=schedule,
-        )
-        self._next_id = event.last_id + 1
-        return event
+    def _all_accepted(self, _: None, new: "_NewJobs") -> list[list[range | Refusal]]:
+        self.quota.release(*new.reservations)
+        self._on_accepted(len(new.events))
+        return new.results
 
-    def _all_accepted(
-        self, _: None, events: list[Submitted], results: list[list[int | TaskqError]]
-    ) -> list[list[int | TaskqError]]:
-        self.quota.release(*events)
-        self._on_accepted(len(events))
-        return results
-
-    def _none_accepted(
-        self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
-    ) -> list[list[int | TaskqError]]:
+    def _none_accepted(self, failure: Failure, new: "_NewJobs") -> list[list[range | Refusal]]:
         failure.trap(StoreFailed)
-        self.quota.release(*events)
+        self.quota.release(*new.reservations)
         why = cast("StoreFailed", failure.value)
-        return [[why if isinstance(result, int) else result for result in batch] for batch in results]
+        return [
+            [Refusal(why, len(result)) if isinstance(result, range) else result for result in batch]
+            for batch in new.results
+        ]
 
-    def _accepted(self, job: Job, event: Submitted) -> int:
-        self.quota.release(event)
+    def _accepted(self, job: Job, reservation: Reservation) -> int:
+        self.quota.release(reservation)
         self._on_accepted(1)
         return job.id
 
-    def _not_accepted(self, failure: Failure, event: Submitted) -> Failure:
-        self.quota.release(event)
+    def _not_accepted(self, failure: Failure, event: Submitted, reservation: Reservation) -> Failure:
+        self.quota.release(reservation)
         if event.spec.secrets:  # files without secrets can stay until the next start
             self._purge(event.id)
         return failure

@@ -4,6 +4,8 @@ It counts against the limits ``pending-bytes`` and ``pending-bytes-per-user`` wh
 against ``[retention] memory`` when it has ended.
 """
 
+from collections.abc import Sequence
+
 from taskqd.model.job import NO_EXTRAS, Job
 from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, Spec
 
@@ -37,10 +39,20 @@ def text_bytes(text: str) -> int:
 
 def footprint(command: str, spec: Spec) -> int:
     """Return an upper bound in bytes for a command and a spec."""
-    size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
+    return JOB_BYTES + text_bytes(command) + _spec_bytes(spec)
+
+
+def footprint_of_all(commands: Sequence[str], spec: Spec) -> int:
+    """Return the sum of the footprints of several commands with one spec."""
+    are_ascii = "".join(commands).isascii()
+    texts = sum(map(len if are_ascii else text_bytes, commands))
+    return (JOB_BYTES + _spec_bytes(spec)) * len(commands) + texts
+
+
+def _spec_bytes(spec: Spec) -> int:
     if spec is DEFAULT_SPEC or spec == DEFAULT_SPEC:
-        return size
-    size += SPEC_BYTES
+        return 0
+    size = SPEC_BYTES
     for name, value in spec.env.items():
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():

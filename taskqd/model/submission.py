@@ -5,12 +5,13 @@ that of an environment (proc(5), environ): ``NAME=value`` and a NUL each, sorted
 secrets are equal blocks. Only the names are in the Spec, and so in the journal and in replies.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from taskqd.errors import TaskqError
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 SECRET_BLOCK = "secret"  # noqa: S105 - not a password
@@ -44,6 +45,24 @@ class Submission(NamedTuple):
 
     command: str
     spec: Spec
+
+
+class SimilarSubmissions(NamedTuple):
+    """Successive submissions of one client that differ only in their commands; handled in one step."""
+
+    spec: Spec
+    commands: list[str]
+
+    def each(self) -> "Iterator[SimilarSubmissions]":
+        """Yield each submission alone."""
+        return (SimilarSubmissions(self.spec, [command]) for command in self.commands)
+
+
+class Refusal(NamedTuple):
+    """Takes the place of ``times`` successive submissions that were refused with the same error."""
+
+    error: TaskqError
+    times: int = 1
 
 
 class ScheduleRequest(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 from taskqd.errors import TaskqError
 from taskqd.model.events import Event
 from taskqd.model.job import Job
+from taskqd.model.submission import Refusal
 from taskqd.protocol.documents import describe_event
 
 MAX_RESULT_STREAM = 1024**2
@@ -26,10 +27,15 @@ def job_id(number: int) -> bytes:
     return b"JOB_ID %d\r\n" % number
 
 
-def job_ids(results: Iterable[int | TaskqError]) -> bytes:
+def job_ids(results: Iterable[range | Refusal]) -> bytes:
     """Return a line for each submission: its JOB_ID or its ERROR."""
     return b"".join(
-        [error(result) if isinstance(result, TaskqError) else b"JOB_ID %d\r\n" % result for result in results]
+        [
+            error(result.error) * result.times
+            if isinstance(result, Refusal)
+            else b"JOB_ID %d\r\n" * len(result) % tuple(result)
+            for result in results
+        ]
     )
 
 

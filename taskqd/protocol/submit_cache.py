@@ -6,17 +6,23 @@ shared. Lines with quoted or secret values, lines that are not ASCII and invalid
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple, cast
 
 from taskqd.errors import TaskqError
 from taskqd.model.spec import DEFAULT_SPEC, Spec
-from taskqd.model.submission import Submission, observes_other_jobs
+from taskqd.model.submission import SimilarSubmissions, Submission, observes_other_jobs
 from taskqd.protocol.submit import block_sizes, parse_submission
 
-_SUBMIT = re.compile(
-    rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
-    rb"([^\0\- \t\x80-\xff][^\0\x80-\xff]*)"
+_LINE = (
+    r'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t\r\n"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
+    r"([^\0\- \t\r\n\x80-\xff][^\0\r\n\x80-\xff]*)"
 )
+"""A frequent line: its options and its command."""
+_SUBMIT = re.compile(_LINE)
+_FREQUENT_LINES = re.compile(rf"^{_LINE}\r?\n", re.MULTILINE)
+_OTHER_LINE = re.compile(rf"^(?!{_LINE}\r?\n)", re.MULTILINE)
 _MAX_OPTIONS_LENGTH = 2000
 """Bytes of options that are cached. A PATH among them may have hundreds."""
 _CACHE_SIZE = 256
@@ -37,35 +43,41 @@ class CachedOptions(NamedTuple):
 _NO_OPTIONS = CachedOptions(DEFAULT_SPEC, (), is_batchable=True)
 
 
-def parse_batchable(data: bytes, at: int, end: int) -> Submission | None:
-    """Return the submission of the line `data[at:end]` if it can be part of a batch, otherwise None.
+def parse_batchable(lines: str) -> tuple[list[SimilarSubmissions], int]:
+    """Return the submissions of the first lines, up to one that cannot be part of a batch, and their number.
 
-    None also if `parse_cached` does not parse the line.
+    `lines` are whole lines, decoded as Latin-1. Those that `parse_cached` does not parse cannot be in one.
     """
-    match = _SUBMIT.fullmatch(data, at, end)
-    if match is None:
-        return None
-    options, command = match.groups()
-    if not options:
-        return Submission(command.decode("ascii"), DEFAULT_SPEC)
-    cached = _look_up(options)
-    if cached is None or not cached.is_batchable:
-        return None
-    return Submission(command.decode("ascii"), cached.spec)
+    count = lines.count("\n")
+    found = _FREQUENT_LINES.findall(lines)
+    if len(found) != count:
+        other = cast("re.Match[str]", _OTHER_LINE.search(lines))
+        found = _FREQUENT_LINES.findall(lines, 0, other.start())
+    submissions, parsed = list[SimilarSubmissions](), 0
+    for options, similar in groupby(found, itemgetter(0)):
+        cached = _look_up(options)
+        if cached is None or not cached.is_batchable:
+            break
+        commands = [command for _, command in similar]
+        submissions.append(SimilarSubmissions(cached.spec, commands))
+        parsed += len(commands)
+    return submissions, parsed
 
 
 def parse_cached(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:
     """Return the submission of a SUBMIT line and the sizes of its blocks; None if submit.py must parse it."""
-    match = _SUBMIT.fullmatch(line)
+    match = _SUBMIT.fullmatch(line.decode("latin-1"))
     if match is None:
         return None
     options, command = match.groups()
-    cached = _look_up(options) if options else _NO_OPTIONS
-    return None if cached is None else (Submission(command.decode("ascii"), cached.spec), cached.blocks)
+    cached = _look_up(options)
+    return None if cached is None else (Submission(command, cached.spec), cached.blocks)
 
 
-def _look_up(options: bytes) -> CachedOptions | None:
-    if len(options) > _MAX_OPTIONS_LENGTH or b"--secret" in options:
+def _look_up(options: str) -> CachedOptions | None:
+    if not options:
+        return _NO_OPTIONS
+    if len(options) > _MAX_OPTIONS_LENGTH or "--secret" in options:
         return None
     try:
         return _parse_options(options)
@@ -74,7 +86,7 @@ def _look_up(options: bytes) -> CachedOptions | None:
 
 
 @lru_cache(_CACHE_SIZE)
-def _parse_options(options: bytes) -> CachedOptions:
-    text = f"{options.decode('ascii')} :"
+def _parse_options(options: str) -> CachedOptions:
+    text = f"{options} :"
     spec, blocks = parse_submission(text).spec, block_sizes(text)
     return CachedOptions(spec, blocks, not blocks and spec.key is None and not observes_other_jobs(spec))

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
+from taskqd.model.submission import SimilarSubmissions
 from taskqd.protocol import parser, replies
 from taskqd.protocol.telnet import IAC
 from taskqd.server.block_receiver import BlockReceiver
@@ -216,11 +217,11 @@ class Connection(LineReceiver):
             flow.yield_to_reactor()
 
     def _enqueue_plain_submissions(self, data: bytes, position: int) -> int:
-        submissions, end = read_plain_submissions(data, position, self._max_line, self._lines_left)
+        submissions, count, end = read_plain_submissions(data, position, self._max_line, self._lines_left)
         if submissions:
             self._is_first_line = False
-            self._pipeline.enqueue(SubmitBatch(submissions, end - position))
-            self._count_lines(len(submissions))
+            self._pipeline.enqueue(SubmitBatch(submissions, count, end - position))
+            self._count_lines(count)
         return end
 
     def _count_lines(self, count: int = 1) -> None:
@@ -248,7 +249,8 @@ class Connection(LineReceiver):
         elif request.blocks:
             self._receive_blocks(request, line)
         elif is_batchable(request):
-            self._pipeline.enqueue(SubmitBatch([request.argument], len(line)))
+            command, spec = request.argument
+            self._pipeline.enqueue(SubmitBatch([SimilarSubmissions(spec, [command])], 1, len(line)))
         else:
             if request.verb == "AUTH" and request.error is None:
                 self._flow.pause(PauseReason.AUTHENTICATING)

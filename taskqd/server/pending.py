@@ -1,7 +1,7 @@
 """Requests of one connection that have been read and not been answered yet."""
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import Submission, observes_other_jobs
+from taskqd.model.submission import SimilarSubmissions, observes_other_jobs
 from taskqd.protocol import parser
 
 LONG_LINE = 256
@@ -14,12 +14,15 @@ _SUBMIT = parser.Request("SUBMIT", None)
 class PendingRequest:
     """A request from its parsing to its reply.
 
-    `size` is the number of bytes received for it. `reserved` is the memory that was reserved for its blocks,
-    as (principal, bytes). `is_followed` is set when another line has arrived after it. `line` is the line
-    that `request` was parsed from, if it may be parsed again.
+    `count` is the number of requests that this stands for, `size` that of bytes received for it. `reserved`
+    is the memory that was reserved for its blocks, as (principal, bytes). `is_followed` is set when another
+    line has arrived after it. `line` is the line that `request` was parsed from, if it may be parsed again.
     """
 
-    __slots__ = ("_can_overlap", "_line", "_request", "blocks", "is_followed", "reply", "reserved", "size")
+    __slots__ = (
+        *("_can_overlap", "_line", "_request"),
+        *("blocks", "count", "is_followed", "reply", "reserved", "size"),
+    )
 
     def __init__(
         self,
@@ -31,16 +34,12 @@ class PendingRequest:
         self._request: parser.Request | None = request
         self._line = line
         self._can_overlap: bool | None = None
+        self.count = 1
         self.size = size
         self.reserved = reserved
         self.blocks: list[bytes] = []
         self.reply: bytes | None = None
         self.is_followed = False
-
-    @property
-    def count(self) -> int:
-        """The number of requests that this stands for."""
-        return 1
 
     @property
     def request(self) -> parser.Request:
@@ -77,28 +76,30 @@ class SubmitBatch(PendingRequest):
 
     __slots__ = ("submissions",)
 
-    def __init__(self, submissions: list[Submission], size: int) -> None:
+    def __init__(self, submissions: list[SimilarSubmissions], count: int, size: int) -> None:
         super().__init__(_SUBMIT, size)
         self.submissions = submissions
-
-    @property
-    def count(self) -> int:
-        return len(self.submissions)
-
-    @property
-    def can_overlap(self) -> bool:
-        return True
+        self.count = count
+        self._can_overlap = True
 
     def extend(self, other: "SubmitBatch") -> None:
         """Append the submissions that arrived next."""
         self.submissions += other.submissions
+        self.count += other.count
         self.size += other.size
 
     def split_off(self, count: int) -> "SubmitBatch":
         """Remove the first `count` submissions and return them, with their part of the bytes."""
-        head = SubmitBatch(self.submissions[:count], self.size * count // self.count)
+        head = SubmitBatch([], count, self.size * count // self.count)
+        missing = count
+        while missing:
+            spec, commands = self.submissions.pop(0)
+            head.submissions.append(SimilarSubmissions(spec, commands[:missing]))
+            if len(commands) > missing:
+                self.submissions.insert(0, SimilarSubmissions(spec, commands[missing:]))
+            missing -= len(head.submissions[-1].commands)
+        self.count -= count
         self.size -= head.size
-        del self.submissions[:count]
         return head
 
 

@@ -6,10 +6,8 @@ also the ones that are refused, take the way through LineReceiver's framing. Rem
 no reply.
 """
 
-from taskqd.model.submission import Submission
+from taskqd.model.submission import SimilarSubmissions
 from taskqd.protocol.submit_cache import parse_batchable
-
-_CR = 13
 
 
 def starts_plain_submission(data: bytes, start: int) -> bool:
@@ -19,23 +17,26 @@ def starts_plain_submission(data: bytes, start: int) -> bool:
 
 def read_plain_submissions(
     data: bytes, start: int, max_length: int, max_count: int
-) -> tuple[list[Submission], int]:
+) -> tuple[list[SimilarSubmissions], int, int]:
     """Read plain SUBMIT lines from `start`, the start of a line, up to the first line of another kind.
 
-    Returns the submissions, and where the next line starts.
+    Returns the submissions, their number, and where the next line starts.
     """
-    submissions: list[Submission] = []
-    while (end := data.find(b"\n", start)) >= 0:
-        if end - start > max_length:
-            break
-        try:
-            submission = parse_batchable(data, start, end - (data[end - 1] == _CR))
-        except Exception:  # noqa: BLE001 - raised again when the line is read alone, and answered there
-            break
-        if submission is None:
-            break
-        submissions.append(submission)
-        start = end + 1
-        if len(submissions) == max_count:
-            break
-    return submissions, start
+    count = min(data.count(b"\n", start), max_count)
+    lines = data[start : _end_of_lines(data, start, count)]
+    if len(lines) > max_length and max(map(len, lines.split(b"\n"))) > max_length:
+        return [], 0, start
+    try:
+        submissions, parsed = parse_batchable(lines.decode("latin-1"))
+    except Exception:  # noqa: BLE001 - raised again when each line is read alone, and answered there
+        return [], 0, start
+    return submissions, parsed, _end_of_lines(data, start, parsed)
+
+
+def _end_of_lines(data: bytes, start: int, count: int) -> int:
+    """Return where `count` lines end."""
+    if count == data.count(b"\n", start):
+        return max(data.rfind(b"\n", start) + 1, start)
+    for _ in range(count):
+        start = data.index(b"\n", start) + 1
+    return start

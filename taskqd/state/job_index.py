@@ -9,7 +9,7 @@ A search compares whole columns, which takes 1 to 4 ms for a million jobs, and t
 it finds. Different values may have the same hash, so the caller checks the jobs that it gets.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
@@ -119,6 +119,13 @@ class JobIndex:
                 self._put(chunk, job)
                 columns = chunk.columns
                 common = job if columns[_OWNER] is columns[_QUEUE] is columns[_LABEL] is None else None
+
+    def add_similar(self, jobs: Sequence[Job]) -> None:
+        """Add new jobs with consecutive ids that have the same status, spec and owner."""
+        if len(jobs) == 1:
+            self.add(jobs[0])
+        else:
+            self.put_tasks(jobs[0], TaskSet(range(jobs[0].id, jobs[-1].id + 1)), are_new=True)
 
     def update(self, job: Job) -> None:
         """Update the status, the queue and the label of a job."""

@@ -1,6 +1,7 @@
 """All jobs by id. Untouched tasks of arrays are not kept as objects; each lookup makes one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TypeVar, overload
 
 from sortedcontainers import SortedList
@@ -8,6 +9,7 @@ from sortedcontainers import SortedList
 from taskqd.model.job import Job, Tasks
 
 Default = TypeVar("Default")
+_ID = attrgetter("id")
 
 
 class JobTable(Mapping[int, Job]):
@@ -91,6 +93,10 @@ class JobTable(Mapping[int, Job]):
         if job.tasks is not None:
             self._array_ids.add(job.id)
             self._task_count += job.tasks.count
+
+    def add_all(self, jobs: Sequence[Job]) -> None:
+        """Add jobs that are no arrays."""
+        self._whole.update(zip(map(_ID, jobs), jobs, strict=True))
 
     def touch(self, task: Job) -> None:
         """Keep a task that ``get`` has made: from now on ``get`` returns this one. Other jobs are kept."""

@@ -1,19 +1,16 @@
 """Quotas of pending jobs: in total and per owner, including submissions that are not durable yet."""
 
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.errors import QueueFull
-from taskqd.model.events import Submitted
-from taskqd.model.footprint import footprint
+from taskqd.model.footprint import footprint_of_all
 from taskqd.model.job import Status
 from taskqd.model.spec import Spec
 from taskqd.state.queue_state import QueueState
 
 _PENDING = Status.PENDING
-_owner = attrgetter("owner")
 
 
 class Pending(NamedTuple):
@@ -60,6 +57,14 @@ def _full(more: str, present: str, maximum: str, name: str, owner: str | None) -
     )
 
 
+class Reservation(NamedTuple):
+    """The jobs, and their bytes, of submissions of an owner that are accepted but not durable yet."""
+
+    owner: str
+    jobs: int
+    bytes: int
+
+
 class PendingQuota:
     """Counts submissions that are accepted but not in ``queue_state`` yet; ``limit`` is for all owners."""
 
@@ -76,10 +81,15 @@ class PendingQuota:
         """Whether no submission is counted."""
         return not (self._jobs or self._bytes or self._jobs_of or self._bytes_of)
 
-    def reserve(self, owner: str, command: str, spec: Spec, limit: PendingLimit = UNBOUNDED) -> None:
-        """Count a submission; raises QueueFull if it exceeds the limit for all or that of its owner."""
-        count = job_count(spec)
-        more, queue_state = footprint(command, spec), self._queue_state
+    def reserve(
+        self, owner: str, commands: Sequence[str], spec: Spec, limit: PendingLimit = UNBOUNDED
+    ) -> Reservation:
+        """Count submissions, until they are released.
+
+        Raises QueueFull if they exceed, all together, the limit for all or that of their owner.
+        """
+        count = job_count(spec) * len(commands)
+        more, queue_state = footprint_of_all(commands, spec), self._queue_state
         jobs, size = self._jobs + count, self._bytes + more
         if _exceeds(self._limit, queue_state.counts[_PENDING] + jobs, queue_state.pending_bytes + size):
             pending = Pending(
@@ -93,14 +103,11 @@ class PendingQuota:
                 check_pending(Pending(*of_owner), Pending(count, more), limit, owner)
         self._jobs, self._bytes = jobs, size
         self._jobs_of[owner], self._bytes_of[owner] = jobs_of + count, bytes_of + more
+        return Reservation(owner, count, more)
 
-    def release(self, *events: Submitted) -> None:
+    def release(self, *reservations: Reservation) -> None:
         """Stop counting submissions that are in the queue state now or have failed."""
-        for owner, group in groupby(events, _owner):
-            count = less = 0
-            for event in group:
-                count += job_count(event.spec)
-                less += footprint(event.command, event.spec)
+        for owner, count, less in reservations:
             self._jobs -= count
             self._bytes -= less
             self._jobs_of[owner] -= count

@@ -30,7 +30,7 @@ from taskqd.model.events import (
     Started,
     Submitted,
 )
-from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
+from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of, footprint_of_all
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
@@ -406,18 +406,16 @@ class QueueState:
 
     def apply_all(self, events: Sequence[JobEvent | QueueEvent]) -> None:
         """Apply durable events as ``apply`` does, in portions; successive similar submissions in one step."""
-        similar: list[Submitted] = []
-        for event in events:
-            if similar and _is_similar(event, similar[-1]):
-                similar.append(cast(Submitted, event))
-                continue
-            self._submitted_together(similar)
-            similar = []
+        at = 0
+        while at < len(events):
+            event = events[at]
             if type(event) is Submitted and event.id > self.last_id and _is_plain(event):
-                similar.append(event)
+                similar = cast("Sequence[Submitted]", events[at : _end_of_similar(events, at)])
+                self._submitted_together(similar)
+                at += len(similar)
             else:
                 self.apply(event, in_portions=True)
-        self._submitted_together(similar)
+                at += 1
 
     def _applied(self, job: Job, event: JobEvent, position: RecordPosition | None) -> None:
         if type(event) is Ended and not event.is_void:
@@ -592,17 +590,24 @@ class QueueState:
             self._enqueue_all(job)
         return job
 
-    def _submitted_together(self, events: list[Submitted]) -> None:
+    def _submitted_together(self, events: Sequence[Submitted]) -> None:
         """Add the jobs of similar submissions; the result is the same as that of ``_submitted`` for each."""
-        if not events:
-            return
-        jobs = [self._new_job(event) for event in events]
-        for job in jobs:
-            self._add_job(job)
-        self._count_bytes(jobs[0], sum(footprint(job.command, job.spec) for job in jobs))
-        self._count_new(jobs[0], len(jobs))
+        first, *others = events
+        job = self._new_job(first)
+        spec, owner = job.spec, job.owner
+        jobs = [
+            job,
+            *[
+                Job(id=event.id, command=event.command, spec=spec, owner=owner, submitted_at=event.at)
+                for event in others
+            ],
+        ]
+        self.jobs.add_all(jobs)
+        self.last_id = jobs[-1].id
+        self._count_bytes(job, footprint_of_all([event.command for event in events], spec))
+        self._count_new(job, len(jobs))
         if self._is_open:
-            self.index.fill(jobs)
+            self.index.add_similar(jobs)
             self.ready_queue.add_similar(jobs)
 
     def _index_untouched(self, job: Job) -> None:
@@ -890,12 +895,21 @@ def _is_plain(event: Submitted) -> bool:
     return not (refers or waits or spec.array is not None or event.schedule is not None)
 
 
-def _is_similar(event: JobEvent | QueueEvent, other: Submitted) -> bool:
-    """Whether an event submits a job that differs from another, plain one only in id, time and command."""
-    return (
-        type(event) is Submitted
-        and event.spec is other.spec
-        and event.owner == other.owner
-        and event.id > other.id
-        and event.schedule is None
-    )
+def _end_of_similar(events: Sequence[JobEvent | QueueEvent], start: int) -> int:
+    """Return where the events end that submit similar jobs.
+
+    They differ from the plain one at ``start`` only in time and command, and have the ids that follow.
+    """
+    first = cast(Submitted, events[start])
+    spec, owner, offset = first.spec, first.owner, first.id - start
+    for at in range(start + 1, len(events)):
+        event = events[at]
+        if (
+            type(event) is not Submitted
+            or event.spec is not spec
+            or event.id != at + offset
+            or event.owner != owner
+            or event.schedule is not None
+        ):
+            return at
+    return len(events)

@@ -1,11 +1,11 @@
 """A sorted set of ranks of ready jobs, in which many tasks of an array take a byte each.
 
 The tasks of one array with the same priority have successive ranks. They form a *run*: a TaskSet that is
-added or removed in one step. The key of a run is the rank that the array itself would have; it is lower than
-the ranks of its tasks, and no rank of another job is between them.
+added or removed in one step. So do many similar jobs that were submitted together. The key of a run is the
+rank before that of the first id of its range; of an array, that is the rank that the array itself would have.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
@@ -15,6 +15,8 @@ from taskqd.model.job import Job
 from taskqd.model.task_set import TaskSet
 from taskqd.state.group_index import ID_BITS
 
+MIN_RUN = 64
+"""Jobs submitted together that form a run. A run takes up to 400 bytes besides its ids, a single rank 8."""
 _NO_RUNS: SortedDict[int, TaskSet] = SortedDict()
 """The runs of all sets that have none: most have none, and each dictionary takes a kilobyte."""
 
@@ -30,10 +32,9 @@ def id_of(rank: int) -> int:
     return rank % (1 << ID_BITS)
 
 
-def run_of(task: Job) -> int:
-    """Return the key of the run of a task; of any other job, its rank."""
-    rank = rank_of(task)
-    return rank if task.array is None else rank - task.id + task.array
+def run_of(job: Job, ids: TaskSet) -> int:
+    """Return the key of the run ``ids``, whose jobs have the same priority as a job."""
+    return rank_of(job) - job.id + ids.ids.start - 1
 
 
 class RankSet:
@@ -99,10 +100,21 @@ class RankSet:
         if job.array is None or job.spec.array is None:
             self._singles.add(rank_of(job))
             return
-        run, first = run_of(job), job.array + 1
+        first = job.array + 1
+        ids = TaskSet(range(first, first + job.spec.array.count), is_full=False)
+        run = run_of(job, ids)
         if run not in self._runs:
-            self.add_tasks(run, TaskSet(range(first, first + job.spec.array.count), is_full=False))
+            self.add_tasks(run, ids)
         self._runs[run].add(job.id)
+
+    def add_similar(self, jobs: Sequence[Job]) -> None:
+        """Add jobs with consecutive ids and the same priority that are no tasks, and not here."""
+        if len(jobs) < MIN_RUN:
+            for job in jobs:
+                self._singles.add(rank_of(job))
+        else:
+            ids = TaskSet(range(jobs[0].id, jobs[-1].id + 1))
+            self.add_tasks(run_of(jobs[0], ids), ids)
 
     def update(self, ranks: Iterable[int]) -> None:
         """Add the ranks of jobs that are no tasks, and not here."""

@@ -105,10 +105,12 @@ class ReadyQueue:
     # Adding and removing jobs.
 
     def add(self, job: Job) -> None:
-        """Add a ready job; a job that is already here or holds an allocation is left alone."""
+        """Add a ready job; a job that is already here or holds an allocation is left alone.
+
+        A job behind a peer cannot start before it, so it is no reason to look for a job that may start.
+        """
         if job.id in self._allocations:
             return
-        self.needs_scheduling = True
         key, rank = self._key_of(job), rank_of(job)
         if self._ungrouped:
             self._ungrouped.discard(rank)
@@ -123,16 +125,16 @@ class ReadyQueue:
             return
         else:
             self._unfile_for_new_first(group)
+        self.needs_scheduling = True
         group.ranks.add(job)
         self._file(group)
 
     def add_similar(self, jobs: Sequence[Job]) -> None:
-        """Add new ready jobs by ascending id that have the same spec and owner, and are no tasks."""
+        """Add new ready jobs with consecutive ids that have the same spec and owner, and are no tasks."""
         self.add(jobs[0])
-        ranks = cast(JobGroup, self._groups.get(self._key_of(jobs[0]))).ranks
-        for job in jobs[1:]:
-            if not ranks.append(job):
-                self.add(job)
+        if len(jobs) > 1:
+            ranks = cast(JobGroup, self._groups.get(self._key_of(jobs[0]))).ranks
+            ranks.add_similar(jobs[1:])
 
     def _unfile_for_new_first(self, group: JobGroup) -> None:
         """Unfile a group that is going to be filed under the rank of a new first job."""
@@ -143,14 +145,15 @@ class ReadyQueue:
     def add_tasks(self, task: Job, ids: TaskSet) -> None:
         """Add the ready tasks ``ids`` of an array in one step, except those that hold an allocation.
 
-        ``task`` is one of them, or the shared state of all of them. The queue keeps and changes ``ids``.
+        ``task`` is one of them, or the shared state of all of them. They may also be a run of similar jobs.
+        The queue keeps and changes ``ids``.
         """
         self.needs_scheduling = True
         for job_id in self._allocations:
             ids.discard(job_id)
         if not ids:
             return
-        key, run = self._key_of(task), run_of(task)
+        key, run = self._key_of(task), run_of(task, ids)
         if self._ungrouped:
             self._ungrouped.discard_tasks(run, ids)
         group = self._groups.get(key)
@@ -217,7 +220,7 @@ class ReadyQueue:
 
         ``task`` is one of them, or the shared state of all of them.
         """
-        group, run = self._groups.get(self._key_of(task)), run_of(task)
+        group, run = self._groups.get(self._key_of(task)), run_of(task, ids)
         if self._ungrouped:
             self._ungrouped.discard_tasks(run, ids)
         if group is None:

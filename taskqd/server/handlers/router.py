@@ -12,7 +12,7 @@ from taskqd.auth.principal import Principal
 from taskqd.engine.engine import Engine
 from taskqd.errors import AuthRequired, TaskqError
 from taskqd.model.roles import Permission
-from taskqd.model.submission import Submission
+from taskqd.model.submission import SimilarSubmissions
 from taskqd.protocol.parser import Request
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.admin import AdminHandlers
@@ -101,7 +101,9 @@ class Router:
             argument = SubmitRequest(argument, blocks, request.secret)
         return self._handlers[request.verb](client, argument)
 
-    def submit_all(self, batches: "list[tuple[IClient, list[Submission]]]") -> "Deferred[list[bytes]]":
+    def submit_all(
+        self, batches: "list[tuple[IClient, list[SimilarSubmissions]]]"
+    ) -> "Deferred[list[bytes]]":
         """Accept batches of submissions without keys and blocks, and fire with the reply to each batch."""
         checked = [(self._check_submitter(client), submissions) for client, submissions in batches]
         return self._submit_handlers.submit_all(checked)

@@ -9,7 +9,7 @@ from taskqd.auth.principal import Principal
 from taskqd.engine.submissions import NewJob, SubmissionBatch
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
-from taskqd.model.submission import BLOCKS, SECRET_BLOCK, Submission
+from taskqd.model.submission import BLOCKS, SECRET_BLOCK, Refusal, SimilarSubmissions, Submission
 from taskqd.protocol import replies
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.interfaces import IClient
@@ -43,7 +43,7 @@ class SubmitHandlers(HandlerGroup):
         return self._engine.submissions.submit(new).addCallback(replies.job_id)
 
     def submit_all(
-        self, batches: list[tuple[Principal | TaskqError, list[Submission]]]
+        self, batches: list[tuple[Principal | TaskqError, list[SimilarSubmissions]]]
     ) -> "Deferred[list[bytes]]":
         """Accept submissions without keys and blocks, and fire with the reply to each batch.
 
@@ -55,9 +55,11 @@ class SubmitHandlers(HandlerGroup):
         )
 
     def _authorize_batch(
-        self, principal: Principal | TaskqError, submissions: list[Submission]
+        self, principal: Principal | TaskqError, submissions: list[SimilarSubmissions]
     ) -> SubmissionBatch:
         if isinstance(principal, TaskqError):
-            return SubmissionBatch(_NO_ACTOR, [principal] * len(submissions))
+            return SubmissionBatch(
+                _NO_ACTOR, [Refusal(principal, len(each.commands)) for each in submissions]
+            )
         accepted = self._authorizer.authorize_submissions(principal, submissions)
         return SubmissionBatch(principal.actor, accepted, self._authorizer.max_pending(principal))

@@ -59,8 +59,18 @@ _OLD_DECODER = msgspec.json.Decoder(_Old)
 
 def encode(record: Record, sequence: int, continues_batch: bool = False) -> bytes:
     """Return the line of a record with its newline; ``continues_batch`` if it is not the first of a batch."""
-    text = (b"+%d %b" if continues_batch else b"%d %b") % (sequence, _ENCODER.encode(record))
-    return b"%08x %b\n" % (crc32(text), text)
+    return encode_all((record,), sequence, continues_batch)[0]
+
+
+def encode_all(records: Sequence[Record], sequence: int, continues_batch: bool = False) -> list[bytes]:
+    """Return the lines of consecutive records of a batch, of which the first has the number ``sequence``."""
+    lines = []
+    form = b"+%d %b" if continues_batch else b"%d %b"
+    for number, body in enumerate(_ENCODER.encode_lines(records).split(b"\n")[:-1], sequence):
+        text = form % (number, body)
+        lines.append(b"%08x %b\n" % (crc32(text), text))
+        form = b"+%d %b"
+    return lines
 
 
 def pad(line: bytes, size: int) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 
 from taskqd.model.events import Record
-from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.codec import encode_all
 from taskqd.storage.journal.entry_writer import Entry, EntryKind
 from taskqd.storage.journal.segments import JournalEnd
 
@@ -35,8 +35,7 @@ class EntryBuilder:
     def build(self, records: Sequence[Record], kind: EntryKind, continues_batch: bool) -> Entry:
         """Return the next entry; ``continues_batch`` tells that other records are in its batch before it."""
         first = self.sequence + 1
-        numbered = enumerate(records, first)
-        lines = [encode(record, number, continues_batch or number > first) for number, record in numbered]
+        lines = encode_all(records, first, continues_batch)
         position = (self.segment, self.size, len(lines[0]) - 1)
         joined = b"".join(lines)
         self.sequence += len(lines)

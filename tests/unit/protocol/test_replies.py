@@ -34,6 +34,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Spec
+from taskqd.model.submission import Refusal
 from taskqd.protocol import replies
 from taskqd.protocol.values import escaped, parse_quoted
 from tests.unit.protocol.samples import USED, a_job
@@ -46,7 +47,10 @@ LINES = [
     (replies.end(0, 7), b"END 0 7\r\n"),
     (replies.job_id(1), b"JOB_ID 1\r\n"),
     (replies.job_id(10**18), b"JOB_ID 1000000000000000000\r\n"),
-    (replies.job_ids([1, errors.QueueFull("no"), 2]), b"JOB_ID 1\r\nERROR QUEUE_FULL no\r\nJOB_ID 2\r\n"),
+    (
+        replies.job_ids([range(1, 2), Refusal(errors.QueueFull("no")), range(2, 3)]),
+        b"JOB_ID 1\r\nERROR QUEUE_FULL no\r\nJOB_ID 2\r\n",
+    ),
     (replies.status(a_job(), 0), b"STATUS PENDING 0\r\n"),
     (replies.status(a_job(status=Status.RUNNING), 42), b"STATUS RUNNING 42\r\n"),
     (replies.status(a_job(status=Status.COMPLETED), 100), b"STATUS COMPLETED 100\r\n"),
@@ -69,7 +73,9 @@ LINES = [
 
 def test_job_ids_has_a_line_per_submission() -> None:
     refused = errors.Draining("later")
-    assert replies.job_ids([7, refused, 8]) == b"JOB_ID 7\r\nERROR DRAINING later\r\nJOB_ID 8\r\n"
+    assert replies.job_ids([range(7, 8), Refusal(refused, 2), range(8, 14, 3)]) == (
+        b"JOB_ID 7\r\n" + 2 * b"ERROR DRAINING later\r\n" + b"JOB_ID 8\r\nJOB_ID 11\r\n"
+    )
     assert replies.job_ids([]) == b""
 
 

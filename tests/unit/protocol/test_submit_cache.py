@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskqd.model.spec import Spec
+from taskqd.model.submission import SimilarSubmissions, Submission
 from taskqd.protocol.submit import block_sizes, parse_submission
 from taskqd.protocol.submit_cache import parse_batchable, parse_cached
 
@@ -51,20 +53,34 @@ def test_parse_cached_parses_frequent_lines(text: str) -> None:
 )
 def test_parse_cached_leaves_other_lines_to_the_parser(text: str) -> None:
     assert parse_cached(line_of(text)) is None
-    assert parse_batchable(line_of(text), 0, len(line_of(text))) is None
+    assert parse_batchable(f"SUBMIT {text}\n") == ([], 0)
 
 
-@pytest.mark.parametrize("before", ["", "PING\n"])
-@pytest.mark.parametrize("behind", ["", "\nSUBMIT x"])
-@pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo\ra", "x" * 300])
-def test_parse_batchable_parses_a_line_within_a_buffer(before: str, behind: str, text: str) -> None:
-    data = before.encode() + line_of(text) + behind.encode()
-    assert parse_batchable(data, len(before), len(data) - len(behind)) == parse_submission(text)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("behind", ["", "PING\n", "SUBMIT -x\n", "SUBMIT --key=k a\n", " SUBMIT a\n", "\n"])
+@pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo a", "x" * 300])
+def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, text: str, end: str) -> None:
+    command, spec = parse_submission(text)
+    same = SimilarSubmissions(spec, [command, command])
+    other = SimilarSubmissions(Spec(slots=2), ["b"])
+    lines = f"SUBMIT {text}{end}SUBMIT {text}{end}SUBMIT --slots=2 b{end}{behind}SUBMIT c\n"
+    last = [SimilarSubmissions(Spec(), ["c"])] if not behind else []
+    assert parse_batchable(lines) == ([same, other, *last], 3 + len(last))
 
 
 @pytest.mark.parametrize(
     "option", ["key=k", "unless=l", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"]
 )
 def test_parse_batchable_refuses_blocks_keys_and_what_observes_other_jobs(option: str) -> None:
-    line = line_of(f"--{option} " + ("" if option.startswith("script") else "true"))
-    assert parse_batchable(line, 0, len(line)) is None
+    line = f"SUBMIT --{option} " + ("" if option.startswith("script") else "true")
+    assert parse_batchable(f"{line}\n") == ([], 0)
+
+
+@given(st.lists(st.text(st.sampled_from('SUBMIT -="\r\taé\0'), max_size=12), max_size=4))
+def test_parse_batchable_parses_only_what_parse_cached_parses(ends: list[str]) -> None:
+    lines = [f"SUBMIT {end}" for end in ends]
+    found, count = parse_batchable("".join(f"{line}\n" for line in lines))
+    parsed = [parse_cached(line.removesuffix("\r").encode("latin-1")) for line in lines]
+    submissions = [Submission(command, spec) for spec, commands in found for command in commands]
+    assert submissions == [each[0] for each in parsed[:count] if each is not None]
+    assert count == len(lines) or parsed[count] is None

@@ -732,7 +732,7 @@ def test_plain_submissions_of_one_read_or_one_queue_are_one_batch(
     submit_all = harness.engine.submissions.submit_all
 
     def counted(batches: Any) -> Any:
-        counts.extend(len(batch.submissions) for batch in batches)
+        counts.extend(sum(len(each.commands) for each in batch.submissions) for batch in batches)
         return submit_all(batches)
 
     monkeypatch.setattr(harness.engine.submissions, "submit_all", counted)

@@ -15,9 +15,11 @@ from taskqd.model.spec import Array, Spec
 from taskqd.model.task_set import TaskSet
 from taskqd.state.backfill import FIRST_PHASE
 from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint
+from taskqd.state.rank_set import MIN_RUN
 from taskqd.state.ready_queue import MAX_REGROUPED, MAX_UNBLOCKED, ReadyQueue
 
 FAIR = "fair"
+FAIR_SPEC = Spec(queue=FAIR)
 
 
 class Machine:
@@ -553,6 +555,25 @@ def test_rate_leaves_no_start_unused(counts: list[int]) -> None:
         assert wakeup is not None or len(times) == len(machine.jobs)
         machine.now = machine.now if wakeup is None else wakeup
     assert times == [60.0 * (number // 3) for number in range(len(times))]
+
+
+def test_jobs_submitted_together_take_turns_once_their_queue_is_fair() -> None:
+    machine = Machine(1, fair=())
+    count = MIN_RUN + 1
+    for owner, first in (("ann", 1), ("bob", 1 + count)):
+        jobs = [
+            Job(id=job_id, spec=FAIR_SPEC, owner=owner, submitted_at=0.0)
+            for job_id in range(first, first + count)
+        ]
+        machine.jobs.update((job.id, job) for job in jobs)
+        machine.ready_queue.add_similar(jobs)
+    machine.ready_queue.remove(machine.jobs[2])
+    machine.set_fair(True)
+    machine.ready_queue.remove(machine.jobs[4])
+    bob = range(1 + count, 1 + 2 * count)
+    order = machine.run_one_by_one()
+    assert order[:6] == [1, bob[0], 3, bob[1], 5, bob[2]]
+    assert sorted(order) == [job_id for job_id in machine.jobs if job_id not in (2, 4)]
 
 
 # All of it together.

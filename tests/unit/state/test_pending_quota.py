@@ -4,12 +4,12 @@ from hypothesis import strategies as st
 
 from taskqd.config.limits import PendingLimit
 from taskqd.errors import QueueFull
-from taskqd.model.events import Submitted
-from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
+from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES, footprint
 from taskqd.model.spec import Array, Spec
 from taskqd.state.pending_quota import (
     Pending,
     PendingQuota,
+    Reservation,
     check_pending,
     job_count,
     pending_in_all,
@@ -21,8 +21,8 @@ ONE = Spec()
 FIVE = Spec(array=Array(1, 5))
 
 
-def arrived(intake: PendingQuota, owner: str, spec: Spec) -> None:
-    intake.release(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
+def arrived(intake: PendingQuota, owner: str, spec: Spec, command: str = "true") -> None:
+    intake.release(Reservation(owner, job_count(spec), footprint(command, spec)))
 
 
 def test_job_count_of_an_array_is_its_number_of_tasks() -> None:
@@ -32,26 +32,26 @@ def test_job_count_of_an_array_is_its_number_of_tasks() -> None:
 def test_quota_without_limits_accepts_everything() -> None:
     intake = PendingQuota(fold())
     for _ in range(100):
-        intake.reserve("ann", "true", FIVE)
+        intake.reserve("ann", ["true"], FIVE)
 
 
 def test_quota_counts_reserved_and_pending_jobs() -> None:
     intake = PendingQuota(fold(submitted(1), submitted(2)), PendingLimit(4))
-    intake.reserve("ann", "true", ONE)
-    intake.reserve("bob", "true", ONE)
+    intake.reserve("ann", ["true"], ONE)
+    intake.reserve("bob", ["true"], ONE)
     with pytest.raises(
         QueueFull, match="cannot add 1 job: the daemon has 4 pending jobs, the limit for all users is 4"
     ):
-        intake.reserve("cecil", "true", ONE)
+        intake.reserve("cecil", ["true"], ONE)
     arrived(intake, "bob", ONE)
-    intake.reserve("cecil", "true", ONE)
+    intake.reserve("cecil", ["true"], ONE)
 
 
 def test_array_that_does_not_fit_is_refused_as_a_whole() -> None:
     intake = PendingQuota(fold(submitted(1)), PendingLimit(5))
     with pytest.raises(QueueFull, match="cannot add 5 jobs: the daemon has 1 pending job, the"):
-        intake.reserve("ann", "true", FIVE)
-    intake.reserve("ann", "true", ONE)
+        intake.reserve("ann", ["true"], FIVE)
+    intake.reserve("ann", ["true"], ONE)
 
 
 def test_limit_of_one_owner_does_not_affect_others() -> None:
@@ -60,14 +60,14 @@ def test_limit_of_one_owner_does_not_affect_others() -> None:
     with pytest.raises(
         QueueFull, match="cannot add 1 job: ann has 3 pending jobs, the limit for one user is 3"
     ):
-        intake.reserve("ann", "true", ONE, PendingLimit(3))
-    intake.reserve("bob", "true", ONE, PendingLimit(3))
-    intake.reserve("ann", "true", ONE, PendingLimit(4))
+        intake.reserve("ann", ["true"], ONE, PendingLimit(3))
+    intake.reserve("bob", ["true"], ONE, PendingLimit(3))
+    intake.reserve("ann", ["true"], ONE, PendingLimit(4))
     with pytest.raises(QueueFull):
-        intake.reserve("ann", "true", ONE, PendingLimit(4))
+        intake.reserve("ann", ["true"], ONE, PendingLimit(4))
     arrived(intake, "ann", ONE)
     queue_state.apply(cancelled(1))
-    intake.reserve("ann", "true", ONE, PendingLimit(1))
+    intake.reserve("ann", ["true"], ONE, PendingLimit(1))
 
 
 @settings(max_examples=200)
@@ -91,7 +91,7 @@ def test_quota_accepts_exactly_what_fits(
             most_of_one is None or sum(each for name, each in coming if name == owner) + count <= most_of_one
         )
         try:
-            intake.reserve(owner, "true", Spec(array=Array(1, count)), PendingLimit(most_of_one))
+            intake.reserve(owner, ["true"], Spec(array=Array(1, count)), PendingLimit(most_of_one))
         except QueueFull:
             assert not fits
         else:
@@ -105,7 +105,7 @@ def test_quota_accepts_exactly_what_fits(
 def test_quota_is_empty_after_all_was_released() -> None:
     intake = PendingQuota(fold())
     for _ in range(2):
-        intake.reserve("ann", "true", FIVE)
+        intake.reserve("ann", ["true"], FIVE)
     for _ in range(2):
         assert not intake.is_empty
         arrived(intake, "ann", FIVE)
@@ -126,15 +126,26 @@ def test_submission_beyond_a_limit_of_bytes_is_refused_with_the_numbers() -> Non
         f"cannot add 601 bytes: the daemon has {there} bytes of pending.*{there + JOB_BYTES + 100} bytes"
     )
     with pytest.raises(QueueFull, match=refused):
-        intake.reserve("bob", long, ONE)
+        intake.reserve("bob", [long], ONE)
     with pytest.raises(QueueFull, match=r"ann has .* the limit for one user is .*pending-bytes-per-user"):
-        intake.reserve("ann", "y", ONE, PendingLimit(bytes=there))
-    intake.reserve("bob", long[1:], ONE)
+        intake.reserve("ann", ["y"], ONE, PendingLimit(bytes=there))
+    intake.reserve("bob", [long[1:]], ONE)
     with pytest.raises(QueueFull):
-        intake.reserve("bob", "y", ONE)
-    intake.release(Submitted(id=99, at=0.0, owner="bob", command=long[1:], spec=ONE))
+        intake.reserve("bob", ["y"], ONE)
+    arrived(intake, "bob", ONE, long[1:])
     assert intake.is_empty
 
 
 def test_check_pending_accepts_no_additions_even_above_a_limit() -> None:
     check_pending(Pending(5, 5), Pending(0, 0), PendingLimit(1, 1))
+
+
+def test_similar_submissions_are_counted_together_or_not_at_all() -> None:
+    intake = PendingQuota(fold(), PendingLimit(3))
+    with pytest.raises(QueueFull, match="cannot add 4 jobs"):
+        intake.reserve("ann", ["a", "b", "c", "d"], ONE)
+    assert intake.is_empty
+    reservation = intake.reserve("ann", ["a", "bc", "d"], ONE)
+    assert reservation == Reservation("ann", 3, 3 * JOB_BYTES + 4)
+    intake.release(reservation)
+    assert intake.is_empty

@@ -1,19 +1,24 @@
 """RankSet: it is the same as a sorted list of ranks, of single jobs and of tasks."""
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.model.job import Job
 from taskqd.model.spec import Array, Spec
 from taskqd.model.task_set import TaskSet
+from taskqd.state import rank_set
 from taskqd.state.rank_set import RankSet, id_of, rank_of, run_of
 
 COUNT = 4
 ARRAYS = (3, 20, 30)
 PRIORITIES = (0, 0, 5, -5)
+IDS = (*range(41), 50, 55, 75, 91, 99)
+FIRST_SIMILAR = {0: 50, 5: 70, -5: 90}
 
 
 def a_job(job_id: int, array: int | None = None, priority: int = 0) -> Job:
@@ -28,9 +33,17 @@ RUNS = st.tuples(
 STEPS = st.lists(
     st.tuples(st.sampled_from(["add", "append"]), SINGLES)
     | st.tuples(st.sampled_from(["add task", "add tasks", "discard tasks"]), RUNS)
+    | st.tuples(st.just("add similar"), st.tuples(st.integers(2, 12), st.sampled_from(PRIORITIES)))
     | st.tuples(st.just("discard"), st.integers(0, 20)),
     max_size=25,
 )
+
+
+def add_similar(ranks: RankSet, expected: set[int], count: int, priority: int) -> None:
+    jobs = [a_job(FIRST_SIMILAR[priority] + index, priority=priority) for index in range(count)]
+    if expected.isdisjoint(map(rank_of, jobs)):
+        ranks.add_similar(jobs)
+        expected.update(map(rank_of, jobs))
 
 
 def step(ranks: RankSet, expected: set[int], what: str, value: Any) -> None:
@@ -39,6 +52,8 @@ def step(ranks: RankSet, expected: set[int], what: str, value: Any) -> None:
             rank = sorted(expected)[value % len(expected)]
             ranks.discard(rank)
             expected.discard(rank)
+    elif what == "add similar":
+        add_similar(ranks, expected, *value)
     elif isinstance(value, Job):
         if rank_of(value) in expected:
             return
@@ -55,13 +70,20 @@ def step(ranks: RankSet, expected: set[int], what: str, value: Any) -> None:
             ranks.add(tasks[0])
             expected.add(rank_of(tasks[0]))
         elif what == "add tasks":
-            ranks.add_tasks(run_of(tasks[0]), ids)
+            ranks.add_tasks(run_of(tasks[0], ids), ids)
             expected.update(map(rank_of, tasks))
         else:
             is_first = bool(expected) and min(expected) in set(map(rank_of, tasks))
-            assert not expected or ranks.is_first_in(run_of(tasks[0]), ids) == is_first
-            ranks.discard_tasks(run_of(tasks[0]), ids)
+            assert not expected or ranks.is_first_in(run_of(tasks[0], ids), ids) == is_first
+            ranks.discard_tasks(run_of(tasks[0], ids), ids)
             expected.difference_update(map(rank_of, tasks))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_jobs_are_a_run() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_set, "MIN_RUN", 6)
+        yield
 
 
 @given(STEPS)
@@ -73,7 +95,7 @@ def test_set_is_the_same_as_a_sorted_list(steps: list[tuple[str, Any]]) -> None:
         assert list(ranks) == in_order
         assert bool(ranks) == bool(in_order)
         assert not in_order or ranks.first == in_order[0]
-        asked = [a_job(job_id, priority=priority) for job_id in range(41) for priority in (0, 5, -5)]
+        asked = [a_job(job_id, priority=priority) for job_id in IDS for priority in (0, 5, -5)]
         for rank in (*map(rank_of, asked), *in_order):
             index = bisect_left(in_order, rank)
             assert (rank in ranks) == (rank in expected)
@@ -83,8 +105,8 @@ def test_set_is_the_same_as_a_sorted_list(steps: list[tuple[str, Any]]) -> None:
 
 def test_rank_has_the_id_and_the_run_of_a_task() -> None:
     task = a_job(5, 3, priority=7)
-    assert (id_of(rank_of(task)), id_of(run_of(task))) == (5, 3)
-    assert run_of(a_job(5)) == rank_of(a_job(5)) == 5
+    assert (id_of(rank_of(task)), id_of(run_of(task, TaskSet(range(4, 4 + COUNT))))) == (5, 3)
+    assert rank_of(a_job(5)) == 5
 
 
 def test_task_whose_spec_has_no_array_is_a_single_job() -> None:

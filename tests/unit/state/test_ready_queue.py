@@ -64,6 +64,10 @@ def test_ready_queue_needs_no_scheduling_until_something_changes() -> None:
     queue.add(job)
     queue.remove(job)
     assert not queue.needs_scheduling, "nothing was added, removed or released"
+    machine.submit(3)
+    machine.start_all()
+    machine.submit(4)
+    assert not queue.needs_scheduling, "job 4 is behind job 3, which does not fit"
     changes: list[Callable[[], object]] = [
         lambda: queue.release(1),
         queue.unblock_all,
