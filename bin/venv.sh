@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the programs of bin/, in the checkout. `make_venv SET [FOLDER]` installs into .venv, or into that folder, the
-# packages that requirements/ pins for this set and the venv's Python, and the checkout itself. It uses the first Python
-# 3.10 or later that it finds, or the one that PYTHON names. It installs again when the pins or pyproject.toml have changed.
+# packages that requirements/ pins for this set and the venv's Python, and, except for the sets lock and snakemake, the
+# checkout itself. It uses the first Python 3.10 or later that it finds, or the one that PYTHON names. It installs again when
+# the pins or pyproject.toml have changed.
 
 refuse() {
     printf '%s: %s\n' "$0" "$1" >&2
@@ -78,7 +79,7 @@ make_venv() {
         [ "$wanted" != test ] || cat $(pins_of run "$folder") >"$folder/locked-run"
         cat $pins >"$folder/locked-$wanted"
     fi
-    if [ "$wanted" != lock ] && ! cmp -s pyproject.toml "$folder/installed"; then
+    if [ "$wanted" != lock ] && [ "$wanted" != snakemake ] && ! cmp -s pyproject.toml "$folder/installed"; then
         install_in "$folder" --no-deps --no-build-isolation -e .
         cp pyproject.toml "$folder/installed"
     fi

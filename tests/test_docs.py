@@ -14,7 +14,7 @@ RECORDS = ("CHANGELOG.md", "bench/RESULTS.md", "docs/decisions/", "docs/style.md
 """They may name files that no longer exist."""
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_FILE = re.compile(r"`((?:taskqd|tests|docs|bench|bin|etc|demo|requirements)/[\w./-]+)`")
+_FILE = re.compile(r"`((?:taskqd|tests|docs|bench|bin|etc|share|demo|requirements)/[\w./-]+)`")
 _MODULE = re.compile(
     r"`((?:model|protocol|config|state|storage|execution|runner|auth|engine|server|speedups|daemon|client|cli)"
     r"(?:[./]\w+)+)`"

@@ -19,6 +19,7 @@ PYPROJECT: dict[str, Any] = {
             "test": ["taskqd[tls]", "pytest~=9.0"],
             "lint": [],
             "lock": ["uv>=0.13"],
+            "snakemake": ["snakemake>=9; python_version >= '3.11'"],
         },
     },
 }
@@ -37,6 +38,7 @@ def made() -> dict[str, str]:
         "run": "twisted==26.10.0",
         "build": "hatchling==1.27.0 pluggy==1.7.0",
         "lock": "uv==0.13.9",
+        "snakemake": "snakemake==9.27.1",
     }
     return {
         f"{name}-{python}.txt": text_of(

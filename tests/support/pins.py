@@ -31,6 +31,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "run": ("dependencies",),
     "build": ("build-system",),
     "lock": ("lock",),
+    "snakemake": ("snakemake",),
 }
 """The groups that each set pins: the project's dependencies, its build system, or extras of pyproject.toml.
 
