@@ -179,6 +179,10 @@ def main() -> NoReturn:
     """Run the command and exit."""
     # Output of jobs bypasses the text layer; other text must not fail if the encoding lacks characters.
     cast("Any", sys.stdout).reconfigure(errors="backslashreplace")
+    if "_TASKQ_COMPLETE" in os.environ:
+        from taskqd.cli.completions import register  # noqa: PLC0415 - only needed by shell completion
+
+        register()
     try:
         code = taskq.main(prog_name="taskq", standalone_mode=False)
     except click.UsageError as error:

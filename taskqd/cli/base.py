@@ -1,13 +1,16 @@
 """The classes of commands, and the options that every command has."""
 
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskqd.cli.context import Session
 from taskqd.cli.parameters import parsed_by
 from taskqd.client import parse_address
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MIN_SECTIONED = 20
 """Number of options from which the help has sections."""
@@ -40,6 +43,13 @@ class Command(click.Command):
         for title in sorted(by_title, key=lambda title: title == "Options"):
             with formatter.section(title):
                 formatter.write_dl(by_title[title])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete an option, or after the first word of a command, as in `ls -l`, another word of it."""
+        if not ctx.allow_interspersed_args and ctx.params.get("words"):
+            [words] = [each for each in self.params if each.name == "words"]
+            return words.shell_complete(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; return its exit code."""

@@ -1,14 +1,23 @@
-"""Shell completion: the scripts for the shells, and completion of jobs, queues and schedules.
+"""Shell completion: the scripts for the shells, and completion of jobs, queues, schedules and programs.
 
 Completions are requested while the user waits, so they take at most half a second, and no daemon means no
 completions, not an error.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from threading import Thread
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    split_arg_string,
+)
 
 from taskqd.cli import statuses
 from taskqd.cli.context import Session
@@ -20,7 +29,46 @@ REPLY_TIMEOUT = 0.5
 MAX_JOBS = 200
 """Maximum number of jobs that are offered, the latest first."""
 
-_SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+_BASH_SCRIPT = """\
+%(complete_func)s() {
+    local type value
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+        dir) compopt -o dirnames ;;
+        file) compopt -o default ;;
+        plain) COMPREPLY+=("$value") ;;
+        esac
+    done < <(env COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1")
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class _Bash(BashComplete):
+    """Completes the line up to the cursor, whose words click splits as a shell does.
+
+    Bash itself also splits at the characters of COMP_WORDBREAKS, such as the colon in the name of a queue,
+    and replaces only the part after the last of them.
+    """
+
+    source_template = _BASH_SCRIPT
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)[1:]
+        self._incomplete = words.pop() if words and not line[-1].isspace() else ""
+        return words, self._incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        value = self._incomplete.rpartition("=")[2]  # of --queue=build:fast
+        before, colon, _ = value.rpartition(":")
+        is_split = colon and ":" in os.environ.get("COMP_WORDBREAKS", "")
+        return f"{item.type},{item.value.removeprefix(before + colon) if is_split else item.value}"
+
+
+_SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": ZshComplete, "fish": FishComplete}
 APPLICABLE = {
     **dict.fromkeys(("cancel", "follow", "wait"), statuses.LIVE),
     **dict.fromkeys(("hold", "release", "set"), statuses.PENDING),
@@ -37,6 +85,47 @@ def script(group: click.Group, shell: str) -> str:
     if shell == "fish":  # its script splits at every comma and sorts 10 before 9
         text = text.replace('split ","', 'split --max 1 ","').replace("--no-files", "--no-files --keep-order")
     return text
+
+
+def register() -> None:
+    """Make click use the classes of this module when a shell calls ``taskq`` for completions."""
+    add_completion_class(_Bash)
+
+
+def words(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete a word of the command of a job: a program of PATH as the first word, a file otherwise."""
+    is_program = not context.params.get("words") and not context.params.get("script")
+    if is_program and incomplete and "/" not in incomplete:
+        programs = sorted(_programs(incomplete))
+        if programs:
+            return [CompletionItem(name) for name in programs]
+    return [CompletionItem(incomplete, type="file")]
+
+
+def directories(_: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a directory."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def variables(_: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an environment variable."""
+    return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
+
+
+def _programs(prefix: str) -> set[str]:
+    """Return the names of the programs in PATH that begin with ``prefix``."""
+    found = set[str]()
+    for folder in os.get_exec_path():
+        try:
+            with os.scandir(folder) as entries:
+                found.update(
+                    entry.name
+                    for entry in entries
+                    if entry.name.startswith(prefix) and entry.is_file() and os.access(entry.path, os.X_OK)
+                )
+        except OSError:
+            continue  # PATH may name a folder that does not exist or may not be read
+    return found
 
 
 def jobs(context: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -17,6 +17,7 @@ from taskqd.cli.parameters import (
     Decorator,
     Parser,
     all_of,
+    completion,
     duration,
     number,
     parse_jobs,
@@ -237,7 +238,13 @@ _LIMITS: tuple[Decorator, ...] = (
     size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
 )
 _ENVIRONMENT: tuple[Decorator, ...] = (
-    text("--cwd", "Working directory.  [default: yours; over TCP, the daemon's]", "DIR", short="-C"),
+    text(
+        "--cwd",
+        "Working directory.  [default: yours; over TCP, the daemon's]",
+        "DIR",
+        short="-C",
+        completes="directories",
+    ),
     click.option(
         "-e",
         "--env",
@@ -259,6 +266,7 @@ _SECRETS: tuple[Decorator, ...] = (
         "--secret",
         metavar="NAME",
         multiple=True,
+        shell_complete=completion("variables"),
         callback=parsed_by(_read_secret),
         help="Variable of your environment to pass on; only the job sees its value. Repeatable.",
     ),
@@ -289,7 +297,13 @@ _BLOCKS: tuple[Decorator, ...] = (
         help="Script instead of a COMMAND, - for stdin; words after the options are its arguments.",
     ),
 )
-_WORDS: Decorator = click.argument("words", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
+_WORDS: Decorator = click.argument(
+    "words",
+    metavar="[COMMAND]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion("words"),
+)
 
 
 def _integer_or_none(minimum: int, maximum: int = MAX_NUMBER) -> Parser:

@@ -124,7 +124,7 @@ def _set_reconnect_timeout(context: click.Context, parameter: click.Parameter, v
         context.ensure_object(Session).reconnect_timeout = parse_duration(duration)
 
 
-def _completion(kind: str | None) -> Any:
+def completion(kind: str | None) -> Any:
     """Return a callback for shell completion that calls the function ``kind`` of ``cli.completions``.
 
     Without a ``kind``, return None: the shell completes nothing.
@@ -158,7 +158,7 @@ def text(
     ``short`` is its short form. ``completes`` names the function of ``cli.completions`` that completes it:
     jobs, queues or schedules.
     """
-    complete = _completion(completes)
+    complete = completion(completes)
     return click.option(
         *_forms(name, short),
         metavar=metavar,
@@ -184,7 +184,7 @@ def parsed(
         metavar=metavar,
         callback=parsed_by(parse),
         required=is_required,
-        shell_complete=_completion(completes),
+        shell_complete=completion(completes),
         help=help_text,
     )
 
@@ -213,7 +213,7 @@ def number(
         *_forms(name, short),
         metavar="N",
         callback=_integer(minimum, maximum),
-        shell_complete=_completion(completes),
+        shell_complete=completion(completes),
         help=help_text,
     )
 
@@ -235,7 +235,7 @@ def job_argument(function: Function) -> Function:
         metavar="[ID]",
         required=False,
         callback=parsed_by(_parse_job),
-        shell_complete=_completion("jobs"),
+        shell_complete=completion("jobs"),
     )(_with_latest("job", lambda latest: latest, function))
 
 
@@ -246,7 +246,7 @@ def job_arguments(function: Function) -> Function:
         metavar="[ID]...",
         nargs=-1,
         callback=_parsed_together_by(parse_jobs),
-        shell_complete=_completion("jobs"),
+        shell_complete=completion("jobs"),
     )(_with_latest("jobs", lambda latest: (latest,), function))
 
 
@@ -269,7 +269,7 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
             *_forms(queue, "-q" if queue == "--queue" else None),
             "of_queue",
             metavar="NAME",
-            shell_complete=_completion("queues"),
+            shell_complete=completion("queues"),
             help="Jobs of this queue.",
         ),
         click.option(
@@ -290,7 +290,7 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
             "of_status",
             metavar="A,B",
             callback=_validated(_check_statuses),
-            shell_complete=_completion("job_statuses"),
+            shell_complete=completion("job_statuses"),
             help="Jobs with one of these statuses.  [default: all to which the command applies]",
         ),
         click.option(
@@ -305,7 +305,7 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
             metavar="[ID]...",
             nargs=-1,
             callback=parsed_by(_parse_job_or_range),
-            shell_complete=_completion("jobs"),
+            shell_complete=completion("jobs"),
         ),
     )
 
@@ -351,7 +351,7 @@ def queue_name(*, is_required: bool) -> Callable[[Function], Function]:
         metavar=metavar,
         required=is_required,
         callback=_validated(parse_name),
-        shell_complete=_completion("queues"),
+        shell_complete=completion("queues"),
     )
 
 
@@ -363,7 +363,7 @@ def schedule_numbers(function: Function) -> Function:
         nargs=-1,
         required=True,
         callback=_integer(1),
-        shell_complete=_completion("schedules"),
+        shell_complete=completion("schedules"),
     )(function)
 
 
@@ -374,7 +374,7 @@ def schedule_number(function: Function) -> Function:
         metavar="[N]",
         required=False,
         type=click.IntRange(1),
-        shell_complete=_completion("schedules"),
+        shell_complete=completion("schedules"),
     )(function)
 
 

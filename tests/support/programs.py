@@ -26,6 +26,12 @@ PACKAGES = {
     "faketime": "faketime",
     "make": "make",
     "script": "bsdutils",
+    "fish": "fish",
+    "zsh": "zsh",
+    "at": "at",
+    "tsp": "task-spooler",
+    "nq": "nq",
+    "beanstalkd": "beanstalkd",
 }
 
 

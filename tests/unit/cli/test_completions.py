@@ -1,11 +1,13 @@
 """Shell completion, by calls of the functions and in real shells."""
 
 import json
-import shutil
+import os
+import pty
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,7 +23,7 @@ from tests.support.command_line import CHECKOUT
 
 QUEUES = b"".join(
     b"QUEUE " + json.dumps({"name": name, "running": 1, "pending": 2}).encode() + b"\r\n"
-    for name in ("default", "nightly")
+    for name in ("default", "nightly", "build:fast", "build:slow")
 )
 TABLE = {
     "LIST": job(12, "RUNNING", command="make\tx, twice") + job(7, command="true") + b"END 2\r\n",
@@ -57,7 +59,7 @@ Complete = Callable[[click.Context, str], list[CompletionItem]]
             completions.queues,
             "pause",
             "",
-            {"default": "1 running, 2 pending", "nightly": "1 running, 2 pending"},
+            dict.fromkeys(("default", "nightly", "build:fast", "build:slow"), "1 running, 2 pending"),
         ),
         (completions.queues, "pause", "n", {"nightly": "1 running, 2 pending"}),
         (completions.schedules, "unschedule", "", {"3": "./poll"}),
@@ -134,11 +136,18 @@ def test_completions_rejects_other_shells(call: Call) -> None:
         ("show 12.", "12.0 12.1"),
         ("submit --after 3,", "3,12 3,7"),
         ("submit --queue n", "nightly"),
-        ("list --queue ''", "default nightly"),
+        ("list --queue ''", "default nightly build:fast build:slow"),
+        ("list --queue build:f", "fast"),
+        ("list --queue=build:f", "fast"),
+        ("pause build:", "fast slow"),
+        ("submit --secret TASKQ_ADD", "TASKQ_ADDRESS"),
+        ("submit quux", "quux-one quux-two"),
+        ("run --label x quux", "quux-one quux-two"),
+        ("schedule --every 1h quux", "quux-one quux-two"),
         ("list --status P", "PENDING"),
         ("cancel --status PENDING,R", "PENDING,RUNNING"),
         ("cancel --queue d", "default"),
-        ("pause ''", "default nightly"),
+        ("pause ''", "default nightly build:fast build:slow"),
         ("pause --schedule ''", "3"),
         ("unschedule ''", "3"),
         ("watch --job 7", "7"),
@@ -148,18 +157,50 @@ def test_completions_rejects_other_shells(call: Call) -> None:
 )
 def test_bash_completes_a_line(tmp_path: Path, words: str, offered: str) -> None:
     line = f"""eval "$(taskq completions bash)"
-    COMP_WORDS=(taskq {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+    COMP_LINE="taskq {words.replace("''", "")}"; COMP_POINT=${{#COMP_LINE}}
     _taskq_completion taskq; echo "${{COMPREPLY[*]}}" """
     assert shell_output(tmp_path, "bash", "--norc", "-c", line) == offered
 
 
-@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize(
+    "typed,completed",
+    [
+        ("pause build:f", "pause build:fast "),
+        ("list --queue=build:f", "list --queue=build:fast "),
+        ("submit quux-o", "submit quux-one "),
+        ("submit cat LIC", "submit cat LICENSE "),
+        ("submit cat -x LIC", "submit cat -x LICENSE "),
+        ("submit ./LIC", "submit ./LICENSE "),
+        ("submit --script LIC", "submit --script LICENSE "),
+        ("submit -C doc", "submit -C docs/"),
+    ],
+)
+def test_tab_in_an_interactive_bash_completes_the_line(tmp_path: Path, typed: str, completed: str) -> None:
+    """The keys after TAB make the line an argument of printf: Ctrl-A goes to its start."""
+    keys = f"taskq {typed}\t'\x01printf '<%s>' '\n".encode()
+    script = """eval "$(taskq completions bash)"; bind 'set bell-style none'; PS1= PS2="""
+    (tmp_path / "bashrc").write_text(script)
+    output = shell_output(tmp_path, "bash", "--rcfile", str(tmp_path / "bashrc"), "-i", keys=keys)
+    assert f"<taskq {completed}>" in output
+
+
+@pytest.mark.needs("bash")
+def test_word_after_the_program_is_no_option_of_taskq(tmp_path: Path) -> None:
+    line = """COMP_WORDS="taskq submit ls --la" _TASKQ_COMPLETE=bash_complete taskq"""
+    assert shell_output(tmp_path, "bash", "--norc", "-c", line) == "file,--la"
+
+
+@pytest.mark.needs("fish")
 @pytest.mark.parametrize(
     "line,offered",
     [
         ("taskq follow ", "12\tRUNNING make\\tx, twice\n7\tCOMPLETED true"),
         ("taskq submit --after 3,", "3,12\tRUNNING make\\tx, twice\n3,7\tCOMPLETED true"),
         ("taskq pause n", "nightly\t1 running, 2 pending"),
+        ("taskq pause build:f", "build:fast\t1 running, 2 pending"),
+        ("taskq submit quux", "quux-one\nquux-two"),
+        ("taskq submit cat LIC", "LICENSE"),
     ],
 )
 def test_fish_completes_a_line_with_help_in_order(tmp_path: Path, line: str, offered: str) -> None:
@@ -169,21 +210,69 @@ def test_fish_completes_a_line_with_help_in_order(tmp_path: Path, line: str, off
     )
 
 
-def shell_output(tmp_path: Path, *shell: str) -> str:
-    """Run a command in a shell with taskq and a daemon; return its output."""
+@pytest.mark.needs("zsh")
+@pytest.mark.parametrize(
+    "typed,completed",
+    [
+        ("pause build:f", "pause build:fast "),
+        ("submit quux-o", "submit quux-one "),
+        ("submit cat LIC", "submit cat LICENSE "),
+    ],
+)
+def test_tab_in_an_interactive_zsh_completes_the_line(tmp_path: Path, typed: str, completed: str) -> None:
+    (tmp_path / ".zshrc").write_text(
+        'autoload -U compinit; compinit -u -D; eval "$(taskq completions zsh)"; unsetopt beep; PS1=; PS2=\n'
+        "bindkey -e\n"
+    )
+    keys = f"taskq {typed}\t'\x01printf '<%s>' '\n".encode()
+    assert f"<taskq {completed}>" in shell_output(tmp_path, "zsh", "-i", keys=keys)
+
+
+def shell_output(tmp_path: Path, *shell: str, keys: bytes = b"") -> str:
+    """Run a command in a shell with taskq and a daemon; return its output.
+
+    With ``keys`` the shell has a terminal: they are typed when its prompt appears, and exit afterwards.
+    """
     (tmp_path / "taskq").write_text(
         f"#!/bin/sh\nexec {sys.executable} -c 'from taskqd.cli import main; main()' \"$@\"\n"
     )
-    (tmp_path / "taskq").chmod(0o755)
+    for name in ("taskq", "quux-one", "quux-two"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o755)
     with FakeDaemon(replies(TABLE), tmp_path) as daemon:
         environment = {
             "PATH": f"{tmp_path}:/bin:/usr/bin",
             "HOME": str(tmp_path),
             "TASKQ_ADDRESS": daemon.address,
             "PYTHONPATH": str(CHECKOUT),
+            "TERM": "dumb",
         }
+        if keys:
+            return _typed_in_a_terminal(shell, environment, keys)
         done = subprocess.run(
             shell, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
         )
     assert done.stderr == ""
     return done.stdout.strip()
+
+
+def _typed_in_a_terminal(shell: Sequence[str], environment: dict[str, str], keys: bytes) -> str:
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        shell,
+        cwd=CHECKOUT,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.write(ours, keys + b"exit\n")
+    output = b""
+    with suppress(OSError):  # EIO: the shell has ended
+        while piece := os.read(ours, 4096):
+            output += piece
+    os.close(ours)
+    started.wait()
+    return output.decode()
