@@ -97,8 +97,8 @@ class Harness:
         spool = Spool(directory, disk, reactor, in_thread)
         self.journal.lock()
         self.queue_state = QueueState(CapacityTotals(slots=4), is_open=False)
-        for event, position in self.journal.replay():
-            self.queue_state.apply(event, position)
+        for batch in self.journal.replay():
+            self.queue_state.apply_replayed(batch)
         self.queue_state.open()
         self.journal.start_writing(self.queue_state.last_id)
         spool.open()

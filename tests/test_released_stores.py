@@ -126,8 +126,8 @@ class Site:
 
     def open(self) -> None:
         self.journal.lock()
-        for event, position in self.journal.replay():
-            self.queue_state.apply(event, position)
+        for batch in self.journal.replay():
+            self.queue_state.apply_replayed(batch)
         self.queue_state.last_id = max(self.queue_state.last_id, self.journal.next_id - 1)
         self.journal.start_writing(self.queue_state.last_id)
         self.spool.open()

@@ -18,7 +18,6 @@ from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import settled_outcome
-from taskqd.model.events import Replayed
 from taskqd.model.job import Job, Status
 from taskqd.model.transitions import attempt_of
 from taskqd.state.capacity import CapacityTotals
@@ -58,17 +57,17 @@ class Recovery:
         return queue_state
 
     def _apply_events(self, queue_state: QueueState) -> None:
-        event: Replayed | None = None
-        for event, position in self._journal.replay():
+        at = 0.0
+        for batch in self._journal.replay():
             try:
-                queue_state.apply(event, position)
+                queue_state.apply_replayed(batch)
             except InvalidTransition as why:
-                where = self._journal.segments.locate(position)
+                where = self._journal.segments.locate(why.position or batch[0][1])
                 raise JournalDamaged(
                     f"{where} cannot be right: {why}. Nothing was changed; restore the file from a copy, or "
                     "see docs/operations.md for what can be done."
                 ) from None
-        at = 0.0 if event is None else event.at
+            at = batch[-1][0].at
         self._clocks.resume(self._journal.last_opened, self._boot, at, at - queue_state.ahead)
 
     def record_clock_jump(self, queue_state: QueueState) -> None:
@@ -84,8 +83,9 @@ class Recovery:
         names = set(runners.names())
         notes: dict[str, tuple[bool, dict[AttemptKey, Ended]]] = {}
         found: dict[int, Outcome] = {}
-        newest = newest_start(queue_state.jobs.values())
-        for job in queue_state.running():
+        running = queue_state.running()
+        newest = newest_start(queue_state.jobs.objects()) if running else None
+        for job in running:
             attempt = attempt_of(job)
             name = attempt.runner
             if name in names and runners.is_alive(name):

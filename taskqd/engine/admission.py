@@ -13,7 +13,7 @@ def resolve_dependencies(queue_state: QueueState, spec: Spec) -> Spec:
 
     A submission may also name a task by its array and its index.
     """
-    if not (spec.after or spec.after_any or spec.after_fail):
+    if not spec.has_dependencies:
         return spec
     return replace(
         spec,
@@ -29,7 +29,7 @@ def _ids(queue_state: QueueState, refs: tuple[int, ...]) -> tuple[int, ...]:
 
 def check(queue_state: QueueState, spec: Spec) -> None:
     """Raise NoSuchJob or Gone if a dependency does not exist, BadRequest if the job could never start."""
-    if spec.after or spec.after_any or spec.after_fail:
+    if spec.has_dependencies:
         for job_id in (*spec.after, *spec.after_any, *spec.after_fail):
             queue_state.get(job_id)
     check_capacity(queue_state, spec)

@@ -119,8 +119,9 @@ class Dispatcher:
 
     def adopt_running(self) -> None:
         """Go on with the attempts that a former daemon has started and whose runner lives."""
-        newest = suspects.newest_start(self._queue_state.jobs.values())
-        for job in self._queue_state.running():
+        running = self._queue_state.running()
+        newest = suspects.newest_start(self._queue_state.jobs.objects()) if running else None
+        for job in running:
             attempt = attempt_of(job)
             self._allocated.add(job.id)
             self._queue_state.allocate_running(job)

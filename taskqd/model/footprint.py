@@ -76,6 +76,13 @@ def footprint_of(job: Job) -> int:
     return size if job.spec_before_change is None else size + SPEC_BYTES + _changeable(job.spec_before_change)
 
 
+def footprint_of_ended(jobs: Sequence[Job]) -> int:
+    """Return the sum for jobs that have ended with their first attempt."""
+    commands = [job.command for job in jobs if job.spec is DEFAULT_SPEC]
+    size = footprint_of_all(commands, DEFAULT_SPEC) + ATTEMPT_BYTES * len(commands)
+    return size + sum([footprint_of(job) for job in jobs if job.spec is not DEFAULT_SPEC])
+
+
 def _changeable(spec: Spec) -> int:
     size = sum(ENTRY_BYTES + len(name) for name in spec.needs)
     size += ENTRY_BYTES * (len(spec.retry_on) + len(spec.no_retry_on))

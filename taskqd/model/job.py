@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskqd.model.attempt import Attempt, Reason, Usage
-from taskqd.model.packed_attempt import PACKED_NUMBER, ended_at, pack, relocated, unpack
+from taskqd.model.packed_attempt import PACKED_NUMBER, ended_at, pack, relocated, started_at, unpack
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.task_set import TaskSet
 
@@ -164,6 +164,14 @@ class Job(Struct, kw_only=True, gc=False):
         self.last_attempt = attempt
 
     @property
+    def started_at(self) -> float | None:
+        """When the latest attempt started, None if there was none."""
+        last = self.last_attempt
+        if isinstance(last, bytes):
+            return started_at(last)
+        return None if last is None else last.started_at
+
+    @property
     def completed_at(self) -> float | None:
         """When it ended; None if it has not ended."""
         last = self.last_attempt
@@ -235,9 +243,14 @@ class Job(Struct, kw_only=True, gc=False):
         return self.attempt.exit_code
 
     @property
+    def input_bytes(self) -> int:
+        """The bytes of script and stdin that are kept for the job."""
+        return (self.spec.script or 0) + (self.spec.stdin or 0)
+
+    @property
     def kept_bytes(self) -> int:
         """The bytes of output, script and stdin that are kept for the job."""
-        return self.output_bytes + (self.spec.script or 0) + (self.spec.stdin or 0)
+        return self.output_bytes + self.input_bytes
 
     @property
     def may_have_files(self) -> bool:

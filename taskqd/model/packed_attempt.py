@@ -5,6 +5,8 @@ be packed: the first attempt of its job, which exited, and whose output is in th
 """
 
 import struct
+from collections.abc import Iterable
+from typing import Protocol
 
 from taskqd.model.attempt import Attempt, Reason, Usage
 
@@ -14,7 +16,8 @@ offset, segment and length of the record (length 0 for none); stdout_bytes, stde
 and 1 if the attempt failed. At most 63 bytes, so that the object takes 96."""
 _RECORD = struct.Struct("<qiI")
 _RECORD_OFFSET = 40
-_ENDED_AT = struct.Struct("<d")
+_TIME = struct.Struct("<d")
+_TIMES = struct.Struct("<dd")
 _ENDED_AT_OFFSET = 8
 MEMORY_UNIT = 1024
 """Bytes; the kernel counts in them (getrusage(2))."""
@@ -22,6 +25,21 @@ PACKED_NUMBER = 1
 """The number of each packed attempt."""
 _NO_RECORD = (0, 0, 0)
 _REASONS = (None, Reason.EXIT)
+
+
+class End(Protocol):
+    """An Attempt or an Ended event: how an attempt ended."""
+
+    @property
+    def reason(self) -> Reason | None: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def progress(self) -> int: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
 
 
 def pack(attempt: Attempt) -> bytes | None:
@@ -36,44 +54,39 @@ def pack(attempt: Attempt) -> bytes | None:
         or attempt.stderr_dropped
     ):
         return None
-    return pack_values(
-        (attempt.started_at, attempt.ended_at),
-        (attempt.stdout_bytes, attempt.stderr_bytes),
-        (attempt.reason, attempt.exit_code, attempt.progress, attempt.pid),
-        attempt.usage,
-        attempt.record,
-    )
+    sizes = attempt.stdout_bytes, attempt.stderr_bytes
+    return pack_end(attempt.started_at, attempt.ended_at, sizes, attempt, attempt.record)
 
 
-def pack_values(
-    times: tuple[float, float],
+def pack_end(
+    started_at: float,
+    ended_at: float,
     sizes: tuple[int, int],
-    end: tuple[Reason | None, int | None, int, int | None],
-    usage: Usage | None,
+    end: End,
     record: tuple[int, int, int] | None,
 ) -> bytes | None:
     """Return a first attempt with these values, the other ones being the defaults; None if it is not usual.
 
-    ``times`` are those of its start and its end, ``sizes`` those of stdout and stderr, which are in the
-    journal. ``end`` is the reason, the exit status, the progress, and the pid.
+    ``sizes`` are those of stdout and stderr, which are in the journal.
     """
-    reason, exit_code, progress, pid = end
+    usage, exit_code, reason = end.usage, end.exit_code, end.reason
     if usage is None or exit_code is None or reason not in _REASONS or usage.memory % MEMORY_UNIT:
         return None
     segment, offset, length = record or _NO_RECORD
     try:
         return _LAYOUT.pack(
-            *times,
+            started_at,
+            ended_at,
             usage.user,
             usage.system,
             usage.memory // MEMORY_UNIT,
-            pid or 0,
+            end.pid or 0,
             offset,
             segment,
             length,
             *sizes,
             exit_code,
-            progress,
+            end.progress,
             reason is not None,
         )
     except struct.error:  # a number is too large
@@ -113,10 +126,22 @@ def unpack(packed: bytes) -> Attempt:
     )
 
 
+def started_at(packed: bytes) -> float:
+    """Return when a packed attempt started."""
+    found: float = _TIME.unpack_from(packed)[0]
+    return found
+
+
 def ended_at(packed: bytes) -> float:
     """Return when a packed attempt ended."""
-    found: float = _ENDED_AT.unpack_from(packed, _ENDED_AT_OFFSET)[0]
+    found: float = _TIME.unpack_from(packed, _ENDED_AT_OFFSET)[0]
     return found
+
+
+def times(packed: Iterable[bytes]) -> list[tuple[float, float]]:
+    """Return when packed attempts started and ended."""
+    read = _TIMES.unpack_from
+    return [read(each) for each in packed]
 
 
 def relocated(packed: bytes, upto: int, position: tuple[int, int, int]) -> bytes:

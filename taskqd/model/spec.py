@@ -80,6 +80,11 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     notify_fail: bool = False
     as_daemon: bool = False
 
+    @property
+    def has_dependencies(self) -> bool:
+        """Whether the job waits for other jobs."""
+        return bool(self.after or self.after_any or self.after_fail)
+
 
 DEFAULT_SPEC = Spec()
 """The spec of a SUBMIT without options."""

@@ -42,7 +42,7 @@ def _key(spec: Spec) -> bytes:
 
 def with_known_ids(spec: Spec, jobs: Mapping[int, Job]) -> Spec:
     """Return the spec with the int objects of ``jobs`` as ids of its dependencies, to save memory."""
-    if not (spec.after or spec.after_any or spec.after_fail):
+    if not spec.has_dependencies:
         return spec
     after, after_any, after_fail = (
         tuple(jobs[one].id if one in jobs else one for one in ids)

@@ -17,7 +17,6 @@ from taskqd.model.events import (
     Held,
     JobEvent,
     Output,
-    RecordPosition,
     Released,
     Removed,
     Retried,
@@ -26,7 +25,6 @@ from taskqd.model.events import (
     Started,
 )
 from taskqd.model.job import Attempt, Job, Reason, Status
-from taskqd.model.packed_attempt import PACKED_NUMBER, pack_values
 from taskqd.model.spec import Spec
 
 MAX_PAST_ATTEMPTS = 100
@@ -56,36 +54,6 @@ def next_status(event: JobEvent, job: Job) -> Status | None:
 def apply_event(job: Job, event: JobEvent, whole: Spec, ahead: float) -> None:
     """Change a job that has its new status already; for the arguments see Transition."""
     TRANSITIONS[type(event)].change(job, event, whole, ahead)
-
-
-def add_usual_end(
-    job: Job, started: Started, ended: Ended, ahead: float, record: RecordPosition | None
-) -> float | None:
-    """Let a new job start and end for good, as ``apply_event`` does; return when it ended.
-
-    Return None, having changed nothing, if its attempt is not a usual one (packed_attempt.py).
-    """
-    stdout, stderr = ended.stdout, ended.stderr
-    is_inline = stdout.is_inline and stderr.is_inline and not (stdout.dropped or stderr.dropped)
-    if started.attempt != PACKED_NUMBER or ended.signal or ended.detail is not None or not is_inline:
-        return None
-    at = ended.at if ended.ended_at is None else min(ended.at, max(ended.ended_at, started.at))
-    packed = pack_values(
-        (started.at, at),
-        (stdout.size, stderr.size),
-        (ended.reason, ended.exit_code, ended.progress, ended.pid),
-        ended.usage,
-        record,
-    )
-    if packed is None:
-        return None
-    job.status, job.reason = ended.status, ended.reason
-    job.attempts, job.last_attempt = started.attempt, packed
-    job.not_before, job.ahead = None, ahead
-    job.output_bytes = stdout.size + stderr.size
-    if ended.status is Status.FAILED and ended.counts_against_retries:
-        job.failures = 1
-    return at
 
 
 def attempt_of(job: Job) -> Attempt:

@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -56,6 +57,16 @@ class EndQueue:
             place -= 1
         times.insert(place, at)
         ids.insert(place, job_id)
+
+    def add_all(self, ends: Sequence[tuple[float, int]]) -> None:
+        """Add ends in their order, of which most are later than all that are known."""
+        times = self._times
+        at = 0
+        while at < len(ends) and len(times) > self._popped and ends[at][0] <= times[-1]:
+            self.add(*ends[at])
+            at += 1
+        times.extend([each[0] for each in ends[at:]])
+        self._ids.extend([each[1] for each in ends[at:]])
 
     @property
     def first(self) -> End:

@@ -5,14 +5,16 @@ others. Nothing here is about a single job.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any, cast
 
 from sortedcontainers import SortedDict
 
 from taskqd.model.events import Configured, Paused, QueueEvent, Resized, Resumed
-from taskqd.model.job import Status
+from taskqd.model.job import Job, Status
+from taskqd.model.packed_attempt import times
 from taskqd.model.rate import NO_RATE, Rate, parse_rate
 from taskqd.model.spec import DEFAULT_QUEUE
 
@@ -22,7 +24,9 @@ MAX_DURATIONS = 50
 NAME_BATCH = 100
 """Names of queues that ``Queues.describe`` looks up at a time."""
 
+_FINAL = tuple(status for status in Status if status.is_final)
 _PENDING = Status.PENDING
+_STATUS_CODE = attrgetter("status.code")
 _NOTHING: Mapping[str, bool | str] = {}
 
 
@@ -165,11 +169,20 @@ class Queues:
             if after is None:
                 self._discard_default(name)
 
-    def job_ended(self, name: str, status: Status, seconds: float) -> None:
-        """Count a job that is known only since it ended, and record the duration of its attempt."""
-        queue = self._queues.get(name) or self._get(name)
-        queue.counts[status] += 1
-        queue.record_duration(seconds)
+    def jobs_ended(self, name: str, jobs: Sequence[Job]) -> dict[Status, int]:
+        """Count jobs that are known only since they ended, with packed attempts; return how many by status.
+
+        The durations of their attempts are recorded.
+        """
+        queue = self._get(name)
+        codes = bytes(map(_STATUS_CODE, jobs))
+        counts = {status: codes.count(status.code) for status in _FINAL}
+        for status, count in counts.items():
+            queue.counts[status] += count
+        packed = [job.last_attempt for job in jobs[-MAX_DURATIONS:]]
+        for started_at, ended_at in times(cast("list[bytes]", packed)):
+            queue.record_duration(max(0.0, ended_at - started_at))
+        return counts
 
     def record_duration(self, name: str, seconds: float) -> None:
         """Record the duration of an attempt of a queue's job."""

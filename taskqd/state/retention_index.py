@@ -1,11 +1,16 @@
 """Finished jobs by age, for the retention. The tasks of an array are removed together with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import cast
 
-from taskqd.model.footprint import footprint_of
+from taskqd.model.footprint import footprint_of, footprint_of_ended
 from taskqd.model.job import Job
+from taskqd.model.packed_attempt import times
+from taskqd.model.spec import DEFAULT_SPEC
 from taskqd.state.end_queue import EndQueue
 
+_OUTPUT_BYTES = attrgetter("output_bytes")
 MAX_BATCH = 50
 """Jobs that ``pop_expired`` returns at most."""
 
@@ -37,14 +42,20 @@ class RetentionIndex:
         """Add a job that has ended."""
         ended = job.ended
         if job.array is None and ended is not None:
-            self.add_ended(job, ended)
+            self.count += 1
+            self.bytes += job.kept_bytes
+            self.memory += footprint_of(job)
+            self._ended.add(ended, job.id)
 
-    def add_ended(self, job: Job, at: float) -> None:
-        """Add a job that is not a task and has ended ``at`` that time."""
-        self.count += 1
-        self.bytes += job.kept_bytes
-        self.memory += footprint_of(job)
-        self._ended.add(at, job.id)
+    def add_ended(self, jobs: Sequence[Job]) -> None:
+        """Add jobs that are no tasks and have ended, with packed attempts."""
+        self.count += len(jobs)
+        self.bytes += sum(map(_OUTPUT_BYTES, jobs))
+        self.bytes += sum([job.input_bytes for job in jobs if job.spec is not DEFAULT_SPEC])
+        self.memory += footprint_of_ended(jobs)
+        attempts = times(cast("list[bytes]", [job.last_attempt for job in jobs]))
+        ends = [(at - job.ahead, job.id) for job, (_, at) in zip(jobs, attempts, strict=True)]
+        self._ended.add_all(sorted(ends))
 
     def discard(self, job: Job) -> None:
         """Remove a finished job that runs again or has been removed."""

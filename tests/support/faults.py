@@ -488,8 +488,8 @@ class Scenario:
         group_commit.thread = InlineCommitThread(group_commit, self.reactor)
         self.journal.lock()
         queue_state = QueueState(LIMITS, is_open=False)
-        for event, position in self.journal.replay():
-            queue_state.apply(event, position)
+        for batch in self.journal.replay():
+            queue_state.apply_replayed(batch)
         queue_state.last_id = max(queue_state.last_id, self.journal.next_id - 1)
         queue_state.open()
         self.journal.start_writing(queue_state.last_id)
@@ -592,9 +592,9 @@ class Scenario:
         queue_state = QueueState(LIMITS, is_open=False)
         segments = Segments(os.path.join(self.directory, "journal"), Filesystem())
         reading = Replay()
-        for event, position in segments.replay(segments.layout(), reading):
+        for batch in segments.replay(segments.layout(), reading):
             if upto is None or reading.sequence <= upto:
-                queue_state.apply(event, position)
+                queue_state.apply_replayed(batch)
         last_id = reading.opened.next_id - 1 if reading.opened else 0
         queue_state.last_id = max(queue_state.last_id, last_id)
         return queue_state

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def replay(directory: Path | str, filesystem: Filesystem | None = None) -> list[
     """Return all valid events of a journal; raises JournalDamaged."""
     segments = Segments(str(directory), filesystem or Filesystem())
     events: list[Event] = []
-    for record, _ in segments.replay(segments.layout(), Replay()):
+    for record, _ in chain.from_iterable(segments.replay(segments.layout(), Replay())):
         events += record.events if isinstance(record, Compacted) else [record]
     return events
 

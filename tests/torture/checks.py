@@ -130,8 +130,8 @@ def replayed(journal: Path) -> dict[int, Shown]:
     segments = Segments(str(journal), Filesystem())
     queue_state = QueueState()
     try:
-        for event, position in segments.replay(segments.layout(), Replay()):
-            queue_state.apply(event, position)
+        for batch in segments.replay(segments.layout(), Replay()):
+            queue_state.apply_replayed(batch)
     except (JournalDamaged, InvalidTransition) as why:
         raise Broken("a journal can be replayed", None, why) from None
     shown = {}

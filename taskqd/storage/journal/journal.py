@@ -128,8 +128,10 @@ class Journal:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {error}") from None
         self._segment_writer.identity = self._identity
 
-    def replay(self) -> Iterator[tuple[Replayed, RecordPosition]]:
-        """Yield all events, oldest first, then clean up the files; must be read to its end.
+    def replay(self) -> Iterator[Sequence[tuple[Replayed, RecordPosition]]]:
+        """Yield all events with their positions, oldest first, many at a time; must be read to its end.
+
+        Then the files are cleaned up.
 
         Raises JournalDamaged if the journal cannot be trusted, StartRefused if it cannot be read or cleaned
         up. In both cases nothing was changed that the next start needs.

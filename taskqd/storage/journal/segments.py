@@ -90,16 +90,17 @@ class Segments:
 
     def replay(
         self, layout: Layout, replay: Replay, on_batch: Callable[[RecordBatch], object] = lambda _: None
-    ) -> Iterator[tuple[Replayed, RecordPosition]]:
-        """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends.
+    ) -> Iterator[Sequence[tuple[Replayed, RecordPosition]]]:
+        """Yield all valid events with their positions, oldest first, many at a time.
 
-        ``on_batch`` is called with the records before they are yielded.
+        ``replay`` tells afterwards where the journal ends. ``on_batch`` is called with the records before
+        they are yielded.
         """
         for number, batch in self.batches(layout, replay):
             if not isinstance(batch.records[0], Opened):  # it is the only record of its batch
                 on_batch(batch)
                 events = cast("Sequence[Replayed]", batch.records)
-                yield from zip(events, positions(number, batch), strict=True)
+                yield list(zip(events, positions(number, batch), strict=True))
 
     def batches(self, layout: Layout, replay: Replay) -> Iterator[tuple[int, RecordBatch]]:
         """Yield the number of a file and records of it, for all valid records but the first of a snapshot."""

@@ -168,7 +168,7 @@ class SnapshotSurvey:
         self.last_id = max(self.last_id, event.last_id)
         if spec.array is not None:
             self._tasks[event.id] = range(event.id + 1, event.last_id + 1)
-        if spec.after or spec.after_any or spec.after_fail:
+        if spec.has_dependencies:
             self._dependencies[event.id] = (*spec.after, *spec.after_any, *spec.after_fail)
 
     def _note_compacted(self, record: Compacted, number: int) -> None:

@@ -18,6 +18,7 @@ from taskqd.model.footprint import (
     TASK_BYTES,
     footprint,
     footprint_of,
+    footprint_of_ended,
     text_bytes,
 )
 from taskqd.model.spec import DEFAULT_SPEC, Array
@@ -155,3 +156,24 @@ def _bytes_for(queue_state: QueueState, lines: list[bytes]) -> int:
         return tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("commands", [["true", "echo hi"], ["true", "echo \xe9"], []])
+def test_footprint_of_ended_jobs_is_the_sum_of_theirs(commands: list[str]) -> None:
+    events = [
+        event
+        for job_id, command in enumerate(commands, 1)
+        for event in (
+            Submitted(
+                id=job_id,
+                at=1.0,
+                owner="ann",
+                command=command,
+                spec=spec(label="x") if job_id % 2 else DEFAULT_SPEC,
+            ),
+            started(job_id),
+            ended(job_id),
+        )
+    ]
+    jobs = list(fold(*events).jobs.values())
+    assert footprint_of_ended(jobs) == sum(map(footprint_of, jobs))

@@ -106,6 +106,15 @@ def test_job_packs_its_attempt_and_shows_the_same() -> None:
     assert job.attempt == attempt
 
 
+def test_job_knows_when_its_latest_attempt_started() -> None:
+    assert _job().started_at is None
+    attempt = _attempt(ended_at=9.5, exit_code=0, usage=Usage())
+    job = _job(status=Status.COMPLETED, attempt=attempt, attempts=1, completed_at=9.5)
+    assert job.started_at == 0.0
+    job.pack_attempt()
+    assert job.started_at == 0.0
+
+
 def test_job_that_runs_again_has_no_end_though_its_attempt_is_packed() -> None:
     job = _job(status=Status.COMPLETED, attempt=_attempt(ended_at=9.5, exit_code=0, usage=Usage()))
     job.completed_at = 9.5

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.model.attempt import Attempt, Reason, Usage
-from taskqd.model.packed_attempt import ended_at, pack, relocated, unpack
+from taskqd.model.packed_attempt import ended_at, pack, relocated, started_at, times, unpack
 
 TIMES = st.floats(0, 4e9)
 SECONDS = st.floats(0, 1e7)
@@ -52,7 +52,8 @@ def test_usual_attempt_is_the_same_after_packing(attempt: Attempt) -> None:
     packed = pack(attempt)
     assert packed is not None
     assert unpack(packed) == attempt
-    assert ended_at(packed) == attempt.ended_at
+    assert (started_at(packed), ended_at(packed)) == (attempt.started_at, attempt.ended_at)
+    assert times([packed]) == [(attempt.started_at, attempt.ended_at)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from taskqd.model.events import Clocked, Compacted, CompactedEvent, Ended, Event, Output, Started, Submitted
 from taskqd.model.job import Job, Reason, Status, Usage
+from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from taskqd.protocol.documents import describe, describe_attempts
 from taskqd.state.queue_state import InvalidTransition, QueueState
@@ -135,6 +136,12 @@ def test_compacted_job_of_a_schedule_is_the_same() -> None:
     check_equal(*states(submitted(3, schedule=7), started(), COMPLETED))
 
 
+def test_compacted_job_with_a_key_is_the_same() -> None:
+    states_with_key = states(submitted(3, key="k", queue="mail"), started(), COMPLETED)
+    check_equal(*states_with_key)
+    assert [[job.id for job in each.with_key("k")] for each in states_with_key] == [[3], [3]]
+
+
 def test_compacted_usual_job_is_packed() -> None:
     together, _ = states(submitted(3), started(), COMPLETED)
     assert isinstance(together.jobs[3].last_attempt, bytes)
@@ -157,3 +164,52 @@ def test_compacted_job_that_is_known_is_refused(spec: Spec) -> None:
     record = Compacted(events=(replace(submitted(3), spec=spec), started(), COMPLETED), numbers=(2, 3))
     with pytest.raises(InvalidTransition):
         queue_state.apply(record)
+
+
+def jobs_that_ended() -> st.SearchStrategy[list[Event | Compacted]]:
+    """Return the records of a few jobs in the order of a snapshot: most have ended."""
+
+    def record(job_id: int, event: Submitted, ended: Ended, kind: str) -> list[Event | Compacted]:
+        begun = replace(event, id=job_id), replace(started(), id=job_id)
+        if kind == "pending":
+            return [begun[0]]
+        if kind == "running":
+            return [*begun]
+        if kind == "retried":
+            return [*begun, replace(ended, id=job_id), retried(job_id)]
+        return [Compacted(events=(*begun, replace(ended, id=job_id)), numbers=(2, 3))]
+
+    kinds = st.sampled_from(["pending", "running", "retried", *["ended"] * 8])
+    return st.lists(st.tuples(SUBMITTED, ENDED, kinds), max_size=8).map(
+        lambda jobs: [each for job_id, job in enumerate(jobs, 3) for each in record(job_id, *job)]
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs_that_ended(), st.booleans())
+def test_jobs_that_ended_are_the_same_if_they_are_replayed_together(
+    records: list[Event | Compacted], is_open: bool
+) -> None:
+    together, apart = QueueState(is_open=is_open), QueueState(is_open=is_open)
+    together.apply_replayed([(event, None) for event in BEFORE])
+    together.apply_replayed([(record, POSITION) for record in records])
+    for event in BEFORE:
+        apart.apply(event)
+    for record in records:
+        for each in record.events if isinstance(record, Compacted) else [record]:
+            apart.apply(each, POSITION)
+    for queue_state in (together, apart):
+        queue_state.open()
+    check_equal(together, apart)
+    for status in Status:
+        wanted = JobFilter(statuses=frozenset({status}))
+        assert [*together.index.find(wanted, 1, 20)] == [*apart.index.find(wanted, 1, 20)]
+
+
+def test_replayed_record_that_is_not_possible_is_reported_with_its_position() -> None:
+    record = Compacted(events=(submitted(3), started(), COMPLETED), numbers=(2, 3))
+    queue_state = QueueState()
+    with pytest.raises(InvalidTransition) as raised:
+        queue_state.apply_replayed([(record, (2, 0, 76)), (record, POSITION)])
+    assert raised.value.position == POSITION
+    assert queue_state.jobs[3].status is Status.COMPLETED

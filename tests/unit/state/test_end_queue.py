@@ -1,5 +1,6 @@
 """Ends of jobs leave the queue oldest first, in whatever order they were added."""
 
+from itertools import count
 from random import Random
 
 import pytest
@@ -69,3 +70,26 @@ def test_end_queue_returns_late_ends_before_later_ones(monkeypatch: pytest.Monke
     queue.add(2.0, 2)
     queue.pop()
     assert queue.first == (9.0, 9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30).map(float), max_size=12), max_size=6), st.integers(0, 3))
+def test_end_queue_pops_ends_that_were_added_together_in_the_same_order(
+    batches: list[list[float]], popped: int
+) -> None:
+    together, apart = EndQueue(), EndQueue()
+    ids = count(1)
+    for times in batches:
+        ends = sorted((at, next(ids)) for at in times)
+        together.add_all(ends)
+        for end in ends:
+            apart.add(*end)
+        for _ in range(min(popped, len(apart))):
+            assert together.first == apart.first
+            together.pop()
+            apart.pop()
+    assert len(together) == len(apart)
+    while apart:
+        assert together.first == apart.first
+        together.pop()
+        apart.pop()

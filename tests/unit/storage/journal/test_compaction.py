@@ -145,8 +145,8 @@ def filled(tmp_path: Path) -> Bench:
     write(tmp_path, *split_events(events, 4))
     segments = Segments(str(tmp_path), Filesystem())
     bench = Bench(tmp_path)
-    for event, position in segments.replay(segments.layout(), Replay()):
-        bench.queue_state.apply(event, position)
+    for batch in segments.replay(segments.layout(), Replay()):
+        bench.queue_state.apply_replayed(batch)
     bench.journal.sealed_bytes = MIN_SEALED_BYTES + 1
     return bench
 

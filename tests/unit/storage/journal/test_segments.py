@@ -1,12 +1,14 @@
 """The files of a journal: which are valid, in what order, and where their records are."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.model.events import Compacted, Ended, Event, Opened
+from taskqd.model.events import Compacted, Ended, Event, Opened, RecordPosition, Replayed
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.job_event_reader import JobEventFinder
@@ -16,6 +18,10 @@ from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.filesystem import FakeFilesystem
 from tests.support.journals import ran, replay, split_events, story, submitted, write
 from tests.unit.storage.journal.samples import OPENED, all_of, ids, since, upto
+
+
+def replayed(segments: Segments) -> Iterator[tuple[Replayed, RecordPosition]]:
+    return chain.from_iterable(segments.replay(segments.layout(), Replay()))
 
 
 def names(directory: Path, *present: str) -> Layout:
@@ -123,7 +129,7 @@ def test_locate_returns_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     segments = Segments(str(tmp_path), Filesystem())
-    shown = [segments.locate(position) for _, position in segments.replay(segments.layout(), Replay())]
+    shown = [segments.locate(position) for _, position in replayed(segments)]
     assert shown == [
         f"{tmp_path}/00000001.snapshot, line 2",
         f"{tmp_path}/00000001.snapshot, line 3",
@@ -156,7 +162,7 @@ def test_readers_ignore_blanks_and_marks(tmp_path: Path) -> None:
     ]
     assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
     assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
-    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    positions = [position for _, position in replayed(segments)]
     assert segments.read(positions[2]) == ran(1)[0]
     segments.close()
 
@@ -169,17 +175,13 @@ def test_obsolete_files_are_removed_and_closed(tmp_path: Path) -> None:
     write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
     filesystem = FakeFilesystem()
     segments = Segments(str(tmp_path), filesystem)
-    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    positions = [position for _, position in replayed(segments)]
     assert isinstance(segments.read(positions[3]), Ended)
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 2).write()
     assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
     assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is closed"
-    [new] = [
-        position
-        for event, position in segments.replay(segments.layout(), Replay())
-        if isinstance(event, Compacted)
-    ]
+    [new] = [position for event, position in replayed(segments) if isinstance(event, Compacted)]
     assert cast("Compacted", segments.read(new)).end_of(1) == segments.read(positions[3])
     segments.close_replaced(2)
     assert len(filesystem.descriptors) == 1
