@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +28,8 @@ from tests.support.journals import run_bounded, sweep
 
 STEP = 127
 """Every 127th fault is tried here."""
+ANY = range(1, sys.maxsize)
+"""All numbers of calls."""
 
 
 def test_run_without_a_fault_makes_every_call_and_command() -> None:
@@ -52,13 +55,17 @@ def test_sweep_of_faults_finds_no_wrong_reply_and_no_lost_data() -> None:
 # The sweep detects faulty code.
 
 
-def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
-    """Whether the sweep reports any of a few faults of ``call`` while the patch ``wrong`` is active."""
+def seen(mode: Mode, call: str, wrong: Any, step: int = 3, numbers: Container[int] = ANY) -> bool:
+    """Whether the sweep reports any of a few faults of ``call`` while the patch ``wrong`` is active.
+
+    It tries every ``step``-th of the calls with these ``numbers``.
+    """
     names = run_scenario(NO_FAULT).faulty.calls
     wanted = [
         fault
         for fault in faults(names)
         if (fault.mode, fault.code, names[fault.number - 1]) == (mode, errno.EIO, call)
+        and fault.number in numbers
     ]
     with wrong:
         for fault in wanted[::step]:
@@ -95,15 +102,19 @@ def test_sweep_detects_batch_lines_without_marks_when_torn() -> None:
 
 def test_sweep_detects_blanks_left_before_a_large_write() -> None:
     def can_append(self: Any, size: int) -> bool:
+        if size > segment_writer.MAX_SMALL_WRITE:
+            large.add(len(self._filesystem.calls) + 2)  # the sync; the right code truncates and writes
         return size > segment_writer.MAX_SMALL_WRITE or sound(self, size)
 
     def is_seen(torn: float) -> bool:
         with mock.patch.object(sweep_module, "TORN", torn):
-            return seen(
-                Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "can_append", can_append), step=1
-            )
+            return seen(Mode.SUDDEN, "write_at", wrong, step=1, numbers=tuple(large))
 
     sound = SegmentWriter.can_append
+    large: set[int] = set()
+    wrong = mock.patch.object(SegmentWriter, "can_append", can_append)
+    with wrong:
+        run_scenario(NO_FAULT)
     assert any(map(is_seen, (0.1, 0.2, 0.4))), (
         "few such batches occur in a run, so three tear rates are tried"
     )

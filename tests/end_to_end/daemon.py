@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -15,27 +14,20 @@ from pathlib import Path
 
 from taskqd.execution.proc import start_time
 from tests.end_to_end.wire import DEADLINE, Wire, until
+from tests.support.fork_server import ForkedProcess, fork_server, mark
 
 CHECKOUT = Path(__file__).parents[2]
 TWISTD = Path(sys.executable).with_name("twistd")
 TASKQ = TWISTD.with_name("taskq")
 
 Command = list[str | Path]
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 SPEEDUPS = os.environ.get("TASKQ_TEST_SPEEDUPS", "true")
 """The setting `speedups` of all daemons; TASKQ_TEST_SPEEDUPS=false runs the same tests with plain Twisted."""
 
-_MARK = resource.RLIMIT_MSGQUEUE
-
-
-def mark(number: int) -> None:
-    """Mark this process by the value of a resource limit that is not used.
-
-    Every descendant inherits it, also in a new session or with an empty environment, and after a kill of the
-    daemon. The hard limit is marked, too: a runner raises its soft limits to that.
-    """
-    resource.setrlimit(_MARK, (number, number))
-
+FORKS = SPEEDUPS == "true"
+"""Whether daemons are forks of a process that has imported twistd; with plain Twisted each is executed."""
 
 RUNNER_EXIT_TIMEOUT = 15.0
 """Seconds for the exit of runners after a stop. It takes a moment, but 10 seconds (GREETING_TIMEOUT) for one
@@ -117,7 +109,7 @@ class Daemon:
         self.twistd = twistd
         self.may_log_tracebacks = False
         self._mark = random.SystemRandom().randrange(100_000, 800_000)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._pid = 0
         self._started: int | None = None
         self._wires: list[Wire] = []
@@ -130,11 +122,14 @@ class Daemon:
         twistd_options = ["-n", f"--pidfile={pid_file or self.pid_file}", "taskq"]
         return [self.twistd, *(twistd_options if self.twistd.name == "twistd" else []), *self.options]
 
-    def launch(self, command: Command | None = None) -> "subprocess.Popen[bytes]":
+    def launch(self, command: Command | None = None) -> Process:
         """Start the process, with its output appended to the log, and return without waiting."""
+        words = [*map(str, command or self.command())]
+        if words[0] == str(TWISTD) and FORKS and fork_server().can_start(environment()):
+            return fork_server().start(words, environment(), self.place, self.log_file, self._mark)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                command or self.command(),
+                words,
                 cwd=self.place,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -222,7 +217,7 @@ class Daemon:
                 self.kill()
             if not self.leaves_jobs:
                 with suppress(AssertionError):
-                    until(lambda: not self.runner_pids(), "the runner to end", RUNNER_EXIT_TIMEOUT)
+                    until(self._has_no_ending_process, "the runner to end", RUNNER_EXIT_TIMEOUT)
                 left = self._others().items()  # the process of a snapshot runs until it is complete
                 complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
         for pid in sorted(self._others(), key=self.runner_pids().__contains__, reverse=True):
@@ -304,6 +299,10 @@ class Daemon:
 
     def _others(self) -> dict[int, str]:
         return {pid: line for pid, line in marked_processes(self._mark).items() if pid != self._pid}
+
+    def _has_no_ending_process(self) -> bool:
+        """Whether neither a runner is left nor a process whose command line the kernel has freed already."""
+        return not any(RUNNER in line or not line for line in self._others().values())
 
     def wait_for_no_process(self, deadline: float = DEADLINE) -> None:
         until(lambda: not self.processes(), "the jobs' processes to go", deadline)

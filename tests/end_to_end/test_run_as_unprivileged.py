@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.daemon import CHECKOUT, Command, Daemon, environment, is_alive, mark
+from tests.end_to_end.daemon import CHECKOUT, Command, Daemon, environment, is_alive
 from tests.end_to_end.wire import Wire, until
 from tests.support import other_users
+from tests.support.fork_server import mark
 from tests.support.runner_process import PLAIN
 
 pytestmark = [other_users.only_root, pytest.mark.needs("setpriv", "prlimit")]

@@ -27,6 +27,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -467,6 +468,7 @@ class Scenario:
         self._cut_off: set[tuple[int, int]] = set()
         self._acts_since_full = 0
         self._is_on = False
+        self._replayed: tuple[dict[str, bytes], int | None, QueueState] | None = None
 
     # The daemon.
 
@@ -588,7 +590,17 @@ class Scenario:
     # Checks.
 
     def replayed(self, upto: int | None = None) -> QueueState:
-        """Return the state that the files give up to a record, read without faults."""
+        """Return the state that the files give up to a record, read without faults.
+
+        It is the state of the previous call if the files are still the same, as half of the time.
+        """
+        journal = Path(self.directory, "journal")
+        files = {path.name: path.read_bytes() for path in journal.iterdir()}
+        if self._replayed is None or self._replayed[:2] != (files, upto):
+            self._replayed = files, upto, self._replay(upto)
+        return self._replayed[2]
+
+    def _replay(self, upto: int | None) -> QueueState:
         queue_state = QueueState(LIMITS, is_open=False)
         segments = Segments(os.path.join(self.directory, "journal"), Filesystem())
         reading = Replay()
