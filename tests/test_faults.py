@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,10 +94,10 @@ def test_sweep_detects_a_reply_before_the_sync() -> None:
 
 
 def test_sweep_detects_batch_lines_without_marks_when_torn() -> None:
-    def unmarked(record: Record, sequence: int, continues_batch: bool = False) -> bytes:
-        return encode(record, sequence)
+    def unmarked(records: Sequence[Record], first: int, continues_batch: bool = False) -> list[bytes]:
+        return [encode(record, sequence) for sequence, record in enumerate(records, first)]
 
-    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(entry_builder, "encode", unmarked), step=1)
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(entry_builder, "encode_all", unmarked), step=1)
 
 
 def test_sweep_detects_blanks_left_before_a_large_write() -> None:
