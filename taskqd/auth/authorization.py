@@ -20,7 +20,7 @@ from taskqd.model.job_filter import JobFilter
 from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
-from taskqd.model.submission import Refusal, SimilarSubmissions, Submission
+from taskqd.model.submission import Refusal, RescheduleRequest, SimilarSubmissions, Submission
 from taskqd.protocol.act_requests import RetryRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
@@ -123,10 +123,19 @@ class Authorizer:
             self.submission_limits.check_schedules(principal, command, spec)
         return self.authorize_submission(principal, command, spec)
 
-    def authorize_schedule_change(self, principal: Principal, number: int) -> None:
-        """Raise Forbidden or NoSuchJob if a client may not change a schedule."""
+    def authorize_schedule_change(self, principal: Principal, request: RescheduleRequest) -> None:
+        """Raise Forbidden or NoSuchJob if a client may not change a schedule, or what its jobs execute.
+
+        They run as their owner, so an admin who could change that would be any user.
+        """
         if principal.role is not Role.ADMIN:
-            self._check_schedule(principal, "SCHEDULE", number)
+            self._check_schedule(principal, "SCHEDULE", request.schedule)
+        owner = self._queue_state.schedules.get(request.schedule).owner
+        if request.changes_execution and principal.name != owner:
+            raise Forbidden(
+                f"permission denied: schedule {request.schedule} belongs to {owner}, who alone may change "
+                "its command, --env, --cwd and --umask; change its other options, or UNSCHEDULE it"
+            )
 
     def authorize_changed_schedule(
         self, principal: Principal, schedule: Schedule, command: str, spec: Spec

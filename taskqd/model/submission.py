@@ -78,6 +78,10 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     overlap: bool = False
 
 
+_EXECUTION = frozenset({"env", "env_base64", "cwd", "cwd_base64", "umask"})
+"""Fields of a Spec that concern how a command is executed."""
+
+
 class RescheduleRequest(Struct, frozen=True, kw_only=True):
     """The request of a SCHEDULE --set: change a schedule; what is None and what ``values`` lacks stays.
 
@@ -90,6 +94,11 @@ class RescheduleRequest(Struct, frozen=True, kw_only=True):
     every: float | None = None
     cron: str | None = None
     overlap: bool | None = None
+
+    @property
+    def changes_execution(self) -> bool:
+        """Whether it changes what the jobs execute, or where and with which variables, not only when."""
+        return self.command is not None or not _EXECUTION.isdisjoint(self.values)
 
     def change(self, spec: Spec) -> Spec:
         """Return the changed Spec of the schedule."""

@@ -65,7 +65,7 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
     def _reschedule(self, principal: Principal, request: RescheduleRequest) -> Reply:
-        self._authorizer.authorize_schedule_change(principal, request.schedule)
+        self._authorizer.authorize_schedule_change(principal, request)
         changed = self._engine.queue_commands.reschedule(
             request,
             principal.actor,

@@ -227,6 +227,12 @@ def test_schedule_is_changed_by_its_owner_or_an_admin_and_keeps_its_owner(server
     assert server.ask(IN_Q, "SCHEDULE --set=1 --queue=default") == "FORBIDDEN"
 
 
+@pytest.mark.parametrize("content", ["id", "--env=PATH=/tmp/x", "--cwd=/tmp", "--umask=0"])
+def test_schedule_of_another_user_keeps_what_it_executes(server: Server, content: str) -> None:
+    assert server.ask(ROOT, f"SCHEDULE --set=1 {content}") == "FORBIDDEN"
+    assert server.ask(ANN, f"SCHEDULE --set=1 {content}") == "OK"
+
+
 def test_schedule_that_another_user_changes_runs_as_its_owner(server: Server) -> None:
     """A change by root does not make the jobs of another user run as root, and keeps none that did."""
     checked: list[tuple[str, bool]] = []
@@ -236,7 +242,7 @@ def test_schedule_that_another_user_changes_runs_as_its_owner(server: Server) ->
         return replace(spec, as_daemon=who.name == "root")
 
     server.harness.authorizer._check_run = check_run
-    server.ask(ROOT, "SCHEDULE --set=1 false")
+    server.ask(ROOT, "SCHEDULE --set=1 --label=x")
     assert not server.harness.queue_state.schedules.get(1).spec.as_daemon
     server.ask(ROOT, "SCHEDULE --every=1h true")
     server.ask(ROOT, "SCHEDULE --set=2 false")
