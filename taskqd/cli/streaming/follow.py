@@ -6,7 +6,8 @@ output from a bounded queue, so that slow writing slows down the connections.
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
 
 from taskqd.cli.context import REFUSED, Session
@@ -22,6 +23,8 @@ MAX_QUEUED_ITEMS = 64
 """Maximum number of items from connections that wait to be written."""
 MAX_LINE_BYTES = 64 * 1024
 """With several jobs, a line without an end is written when it reaches this length (bytes)."""
+PROGRESS_INTERVAL = 0.5
+"""Minimum time between two states of a progress bar that are written for a job (seconds)."""
 
 _COLOURS = (6, 3, 2, 5, 4, 1)
 
@@ -29,10 +32,15 @@ _COLOURS = (6, 3, 2, 5, 4, 1)
 class LineWriter:
     """Writes the output of several jobs as whole lines, each after the id of its job.
 
-    On a terminal, lines are sanitized and colours end with their line, unless ``is_raw``.
+    On a terminal, lines are sanitized and colours end with their line, unless ``is_raw``. A line that a job
+    writes again and again after carriage returns, a progress bar, is written each PROGRESS_INTERVAL there.
     """
 
-    def __init__(self, jobs: Sequence[Ref], is_raw: bool = False) -> None:
+    def __init__(
+        self, jobs: Sequence[Ref], is_raw: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._progress: dict[tuple[Ref, str], tuple[float, bytes]] = {}
         self._is_raw = is_raw
         width = max(len(str(job)) for job in jobs)
         self._prefixes = {job: f"{job!s:>{width}}|" for job in jobs}
@@ -52,6 +60,20 @@ class LineWriter:
             rest = b""
         line[:] = rest
         self._write(job, piece.stream, complete)
+        self._write_progress(job, piece.stream, line)
+
+    def _write_progress(self, job: Ref, name: str, line: bytearray) -> None:
+        """Write the last state of an incomplete line that has carriage returns, and keep only that."""
+        stream = sys.stdout if name == "stdout" else sys.stderr
+        if b"\r" not in line or self._is_raw or not stream.isatty():
+            return
+        now = self._clock()
+        before, shown = self._progress.get((job, name), (-PROGRESS_INTERVAL, b""))
+        state = _last_state(bytes(line))
+        if now - before >= PROGRESS_INTERVAL and state != shown:
+            self._write(job, name, [state])
+            self._progress[job, name] = now, state
+        line[:] = state + b"\r" * line.endswith(b"\r")
 
     def finish(self, job: Ref) -> None:
         """Write the incomplete last lines of a job."""
@@ -64,13 +86,18 @@ class LineWriter:
         before = coloured(self._prefixes[job], self._colours[job], has_colours(stream)).encode() + b" "
         if stream.isatty() and not self._is_raw:
             # A carriage return would overwrite the prefix, so only the text after the last one is written.
-            lines = [
-                sanitize_output(line.rstrip(b"\r").rpartition(b"\r")[2], stream.encoding) for line in lines
-            ]
+            states = [_last_state(line) for line in lines]
+            _, shown = self._progress.pop((job, name), (0.0, None)) if states else (0.0, None)
+            lines = [sanitize_output(state, stream.encoding) for state in states[states[:1] == [shown] :]]
         if lines:
             # A single write, since there may be many short lines.
             stream.buffer.write(before + (b"\n" + before).join(lines) + b"\n")
             stream.flush()
+
+
+def _last_state(line: bytes) -> bytes:
+    """Return what a terminal would show of a line with carriage returns."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:

@@ -458,7 +458,9 @@ STREAMS = [(">&-",), ("2>&-",), ("<&-",), ("<&-", ">&-", "2>&-")]
 
 
 @pytest.mark.parametrize("closed", STREAMS, ids=" ".join)
-@pytest.mark.parametrize("words", ["submit true", "run true", "list", "status 8"])
+@pytest.mark.parametrize(
+    "words", ["submit true", "run true", "list", "status 8", "show 7", "wait 7", "follow 7 9", "stats"]
+)
 def test_commands_work_with_closed_streams(tmp_path: Path, closed: tuple[str, ...], words: str) -> None:
     table = {
         "SUBMIT": b"JOB_ID 7\r\n",
@@ -466,6 +468,8 @@ def test_commands_work_with_closed_streams(tmp_path: Path, closed: tuple[str, ..
         "SHOW": job(),
         "SHOW 8": b"ERROR NO_SUCH_JOB there is no job 8\r\n",
         "LIST": b"END 0\r\n",
+        "WAIT": b"STATUS COMPLETED 100\r\n",
+        "STATS": b"STATS {}\r\n",
     }
     code = "from taskqd.cli import main; main()"
     with FakeDaemon(replies(table), tmp_path) as daemon:

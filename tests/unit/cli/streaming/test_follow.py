@@ -1,5 +1,9 @@
 """``taskq follow``: output of one or several jobs."""
 
+import io
+import re
+import sys
+
 import pytest
 
 from taskqd.cli.streaming import follow as following
@@ -106,6 +110,49 @@ def test_line_writer_ends_incomplete_line_of_an_earlier_attempt(
     writer.write(1, Output("stdout", 0, b"old"))
     writer.write(1, Output("stdout", 0, b"new\n"))
     assert capfdbinary.readouterr().out == b"1| old\n1| new\n"
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.written = io.BytesIO()
+        super().__init__(self.written, "utf-8")
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        return re.sub(r"\x1b\[\d*m", "", self.written.getvalue().decode()).splitlines()
+
+
+@pytest.mark.parametrize("before,after", [("", "\r"), ("\r", "")])
+def test_line_writer_shows_a_progress_bar_twice_a_second(
+    monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    now = 0.0
+    writer = following.LineWriter([1, 2], clock=lambda: now)
+    offset = 0
+    for percent in range(0, 101, 10):
+        piece = f"{before}{percent:4}%{after}".encode()
+        writer.write(1, Output("stdout", offset, piece))
+        offset += len(piece)
+        now += 0.2
+    writer.write(1, Output("stdout", offset, b"\nnext\n"))
+    assert terminal.lines() == [*("1|    0%", "1|   30%", "1|   60%", "1|   90%", "1|  100%", "1| next")]
+
+
+def test_line_writer_does_not_repeat_the_last_state_of_a_progress_bar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    writer = following.LineWriter([1, 2])
+    writer.write(1, Output("stdout", 0, b"100%\r"))
+    writer.write(1, Output("stdout", 5, b"\n100%\n"))
+    assert terminal.lines() == ["1| 100%", "1| 100%"]
 
 
 def test_follow_on_a_terminal_colours_prefixes_and_handles_carriage_returns(
