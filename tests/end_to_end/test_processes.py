@@ -174,5 +174,12 @@ def test_many_short_jobs_leak_no_process_and_no_descriptor(running: Daemon, wire
         assert children == [], "zombies"
 
 
+def test_runner_has_not_loaded_the_libraries_of_tls(running: Daemon, wire: Wire) -> None:
+    wire.run("true")
+    maps = Path(f"/proc/{running.runner}/maps").read_text()
+    assert "msgspec" in maps
+    assert "cryptography" not in maps
+
+
 def _descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
