@@ -194,7 +194,8 @@ class Authorizer:
                 else:
                     accepted += self.authorize_submissions(principal, similar.each())
             else:
-                accepted.append(SimilarSubmissions(accepted_spec, commands))
+                is_same = accepted_spec is spec
+                accepted.append(similar if is_same else SimilarSubmissions(accepted_spec, commands))
         return accepted
 
     def _apply_defaults(self, principal: Principal, spec: Spec, secret_size: int) -> Spec:

@@ -65,8 +65,9 @@ class SubmissionLimits:
             raise TooLarge(
                 f"the environment has {size} bytes, the limit is {limit}; pass fewer variables, or a file"
             )
-        for label in (spec.label, spec.unless):
-            self._check_label(label)
+        if spec.label is not None or spec.unless is not None:
+            self._check_label(spec.label)
+            self._check_label(spec.unless)
 
     def check_blocks(self, spec: Spec) -> None:
         """Raise TooLarge for a large script or stdin."""

@@ -50,6 +50,8 @@ class Expirations:
 
     def process(self) -> None:
         """Cancel all jobs that have expired, unless that is under way, now and at the right time."""
+        if not self._expiry_queue.size and not self._expiry_queue.expired and self._timer is None:
+            return
         self._queue_state.withdraw_expired(self._clock.elapsed(), MAX_JOBS_PER_TURN)
         if self._expiry_queue.expired and not self._is_busy:
             self._is_busy = True

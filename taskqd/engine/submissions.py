@@ -158,10 +158,10 @@ class Submissions:
                 ids = self._allocate_ids(spec, len(commands))
                 results.append(ids)
                 (owner, origin), now = batch.by, self._clock.now()
-                new.events.extend(
-                    Submitted(id=job_id, at=now, owner=owner, origin=origin, command=command, spec=spec)
-                    for job_id, command in zip(ids, commands, strict=True)
-                )
+                for job_id, command in zip(ids, commands, strict=True):
+                    new.events.append(
+                        Submitted(id=job_id, at=now, owner=owner, origin=origin, command=command, spec=spec)
+                    )
         return results
 
     def _allocate_ids(self, spec: Spec, count: int) -> range:

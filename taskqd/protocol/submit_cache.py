@@ -6,8 +6,6 @@ shared. Lines with quoted or secret values, lines that are not ASCII and invalid
 
 import re
 from functools import lru_cache
-from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple, cast
 
 from taskqd.errors import TaskqError
@@ -43,25 +41,26 @@ class CachedOptions(NamedTuple):
 _NO_OPTIONS = CachedOptions(DEFAULT_SPEC, (), is_batchable=True)
 
 
-def parse_batchable(lines: str) -> tuple[list[SimilarSubmissions], int]:
+def parse_batchable(lines: str, count: int) -> tuple[list[SimilarSubmissions], int]:
     """Return the submissions of the first lines, up to one that cannot be part of a batch, and their number.
 
-    `lines` are whole lines, decoded as Latin-1. Those that `parse_cached` does not parse cannot be in one.
+    `lines` are `count` whole lines, decoded as Latin-1. Those that `parse_cached` does not parse are in none.
     """
-    count = lines.count("\n")
     found = _FREQUENT_LINES.findall(lines)
     if len(found) != count:
         other = cast("re.Match[str]", _OTHER_LINE.search(lines))
         found = _FREQUENT_LINES.findall(lines, 0, other.start())
-    submissions, parsed = list[SimilarSubmissions](), 0
-    for options, similar in groupby(found, itemgetter(0)):
-        cached = _look_up(options)
-        if cached is None or not cached.is_batchable:
-            break
-        commands = [command for _, command in similar]
-        submissions.append(SimilarSubmissions(cached.spec, commands))
-        parsed += len(commands)
-    return submissions, parsed
+    submissions: list[SimilarSubmissions] = []
+    latest, commands = None, list[str]()
+    for number, (options, command) in enumerate(found):
+        if options != latest:
+            cached = _look_up(options)
+            if cached is None or not cached.is_batchable:
+                return submissions, number
+            latest, commands = options, []
+            submissions.append(SimilarSubmissions(cached.spec, commands))
+        commands.append(command)
+    return submissions, len(found)
 
 
 def parse_cached(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:

@@ -323,7 +323,7 @@ class Connection(LineReceiver):
         elif flow.is_paused:
             flow.resume(PauseReason.QUEUE_FULL)
         self.paused = flow.is_paused or self._lines_left <= 0 or not allowed.reading
-        if allowed.receiving:
+        if allowed.receiving and (flow.is_paused or flow.is_transport_paused):
             flow.apply_to(self.transport, is_discarding=not allowed.reading)
             if allowed.reading and flow.is_blocked:
                 self._hangup_monitor.start(self.transport)

@@ -35,7 +35,8 @@ class FlowControl:
 
     `buffer` has the bytes that were received and not framed yet. `has_unread_input` is set if some of them
     may be whole requests, which were not read because of a pause. `unsent` is the number of bytes of replies
-    that the transport has not been able to write. `is_paused` is set while there is any reason not to read.
+    that the transport has not been able to write. `is_paused` is set while there is any reason not to read,
+    `is_transport_paused` while the transport does not read either.
     """
 
     def __init__(self, clock: IReactorTime, on_turn: Callable[[], None]) -> None:
@@ -46,7 +47,7 @@ class FlowControl:
         self._clock = clock
         self._on_turn = on_turn
         self._reasons: set[PauseReason] = set()
-        self._is_transport_paused = False
+        self.is_transport_paused = False
         self._is_closed = False
         self._turn: IDelayedCall | None = None
         self._writers: list[Deferred[None]] = []
@@ -107,13 +108,11 @@ class FlowControl:
 
     def apply_to(self, transport: IPushProducer, *, is_discarding: bool = False) -> None:
         """Pause or resume the transport; it is never paused while its input is discarded."""
-        if not self.is_paused and not self._is_transport_paused:
-            return
         has_too_much = self.is_yielding and len(self.buffer) > MAX_BUFFERED
         must_pause = not is_discarding and (self.is_blocked or has_too_much)
-        if must_pause == self._is_transport_paused:
+        if must_pause == self.is_transport_paused:
             return
-        self._is_transport_paused = must_pause
+        self.is_transport_paused = must_pause
         if must_pause:
             transport.pauseProducing()
         else:

@@ -88,9 +88,11 @@ class RequestPipeline:
 
         A connection without unanswered requests may always send one, and one with a WATCH may always end it.
         """
+        if not self._queued and not self._in_flight:
+            return False
         if self._queued_count >= MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
             return True
-        return self._memory.is_used_up and not self.is_idle and not self._next_line_waiters
+        return self._memory.is_used_up and not self._next_line_waiters
 
     @property
     def is_idle(self) -> bool:
@@ -109,7 +111,8 @@ class RequestPipeline:
 
         A submit batch stays queued until `process` is called, so that batches of the same read are joined.
         """
-        self.note_next_line()
+        if not self.is_idle:
+            self.note_next_line()
         self._queued_count += pending.count
         self._queued_bytes += pending.size
         if not isinstance(pending, SubmitBatch):
@@ -247,13 +250,14 @@ class RequestPipeline:
 
     # Memory.
 
-    def max_unsent(self, limit: int) -> int:
-        """Return how many bytes of replies may be unsent: `limit`, fewer if the user has no memory left."""
-        return min(limit, MIN_BUFFER_SIZE) if self._memory.is_used_up_for(self._client.principal) else limit
+    def buffer_sizes(self, limit: int) -> tuple[int, int]:
+        """Return how many bytes of replies may be unsent, and how many bytes may be read in one call.
 
-    def max_read(self, max_unsent: int) -> int:
-        """Return how many bytes may be read in one call: `max_unsent`, fewer if a request is unanswered."""
-        return max_unsent if self.is_idle else min(max_unsent, BUSY_READ_SIZE)
+        Both are `limit`, less if the user has no memory left. Less is read while a request is unanswered.
+        """
+        if self._memory.is_used_up_for(self._client.principal):
+            limit = min(limit, MIN_BUFFER_SIZE)
+        return limit, min(limit, BUSY_READ_SIZE) if self._in_flight or self._queued else limit
 
     def count_memory(self) -> None:
         """Count the unanswered requests, the input that is not framed yet, and the unsent replies."""

@@ -22,21 +22,20 @@ def read_plain_submissions(
 
     Returns the submissions, their number, and where the next line starts.
     """
-    count = min(data.count(b"\n", start), max_count)
-    lines = data[start : _end_of_lines(data, start, count)]
-    if len(lines) > max_length and max(map(len, lines.split(b"\n"))) > max_length:
+    end, count = data.rfind(b"\n", start) + 1, data.count(b"\n", start)
+    if count > max_count:
+        end, count = _end_of_lines(data, start, max_count), max_count
+    lines = data[start:end]
+    if not count or (len(lines) > max_length and max(map(len, lines.split(b"\n"))) > max_length):
         return [], 0, start
     try:
-        submissions, parsed = parse_batchable(lines.decode("latin-1"))
+        submissions, parsed = parse_batchable(lines.decode("latin-1"), count)
     except Exception:  # noqa: BLE001 - raised again when each line is read alone, and answered there
         return [], 0, start
-    return submissions, parsed, _end_of_lines(data, start, parsed)
+    return submissions, parsed, end if parsed == count else _end_of_lines(data, start, parsed)
 
 
 def _end_of_lines(data: bytes, start: int, count: int) -> int:
-    """Return where `count` lines end."""
-    if count == data.count(b"\n", start):
-        return max(data.rfind(b"\n", start) + 1, start)
     for _ in range(count):
         start = data.index(b"\n", start) + 1
     return start

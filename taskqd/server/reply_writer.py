@@ -17,11 +17,11 @@ from taskqd.server.transport import IClientTransport, socket_transport, unsent_b
 class IBufferLimits(Protocol):
     """How many bytes the transport of a connection may buffer now."""
 
-    def max_unsent(self, limit: int) -> int:
-        """Return how many bytes of replies may be unsent, at most `limit`."""
+    def buffer_sizes(self, limit: int) -> tuple[int, int]:
+        """Return how many bytes of replies may be unsent, and how many may be read in one call.
 
-    def max_read(self, max_unsent: int) -> int:
-        """Return how many bytes may be read from the socket in one call, at most `max_unsent`."""
+        Both are at most `limit`.
+        """
 
     def count_memory(self) -> None:
         """Count again what this connection takes."""
@@ -83,14 +83,13 @@ class ReplyWriter:
 
     def set_read_size(self) -> None:
         """Set how many bytes the transport reads in one call."""
-        self._socket.bufferSize = self._buffers.max_read(self._buffers.max_unsent(self._limit))
+        _, self._socket.bufferSize = self._buffers.buffer_sizes(self._limit)
 
     def _write(self, data: bytes) -> None:
         # Twisted has one setting for the bytes read in one call and for those that may be unsent.
-        max_unsent = self._buffers.max_unsent(self._limit)
-        self._socket.bufferSize = max_unsent
+        self._socket.bufferSize, max_read = self._buffers.buffer_sizes(self._limit)
         self._transport.write(data)
-        self._socket.bufferSize = self._buffers.max_read(max_unsent)
+        self._socket.bufferSize = max_read
         unsent = unsent_bytes(self._socket)
         if unsent != self._flow.unsent:
             self._flow.unsent = unsent

@@ -33,7 +33,8 @@ class _ByteTransfer(DirectWriteMixin):
 
     def writeSomeData(self, data: bytes) -> Any:
         try:
-            return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
+            is_small = len(data) <= self.SEND_LIMIT
+            return self.socket.send(data if is_small else memoryview(data)[: self.SEND_LIMIT])
         except BlockingIOError:
             return 0
         except OSError as error:

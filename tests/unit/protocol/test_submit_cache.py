@@ -53,7 +53,7 @@ def test_parse_cached_parses_frequent_lines(text: str) -> None:
 )
 def test_parse_cached_leaves_other_lines_to_the_parser(text: str) -> None:
     assert parse_cached(line_of(text)) is None
-    assert parse_batchable(f"SUBMIT {text}\n") == ([], 0)
+    assert parse_batchable(f"SUBMIT {text}\n", 1) == ([], 0)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -65,7 +65,7 @@ def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, tex
     other = SimilarSubmissions(Spec(slots=2), ["b"])
     lines = f"SUBMIT {text}{end}SUBMIT {text}{end}SUBMIT --slots=2 b{end}{behind}SUBMIT c\n"
     last = [SimilarSubmissions(Spec(), ["c"])] if not behind else []
-    assert parse_batchable(lines) == ([same, other, *last], 3 + len(last))
+    assert parse_batchable(lines, lines.count("\n")) == ([same, other, *last], 3 + len(last))
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, tex
 )
 def test_parse_batchable_refuses_blocks_keys_and_what_observes_other_jobs(option: str) -> None:
     line = f"SUBMIT --{option} " + ("" if option.startswith("script") else "true")
-    assert parse_batchable(f"{line}\n") == ([], 0)
+    assert parse_batchable(f"{line}\n", 1) == ([], 0)
 
 
 @given(st.lists(st.text(st.sampled_from('SUBMIT -="\r\taé\0'), max_size=12), max_size=4))
 def test_parse_batchable_parses_only_what_parse_cached_parses(ends: list[str]) -> None:
     lines = [f"SUBMIT {end}" for end in ends]
-    found, count = parse_batchable("".join(f"{line}\n" for line in lines))
+    found, count = parse_batchable("".join(f"{line}\n" for line in lines), len(lines))
     parsed = [parse_cached(line.removesuffix("\r").encode("latin-1")) for line in lines]
     submissions = [Submission(command, spec) for spec, commands in found for command in commands]
     assert submissions == [each[0] for each in parsed[:count] if each is not None]
