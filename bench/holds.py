@@ -177,6 +177,7 @@ def ready(daemon: Daemon, jobs: int) -> None:
     daemon.ask("PAUSE")
     with probing(daemon, f"{jobs:,} dependents become ready"):
         daemon.ask(f"CANCEL {first}")
+        time.sleep(3 * QUIET)  # they become ready after the reply
     daemon.ask("RESUME")
 
 

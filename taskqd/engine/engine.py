@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import ClockJumps
 from taskqd.engine.dependency_failures import DependencyFailures
+from taskqd.engine.dependency_resolution import DependencyResolution
 from taskqd.engine.dispatcher import Dispatcher, MakeStart
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.expirations import Expirations
@@ -72,6 +73,7 @@ class Engine:
             self._on_started,
             self._on_ended,
         )
+        self._dependency_resolution = DependencyResolution(event_writer, self._act_on_changes)
         self._dependency_failures = DependencyFailures(
             event_writer, locks, self._on_ended, self._on_tasks_ended
         )
@@ -104,7 +106,8 @@ class Engine:
         self._act_on_changes()
 
     def _act_on_changes(self) -> None:
-        """Fail jobs whose dependency has failed, cancel expired jobs, and start due jobs."""
+        """Resolve dependencies, fail and cancel jobs that can no longer start, and start due jobs."""
+        self._dependency_resolution.process()
         self._dependency_failures.process()
         self.expirations.process()
         self.dispatcher.start_due_jobs()

@@ -233,11 +233,16 @@ class QueueState:
             return job.reason
         if job.is_held:
             return Reason.HELD
-        if self.array_of(job).unmet_dependencies:
+        if self._has_unmet(self.array_of(job)):
             return Reason.AFTER
         if self.remaining_delay(job, now) > 0:
             return Reason.RETRYING if job.reason is Reason.RETRYING else Reason.DELAYED
         return Reason.PAUSED if self.queues.has_pause(job.spec.queue) else Reason.QUEUED
+
+    def _has_unmet(self, job: Job) -> bool:
+        """Whether a dependency of a job or array is not satisfied; it may be resolved only later."""
+        unmet = job.unmet_dependencies
+        return bool(unmet) and unmet > self.dependencies.count_satisfied(job)
 
     def remaining_delay(self, job: Job, now: float) -> float:
         """Return the seconds until a pending job is due; 0 or less if it is due."""
@@ -280,8 +285,11 @@ class QueueState:
     def next_job(self, now: float) -> Job | None:
         """Allocate capacity to the next job that may start and return it; None if there is none.
 
+        There is none while dependencies are unresolved: a job that goes first may be among the waiting ones.
         The caller must ``release`` the job when it no longer runs, or if it is not started after all.
         """
+        if self.dependencies.has_unresolved:
+            return None
         for job in self._delays.pop_due(now, now + self.ahead):
             self._enqueue_due(job)
         while (job_id := self.ready_queue.take(now)) is not None:
@@ -386,7 +394,8 @@ class QueueState:
 
         ``position`` is where the journal has it. Raises InvalidTransition, having changed nothing, if the
         event is not possible. An event of an array that moves many touched tasks is applied as a whole, or
-        ``in_portions``: then only the first is moved now, and ``continue_change`` moves the others.
+        ``in_portions``: then only the first is moved now, and ``continue_change`` moves the others. Likewise
+        ``resolve_portion`` then resolves the jobs that wait for a job that ends, if they are many.
         """
         if type(event) is Submitted:
             return self._submitted(event)
@@ -400,9 +409,14 @@ class QueueState:
             raise InvalidTransition(f"{event.name} is not possible for job {event.id}, which is unknown")
         if self._changes:
             self._finish_change(self.array_of(job).id)
+        if self.dependencies.has_unresolved:
+            self._resolve_now(self.array_of(job))
         self._apply_to_job(job, event)
-        if job.id in self._changes and not in_portions:
-            self._finish_change(job.id)
+        if not in_portions:
+            if self._changes:
+                self._finish_change(job.id)
+            while self.dependencies.has_unresolved:
+                self.resolve_portion()
         self._applied(job, event, position)
         return job
 
@@ -784,11 +798,33 @@ class QueueState:
             self.retention_index.discard(job)
 
     def _resolve_dependencies(self, job: Job) -> None:
-        """Enqueue the jobs that waited only for a job that has ended."""
+        """Enqueue the jobs that waited only for a job that has ended, unless these are many."""
         for job_id in self.dependencies.resolve(job):
-            dependent = self.jobs[job_id]
-            dependent.unmet_dependencies -= 1
-            self._enqueue_all(dependent)
+            self._dependency_satisfied(self.jobs[job_id])
+
+    def _dependency_satisfied(self, job: Job, count: int = 1) -> None:
+        job.unmet_dependencies -= count
+        self._enqueue_all(job)
+
+    def resolve_portion(self) -> bool:
+        """Resolve more of many jobs that waited for one that has ended; return whether any are left.
+
+        To be called only if ``dependencies.has_unresolved``.
+        """
+        satisfied, no_longer_cause = self.dependencies.resolve_portion()
+        for job_id in satisfied:
+            self._dependency_satisfied(self.jobs[job_id])
+        if no_longer_cause is not None:
+            self.retention_index.reconsider(no_longer_cause)
+        self.ready_queue.needs_scheduling = True  # next_job has returned None meanwhile
+        return self.dependencies.has_unresolved
+
+    def _resolve_now(self, job: Job) -> None:
+        """Resolve a job before an event changes it, as if all had been resolved when its dependency ended."""
+        if job.unmet_dependencies:
+            count = self.dependencies.resolve_now(job)
+            if count:
+                self._dependency_satisfied(job, count)
 
     def _apply_to_array(self, array: Job, tasks: Tasks, event: JobEvent) -> Iterator[None]:
         """Apply an event to an array: to its untouched tasks in one step, then to the touched ones.

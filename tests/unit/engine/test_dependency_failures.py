@@ -239,6 +239,7 @@ def many(count: int) -> Harness:
     assert all(answer.called for answer in answers)
     harness.executor.finish(1, FAILED)
     harness.journal.sync()
+    harness.clock.advance(0)
     return harness
 
 
