@@ -158,7 +158,7 @@ def _with_default_socket(settings: Settings, endpoint: str) -> Settings:
 
 
 def _print_and_exit(text: str) -> NoReturn:
-    """Print a text for the user, and exit without a traceback, also if nobody reads it any more."""
+    """Print a text for the user, and exit without a traceback, also if its reader has gone."""
     try:
         print(text, flush=True)  # noqa: T201 - that is what it is for
     except OSError as why:

@@ -20,9 +20,9 @@ MAX_JOBS_PER_BATCH = 250
 """Jobs that are failed or changed by one batch of records, in one turn of the reactor, at 20 µs each."""
 MAX_DEPENDENCIES_PER_BATCH = 5_000
 """Dependencies of all jobs of a batch together, at 1 µs each."""
-MAX_RESOLVED_AT_ONCE = 20
+MAX_RESOLVED_PER_EVENT = 20
 """Waiting jobs that are resolved at once when a job ends; 250 jobs may end in one turn of the reactor."""
-RESOLVED_PER_PORTION = 1000
+MAX_RESOLVED_PER_PORTION = 1000
 """Waiting jobs that are resolved in one turn of the reactor otherwise, at 2 µs each."""
 TASK_WEIGHT = 10
 """The dependencies that one touched task of an array counts as: its change takes 5 to 10 µs."""
@@ -173,13 +173,13 @@ class Dependencies:
     def resolve(self, job: Job) -> list[int]:
         """Return the ids of the jobs for which the end of a job satisfies a dependency; mark the others.
 
-        If more than MAX_RESOLVED_AT_ONCE wait for it, all of them are left to ``resolve_portion``.
+        If more than MAX_RESOLVED_PER_EVENT wait for it, all of them are left to ``resolve_portion``.
         """
         waiting = self._waiting.pop(job.id, None)
         if waiting is None:
             return []
         ended = _EndedJob(job, waiting)
-        if len(waiting) <= MAX_RESOLVED_AT_ONCE:
+        if len(waiting) <= MAX_RESOLVED_PER_EVENT:
             return self._resolve(ended, waiting)
         self._end_count += 1
         ended.number = self._end_count
@@ -202,13 +202,13 @@ class Dependencies:
         return bool(self._unresolved)
 
     def resolve_portion(self) -> tuple[list[int], int | None]:
-        """Resolve up to RESOLVED_PER_PORTION more jobs, and return what ``resolve`` does for them.
+        """Resolve up to MAX_RESOLVED_PER_PORTION more jobs, and return what ``resolve`` does for them.
 
         The second value is the id of the job or array that is no longer the cause of any unsatisfiable job.
         """
         ended = self._unresolved[0]
-        codes = ended.waiting[:RESOLVED_PER_PORTION]
-        del ended.waiting[:RESOLVED_PER_PORTION]
+        codes = ended.waiting[:MAX_RESOLVED_PER_PORTION]
+        del ended.waiting[:MAX_RESOLVED_PER_PORTION]
         satisfied = self._resolve(ended, codes)
         if ended.waiting:
             return satisfied, None

@@ -11,8 +11,8 @@ from tests.fakes.processes import COMPLETED
 @pytest.fixture(name="harness")
 def make_harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     """Return a harness in which jobs 2 to 7 wait for job 1, which runs; two are resolved per portion."""
-    monkeypatch.setattr(dependencies, "MAX_RESOLVED_AT_ONCE", 1)
-    monkeypatch.setattr(dependencies, "RESOLVED_PER_PORTION", 2)
+    monkeypatch.setattr(dependencies, "MAX_RESOLVED_PER_EVENT", 1)
+    monkeypatch.setattr(dependencies, "MAX_RESOLVED_PER_PORTION", 2)
     harness = opened(1)
     harness.submit()
     for priority in range(6):

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskqd.model.events import JobEvent
 from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Spec
 from taskqd.state import dependencies
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from tests.support.events import (
@@ -46,8 +48,8 @@ JOBS = sorted({event.id for event in SUBMISSIONS} | {TASK})
 @pytest.fixture(autouse=True, scope="module")
 def resolve_one_job_per_portion() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dependencies, "MAX_RESOLVED_AT_ONCE", 0)
-        patch.setattr(dependencies, "RESOLVED_PER_PORTION", 1)
+        patch.setattr(dependencies, "MAX_RESOLVED_PER_EVENT", 0)
+        patch.setattr(dependencies, "MAX_RESOLVED_PER_PORTION", 1)
         yield
 
 
@@ -105,7 +107,8 @@ def summary(queue_state: QueueState) -> dict[int, object]:
 
 def an_event(job_id: int, number: int, queue_state: QueueState) -> JobEvent:
     """Return an event of a job; some are not possible."""
-    attempts = queue_state.jobs[job_id].attempts if job_id in queue_state.jobs else 0
+    job = queue_state.jobs.get(job_id)
+    attempts, job_spec = (0, Spec()) if job is None else (job.attempts, job.spec)
     return (
         started(job_id, attempts + 1),
         ended(job_id),
@@ -115,7 +118,7 @@ def an_event(job_id: int, number: int, queue_state: QueueState) -> JobEvent:
         retried(job_id),
         held(job_id),
         released(job_id),
-        changed(job_id, priority=number),
+        replace(changed(job_id), spec=replace(job_spec, priority=number)),
         removed(job_id),
     )[number]
 
@@ -124,7 +127,7 @@ STEPS = st.none() | st.tuples(st.just(FIRST) | st.sampled_from(JOBS), st.integer
 """A portion, or an event by job and number."""
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(STEPS, min_size=3, max_size=40))
 def test_state_resolved_in_portions_is_that_resolved_at_once(
     steps: list[tuple[int, int] | None],
