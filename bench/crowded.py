@@ -1,6 +1,7 @@
-"""Compares a daemon with a million held jobs with an empty one."""
+"""Compares daemons with a million pending jobs, held ones and ones in line, with an empty daemon."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from bench import daemon
 from bench.bench import Bench
@@ -9,6 +10,7 @@ from bench.results import Goal, Measured, Row
 
 CROWD = 1_000_000
 LAPS = 5
+SLOTS = 4
 GOAL = Goal(0.8)
 
 Figure = Callable[[Bench, Daemon], float]
@@ -49,29 +51,43 @@ FIGURES: dict[str, Figure] = {
 """All are per second. Figures that leave the fewest jobs in the daemon come first."""
 
 
+LINE = "line"
+"""The queue in which jobs wait behind one that uses its only slot. The measured jobs are in another queue."""
+
+
 def measure(bench: Bench) -> Measured:
-    """Fill one daemon, then measure both in turns. Jobs submitted during the measurement are held, too."""
+    """Fill two daemons, then measure them and an empty one in turns. Submissions are held in all of them."""
     crowd = bench.many(CROWD, 400)
-    full: dict[str, list[float]] = {name: [] for name in FIGURES}
+    kinds = ("held", "in line behind a full queue")
+    full: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in FIGURES} for kind in kinds}
     empty: dict[str, list[float]] = {name: [] for name in FIGURES}
-    with daemon.running(bench.home("full"), bench.programs) as server:
-        server.fill(crowd)
-        bench.say(f"{crowd:,} jobs are held")
+    with ExitStack() as stack:
+        held, line = (
+            stack.enter_context(daemon.running(bench.home(name), bench.programs, slots))
+            for name, slots in (("held", SLOTS), (LINE, SLOTS + 1))
+        )
+        held.fill(crowd)
+        line.ask(f"SET-QUEUE {LINE} --slots=1")
+        line.block(LINE, slots=1)
+        line.fill(crowd, f"--queue={LINE}")
+        bench.say(f"{crowd:,} jobs are held, {crowd:,} wait in line")
         for _ in bench.turns(LAPS):
-            with daemon.running(bench.home("empty"), bench.programs) as other:
+            with daemon.running(bench.home("empty"), bench.programs, SLOTS) as other:
                 for name, figure in FIGURES.items():
-                    full[name].append(figure(bench, server))
+                    for kind, server in zip(kinds, (held, line), strict=True):
+                        full[kind][name].append(figure(bench, server))
                     empty[name].append(figure(bench, other))
     return Measured(
         [
             Row(
-                f"with {crowd:,} other jobs pending (held): {name}",
+                f"with {crowd:,} other jobs pending ({kind}): {name}",
                 "with none",
                 "/s",
-                full[name],
+                full[kind][name],
                 empty[name],
                 GOAL,
             )
+            for kind in kinds
             for name in FIGURES
         ]
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from bench.load import Burst, Programs
+from bench.load import Burst, Latency, Programs
 from bench.place import SERVER_TIMEOUT, Failed, children, end, memory, replies, started
 from bench.wire import Wire
 
 TWISTD = Path(sys.executable).with_name("twistd")
+SLOW_DISK = Path(__file__).with_name("slow_disk.py")
 BODY = "echo hello world"
 MAX_WAIT_IDS = 1000
 """IDs that one WAIT accepts."""
@@ -22,14 +23,25 @@ POLL_INTERVAL = 0.005
 
 
 class Daemon:
-    """A daemon that keeps its state in ``home``, also after a stop; ``more`` are further options of it."""
+    """A daemon that keeps its state in ``home``, also after a stop.
 
-    def __init__(self, home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> None:
+    ``more`` are further options of it. With ``sync_seconds`` its disk is a simulated slow one.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        programs: Programs,
+        slots: int = 4,
+        more: Sequence[str] = (),
+        sync_seconds: float = 0.0,
+    ) -> None:
         self.home = home
         self.socket = home / "socket"
+        self.slots = slots
         self._programs = programs
         self._command: list[str | Path] = [
-            TWISTD,
+            *([sys.executable, SLOW_DISK, str(sync_seconds)] if sync_seconds else [TWISTD]),
             "-n",
             f"--pidfile={home / 'pid'}",
             "taskq",
@@ -38,10 +50,10 @@ class Daemon:
         self._command += [f"--listen=unix:{self.socket}", f"--slots={slots}", "--stop-grace=0"]
         self._command += ["--on-stop=interrupt", *more]
 
-    def start(self) -> float:
+    def start(self, timeout: float = SERVER_TIMEOUT) -> float:
         """Start the daemon, and return the seconds until its first reply."""
         began = time.perf_counter()
-        self._process = started(self._command, self.home, self._answers)
+        self._process = started(self._command, self.home, self._answers, timeout)
         return time.perf_counter() - began
 
     def stop(self) -> None:
@@ -55,6 +67,20 @@ class Daemon:
 
     def _answers(self) -> bool:
         return replies(self.socket, b"PING\r\n", b"OK")
+
+    def arrivals(
+        self,
+        rate: float,
+        seconds: float,
+        clients: int,
+        command: str = BODY,
+        *,
+        is_waited_for: bool = False,
+    ) -> Latency:
+        """Submit jobs at planned times, ``rate`` per second; if ``is_waited_for``, WAIT for each as well."""
+        request = f"SUBMIT {command}\r\n".encode()
+        wait = "WAIT " if is_waited_for else ""
+        return self._programs.arrivals(self.socket, request, "JOB_ID ", rate, seconds, clients, wait)
 
     @property
     def pid(self) -> int:
@@ -87,11 +113,17 @@ class Daemon:
         request = f"SUBMIT {options}{' ' if options else ''}{command}\r\n".encode()
         return self._programs.load(self.socket, request, "JOB_ID ", total, clients, depth)
 
-    def fill(self, jobs: int) -> None:
-        """Submit held jobs, and wait until the resulting snapshots are made."""
+    def block(self, queue: str = "default", slots: int | None = None) -> None:
+        """Run a job that sleeps and uses all slots, or with ``slots`` these slots, in a queue."""
+        job = self.ask(f"SUBMIT --queue={queue} --slots={slots or self.slots} exec sleep 3600").split()[1]
+        while self.ask(f"STATUS {job}") != "STATUS RUNNING 0":
+            time.sleep(POLL_INTERVAL)
+
+    def fill(self, jobs: int, options: str = "--hold") -> None:
+        """Submit jobs that do not start, and wait until the resulting snapshots are made."""
         if not jobs:
             return
-        self.submit(jobs, options="--hold")
+        self.submit(jobs, options=options)
         until = time.monotonic() + SERVER_TIMEOUT
         while children(self.pid) and time.monotonic() < until:
             time.sleep(POLL_INTERVAL)
@@ -136,9 +168,15 @@ class Daemon:
 
 
 @contextmanager
-def running(home: Path, programs: Programs, slots: int = 4, more: Sequence[str] = ()) -> Iterator[Daemon]:
-    """Run a daemon in ``home`` during the context, with ``more`` options."""
-    daemon = Daemon(home, programs, slots, more)
+def running(
+    home: Path,
+    programs: Programs,
+    slots: int = 4,
+    more: Sequence[str] = (),
+    sync_seconds: float = 0.0,
+) -> Iterator[Daemon]:
+    """Run a daemon in ``home`` during the context, with ``more`` options, on a disk as slow as asked for."""
+    daemon = Daemon(home, programs, slots, more, sync_seconds)
     daemon.start()
     try:
         yield daemon

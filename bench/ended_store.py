@@ -1,4 +1,4 @@
-"""Writes a state directory with many ended jobs, by the encoder of the product, without running them."""
+"""Writes a state directory with many jobs, by the encoder of the product, without running them."""
 
 import os
 import secrets
@@ -20,10 +20,14 @@ FAILED_EVERY = 50
 
 def write_store(directory: str, jobs: int) -> None:
     """Write segments with ``jobs`` jobs that have ended, as a daemon with one runner does."""
+    write_records(directory, _ended_jobs(jobs))
+
+
+def write_records(directory: str, records: Iterator[events.JobEvent]) -> None:
+    """Write segments with the records of jobs, as a daemon does."""
     os.makedirs(os.path.join(directory, "journal"), mode=0o700)
     os.chmod(directory, 0o700)
     identity = Filesystem().identity(os.path.join(directory, "journal"))
-    records = _ended_jobs(jobs)
     sequence, number, record = 0, 0, next(records, None)
     while record is not None:
         number += 1

@@ -36,6 +36,20 @@ class Burst(NamedTuple):
         return self.requests / self.seconds
 
 
+class Latency(NamedTuple):
+    """The result of an open loop; times are in seconds."""
+
+    requests: int
+    median: float
+    percentile_99: float
+    percentile_999: float
+    worst: float
+    late: float
+    """The percentile 99.9 of the time from the planned time to the sending."""
+    most: int
+    """The highest number of unanswered requests."""
+
+
 class Programs:
     """The compiled programs. Without a compiler, Python replaces the spawn loop and one client's load."""
 
@@ -43,11 +57,11 @@ class Programs:
         self._place = place
         self.compiler = shutil.which("cc") or shutil.which("gcc")
         if self.compiler:
-            for name in ("load", "spawn"):
+            for name in ("arrivals", "load", "spawn"):
                 self._compile(self.compiler, name)
 
     def _compile(self, compiler: str, name: str) -> None:
-        line: list[str | Path] = [compiler, "-O2", "-o", self._place / name, SOURCES / f"{name}.c"]
+        line: list[str | Path] = [compiler, "-O2", "-o", self._place / name, SOURCES / f"{name}.c", "-lm"]
         done = subprocess.run(line, capture_output=True, check=False, text=True)
         if done.returncode:
             raise Failed(f"{name}.c does not compile: {done.stderr}")
@@ -67,6 +81,37 @@ class Programs:
         seconds, median, percentile, worst, last = done.stdout.decode().rstrip().split(" ", 4)
         micro = [float(one) / 1e6 for one in (median, percentile, worst)]
         return Burst(total, float(seconds), micro[0], micro[1], micro[2], last)
+
+    def arrivals(
+        self,
+        path: Path,
+        request: bytes,
+        prefix: str,
+        rate: float,
+        seconds: float,
+        clients: int,
+        wait: str = "",
+    ) -> Latency:
+        """Send a request at planned times, ``rate`` per second, up to ``clients`` at once.
+
+        Every reply must begin with ``prefix``. With ``wait``, the word after the prefix is sent back behind
+        it, and a request is answered when that is.
+        """
+        if not self.compiler:
+            raise Missing("cc (gcc, Debian), for the load generator")
+        words = [self._place / "arrivals", path, clients, rate, seconds, prefix, *([wait] if wait else [])]
+        done = subprocess.run(
+            [str(word) for word in words],
+            input=request,
+            capture_output=True,
+            check=False,
+            timeout=PROGRAM_TIMEOUT,
+        )
+        if done.returncode:
+            raise Failed(done.stderr.decode("utf-8", "replace").strip())
+        requests, *times, most = done.stdout.split()
+        median, percentile_99, percentile_999, worst, late = (float(one) / 1e6 for one in times)
+        return Latency(int(requests), median, percentile_99, percentile_999, worst, late, int(most))
 
     def spawn(
         self, runs: int, parallel: int, command: Sequence[str], home: Path | None = None, **more: str

@@ -1,8 +1,8 @@
 """Runs all measurements and writes bench/RESULTS.md. ``bench/run --list`` names the measurements.
 
-A full run takes about a quarter of an hour on two cores, and prints its progress to stderr. Results are kept
-in bench/.work, so that --only repeats some measurements and the table still has all. Without --quick it
-installs the peers first, from Debian (as root) and PyPI, and names those that it cannot install as missing.
+A run with --repeat 1 takes about 20 minutes on two quiet cores, and prints its progress to stderr. Results
+are kept in bench/.work, so that --only repeats some measurements and the table still has all. Without --quick
+it installs the peers first, from Debian (as root) and PyPI, and names those that it cannot install.
 """
 
 import argparse
@@ -18,8 +18,10 @@ from bench import (
     client,
     crowded,
     ended,
+    holds,
     idle,
     jobs,
+    latency,
     machine,
     memory,
     observers,
@@ -32,6 +34,7 @@ from bench import (
     steady,
     submissions,
     transports,
+    verbs,
 )
 from bench.bench import Bench, Measurement
 from bench.load import Programs
@@ -42,6 +45,7 @@ from bench.results import Kept, Measured, Row, Store
 MEASUREMENTS = [
     Measurement("submissions", "submissions per second, beside redis and beanstalkd", submissions.measure),
     Measurement("transports", "submissions on TCP and TLS, beside the UNIX socket", transports.measure),
+    Measurement("latency", "how long clients wait at 10, 50 and 90 % load, in an open loop", latency.measure),
     Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
     Measurement("slots", "jobs per second by slots and kind, beside xargs and parallel", slots.measure),
     Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),
@@ -52,14 +56,16 @@ MEASUREMENTS = [
     Measurement("steady", "jobs per second while each end removes an old job", steady.measure),
     Measurement("output", "a gigabyte of output, beside cat", output.measure),
     Measurement("observers", "clients that watch events or follow output", observers.measure),
+    Measurement("holds", "the longest hold of the reactor, by anything", holds.measure),
     Measurement("idle", "CPU time and memory while nothing is asked", idle.measure),
     Measurement("client", "the command line, beside the start of Python", client.measure),
+    Measurement("verbs", "growth of the cost of every verb with known jobs", verbs.measure),
     Measurement("pending", "growth of the cost with pending jobs", slopes.pending),
     Measurement("connections", "growth of the cost with connections", slopes.connections),
     Measurement("running", "growth of the cost with running jobs", slopes.running),
 ]
 NAMES = [one.name for one in MEASUREMENTS]
-GROWTH = ["pending", "connections", "running"]
+GROWTH = ["verbs", "pending", "connections", "running"]
 REPEAT = 5
 FOLDER = CHECKOUT / "bench"
 STORE = FOLDER / ".work" / "results.json"

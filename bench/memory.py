@@ -1,5 +1,6 @@
 """Measures the memory per pending job of ``echo hello world``, beside beanstalkd with its binlog."""
 
+from bench import daemon
 from bench.bench import Bench
 from bench.daemon import Daemon
 from bench.peers import beanstalkd
@@ -7,17 +8,17 @@ from bench.results import Goal, Measured, Row
 
 JOBS = 1_000_000
 LAPS = 3
-QUEUED, HELD, REPLAYED = "queued", "held", "held, after a restart"
+IN_LINE, HELD, REPLAYED = "in line", "held", "held, after a restart"
 GOAL = Goal(2.3, is_most=True)
 
 
 def measure(bench: Bench) -> Measured:
     """Fill the servers one after the other, and return by how much the memory of each has grown."""
     jobs = bench.many(JOBS, 5_000)
-    ours: dict[str, list[float]] = {kind: [] for kind in (QUEUED, HELD, REPLAYED)}
+    ours: dict[str, list[float]] = {kind: [] for kind in (IN_LINE, HELD, REPLAYED)}
     theirs: list[float] = []
     for _ in bench.turns(LAPS):
-        ours[QUEUED].append(_of_queued(bench, jobs))
+        ours[IN_LINE].append(_of_line(bench, jobs))
         held, replayed = _of_held(bench, jobs)
         ours[HELD].append(held)
         ours[REPLAYED].append(replayed)
@@ -33,16 +34,13 @@ def measure(bench: Bench) -> Measured:
     )
 
 
-def _of_queued(bench: Bench, jobs: int) -> float:
-    server = Daemon(bench.home("queued"), bench.programs)
-    server.start()
-    try:
-        server.ask("PAUSE")
+def _of_line(bench: Bench, jobs: int) -> float:
+    """Return the bytes per job of those that wait in line behind one that uses all slots."""
+    with daemon.running(bench.home("line"), bench.programs) as server:
+        server.block()
         before = server.memory
         server.submit(jobs)
         return (server.memory - before) / jobs
-    finally:
-        server.stop()
 
 
 def _of_held(bench: Bench, jobs: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@ A server ends with the measurement that started it, also if the run is interrupt
 """
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -147,6 +148,17 @@ def children(pid: int) -> list[int]:
 
 def _parent(entry: Path) -> int:
     return int((entry / "stat").read_text("latin-1").rpartition(")")[2].split()[1])
+
+
+@contextmanager
+def all_descriptors() -> Iterator[int]:
+    """Let this process and the servers that it starts open as many files as they may; yield that number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def free_port() -> int:

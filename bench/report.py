@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bench import plot
-from bench.results import Bar, Kept, Line, Row
+from bench.results import Bar, Kept, Line, Row, Table
 
 HEAD = """\
 # Results
@@ -41,6 +41,9 @@ def _page(plots: Path, machine: Mapping[str, str], kept: Mapping[str, Kept], is_
         yield from _notes(rows)
         yield from _plot_of_goals(plots, rows)
     yield from _bars(plots, [bar for one in kept.values() for bar in one.measured.bars])
+    for one in kept.values():
+        for shown in one.measured.tables:
+            yield from table(shown)
     yield from _lines(plots, [line for one in kept.values() for line in one.measured.lines])
     yield "\n## When\n"
     times = (
@@ -99,6 +102,13 @@ def number(value: float) -> str:
 def _table(head: list[str], lines: Iterable[list[str]]) -> Iterator[str]:
     for line in (head, ["---"] * len(head), *lines):
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+
+
+def table(shown: Table) -> Iterator[str]:
+    """Yield the lines of a section that consists of a table."""
+    yield f"\n## {shown.title}\n"
+    yield f"{shown.text}\n"
+    yield from _table(shown.head, shown.rows)
 
 
 def _notes(rows: list[Row]) -> Iterator[str]:

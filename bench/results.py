@@ -1,4 +1,4 @@
-"""Values of results (rows with goals, lines over a growing load, bars), and the store that keeps them.
+"""Values of results (rows with goals, lines over a growing load, bars, tables), and their store.
 
 A ratio is our figure divided by the peer's of the same turn. The median of the ratios counts.
 """
@@ -94,12 +94,22 @@ class Bar(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+class Table(msgspec.Struct, frozen=True):
+    """A table of texts."""
+
+    title: str
+    text: str
+    head: list[str]
+    rows: list[list[str]]
+
+
 class Measured(msgspec.Struct, frozen=True):
     """The results of one measurement."""
 
     rows: list[Row] = []
     lines: list[Line] = []
     bars: list[Bar] = []
+    tables: list[Table] = []
 
     def unjudged(self) -> "Measured":
         """Return the same without goals."""

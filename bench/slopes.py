@@ -1,6 +1,5 @@
 """Measures the figures of ``crowded`` with more and more pending jobs, running jobs, and connections."""
 
-import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from bench import daemon
 from bench.bench import Bench
 from bench.crowded import FIGURES
 from bench.daemon import Daemon
+from bench.place import all_descriptors
 from bench.results import Line, Measured, Point
 
 PENDING = (0, 10_000, 100_000, 1_000_000)
@@ -35,16 +35,12 @@ def pending(bench: Bench) -> Measured:
 def connections(bench: Bench) -> Measured:
     """Measure with more silent connections."""
     at: tuple[int, ...] = (50,) if bench.is_quick else CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the daemon inherits it
-    try:
+    with all_descriptors() as hard:
         for number in at:
             if number + SPARE_FILES > hard:
                 bench.say(f"{number:,} connections are skipped: ulimit -Hn is {hard}")
         at = tuple(number for number in at if number + SPARE_FILES <= hard)
         return _measure(bench, "connections open", at, _with_connections)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def running(bench: Bench) -> Measured:

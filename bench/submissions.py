@@ -68,7 +68,7 @@ def _turns(bench: Bench, kind: Kind) -> tuple[list[float], dict[str, list[float]
     for _ in bench.turns():
         ours.append(_of_ours(bench, kind))
         if not redis.missing():
-            many = bench.many(kind.pushes, 400)
+            many = bench.many(kind.pushes, 100)
             pushed = redis.push(bench.home("redis"), bench.programs, many, kind.clients, kind.depth)
             theirs[REDIS_NAME].append(pushed.rate)
         if not beanstalkd.missing():
@@ -82,9 +82,9 @@ def _turns(bench: Bench, kind: Kind) -> tuple[list[float], dict[str, list[float]
 def _of_ours(bench: Bench, kind: Kind) -> float:
     with daemon.running(bench.home("ours"), bench.programs) as ours:
         ours.ask("PAUSE")
-        return ours.submit(bench.many(kind.ours, 400), kind.clients, kind.depth).rate
+        return ours.submit(bench.many(kind.ours, 100), kind.clients, kind.depth).rate
 
 
 def _of_theirs(bench: Bench, kind: Kind, many: int, options: tuple[str, ...]) -> float:
     with beanstalkd.running(bench.home("beanstalkd"), bench.programs, options) as theirs:
-        return theirs.put(bench.many(many, 400), kind.clients, kind.depth).rate
+        return theirs.put(bench.many(many, 100), kind.clients, kind.depth).rate

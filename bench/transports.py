@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Measured:
     )
     with daemon.running(home, bench.programs, more=listen) as server:
         server.ask("PAUSE")
-        token = _token(server)
+        token = token_of(server)
         for _ in bench.turns():
             for kind, values in took.items():
                 with _connected(kind, server, ports.get(kind, 0), certificate) as connection:
@@ -116,7 +116,8 @@ def _certificate(home: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def _token(server: Daemon) -> str:
+def token_of(server: Daemon) -> str:
+    """Add a token with the role admin, and return it."""
     command = [TASKQ, "token", "add", "bench", "--role", "admin", "--state", str(server.home / "state")]
     done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
     return done.stdout.split()[-1]

@@ -1,170 +1,198 @@
-"""Measures the reply time of each verb with many pending jobs: ``python -m bench.verbs [JOBS]``.
+"""Measures the daemon's CPU time per request of every verb, with 1,000 to 1,000,000 jobs known.
 
-A new daemon, whose slots a sleeping job occupies, gets JOBS jobs (default 100,000), some of
-them held, delayed, in other queues, of higher priority, or with dependencies. Then each verb is sent, one
-request at a time on one connection. The table has the median and the worst reply time, also of PING, and
-names the verbs whose median exceeds 5 ms.
+    python -m bench.verbs [--dir DIRECTORY] [JOBS ...]
+
+Half of the jobs have ended, and the others wait in line. Two further tables have stores of many queues, and
+of one large array. CPU time is that of all threads of the daemon, from /proc, so it hardly depends on what
+else the machine does: one turn is enough. The list of a user who has five jobs is omitted without root, since
+it asks as another user of the machine.
 """
 
-import socket
+import argparse
+import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-TIMES = 200
-MAX_MEDIAN = 0.005
-"""Seconds."""
+from bench import mixed_store
+from bench.bench import Bench
+from bench.daemon import Daemon
+from bench.ended_store import write_records
+from bench.load import Programs
+from bench.place import cpu_seconds
+from bench.report import number, table
+from bench.results import Measured, Table
+from bench.transports import token_of
+from bench.verb_cases import Case, array_cases, cases, queue_cases
+from bench.wire import Wire
+from taskqd.model import events
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+QUEUES = (100, 1_000, 10_000, 50_000)
+TASKS = (100, 1_000, 10_000, 100_000)
+GROUPS = 3
+"""The median of this number of groups of requests counts, so that one garbage collection does not."""
+TIMES = 20
+"""Requests per group, one after the other."""
+SLOW = 0.02
+"""Seconds of CPU from which a request is sent once per group."""
+SETTLE_TIME = 0.005
+"""Seconds after a group in which the threads of the daemon finish."""
+FLAT_RATIO = 1.5
+FLAT_MICROSECONDS = 100.0
+"""A cost is flat if it grows by up to this factor, or this number of microseconds, in the whole table."""
+START_TIMEOUT = 300.0
+"""Seconds that a start with the largest store may take on a busy machine."""
 OPTIONS = (
-    "",
-    "",
-    "",
-    "",
-    "--priority=5 ",
-    "--hold ",
-    "--queue=other ",
-    "--delay=1h ",
-    "--after=1 ",
-    "--slots=2 ",
+    "--retention-count=10000000",
+    "--retention-age=36500d",
+    "--retention-memory=none",
+    "--limit=pending=none",
+    "--limit=pending-bytes=none",
+    "--limit=pending-bytes-per-user=none",
+    "--limit=submissions=none",
 )
+PUBLIC_SOCKET = "public"
+"""The socket that every user may connect to."""
+
+Records = Callable[[int], Iterator[events.JobEvent]]
+Cases = Callable[[int, str], list[Case]]
 
 
-class Wire:
-    """A connection with one request at a time."""
+class Store(NamedTuple):
+    """A kind of store, with its sizes and the cases that are measured with it."""
 
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
-        self._file = self._socket.makefile("rb")
+    title: str
+    sizes: tuple[int, ...]
+    records: Records
+    cases: Cases
 
-    def send(self, text: str) -> None:
-        """Send text unchanged."""
-        self._socket.sendall(text.encode())
 
-    def line(self) -> str:
-        """Return the next line; an ERROR other than TIMED_OUT ends the program."""
-        line = self._file.readline().decode().rstrip()
-        if line.startswith("ERROR ") and not line.startswith("ERROR TIMED_OUT "):
-            sys.exit(f"refused: {line}")
-        return line
+STORES = [
+    Store(
+        "known jobs, half of them ended and half in line",
+        SIZES,
+        mixed_store.mixed_jobs,
+        lambda jobs, token: cases(jobs, GROUPS * TIMES, token),
+    ),
+    Store(
+        "queues, one job in line in each",
+        QUEUES,
+        mixed_store.queued_jobs,
+        lambda queues, _: queue_cases(queues),
+    ),
+    Store(
+        "tasks in line of one array",
+        TASKS,
+        mixed_store.array,
+        lambda tasks, _: array_cases(tasks),
+    ),
+]
 
-    def ask(self, request: str, last: str | None = None) -> str:
-        """Send a request, read to the line that begins with ``last``, and return the first line.
 
-        With an empty ``last`` the reply ends with an empty line, with None it is one line.
-        """
-        self.send(request + "\r\n")
-        first = line = self.line()
-        while last is not None and not (line.startswith(last) if last else not line):
-            line = self.line()
-        return first
+def measure(bench: Bench) -> Measured:
+    """Measure all cases with all sizes of each store, once."""
+    if bench.is_quick:
+        return Measured(tables=[_of_store(bench, STORES[0], SIZES[:1])])
+    return Measured(tables=[_of_store(bench, store, store.sizes) for store in STORES])
+
+
+def _of_store(bench: Bench, store: Store, sizes: Sequence[int]) -> Table:
+    found: dict[str, tuple[Case, dict[int, float]]] = {}
+    for size in sizes:
+        bench.say(f"{size:,} {store.title}")
+        home = bench.home("verbs")
+        home.chmod(0o711)  # the user who has five jobs connects to a socket in it
+        write_records(str(home / "state"), store.records(size))
+        with _running(bench, home) as server:
+            for case in store.cases(size, token_of(server)):
+                if not (case.is_stranger and os.geteuid()):
+                    costs = found.setdefault(case.name, (case, {}))[1]
+                    costs[size] = 1e6 * _cost(server, case, bench.many(TIMES, 2))
+    rows = [
+        [
+            f"`{name}`",
+            *(number(costs[size]) if size in costs else "-" for size in sizes),
+            growth(list(costs.values()), case.why),
+        ]
+        for name, (case, costs) in found.items()
+    ]
+    text = "CPU time of the daemon, all threads, per request, in µs; one client, one request at a time."
+    head = ["request", *(f"{size:,}" for size in sizes), "growth"]
+    return Table(f"Growth of every verb: {store.title}", text, head, rows)
+
+
+def growth(costs: Sequence[float], why: str) -> str:
+    """Say whether costs in microseconds, by growing size, are flat, or else why not."""
+    grown = costs[-1] - costs[0]
+    if grown <= max(FLAT_MICROSECONDS, (FLAT_RATIO - 1) * costs[0]):
+        return "flat"
+    return why or f"**x {number(costs[-1] / costs[0])}**"
 
 
 @contextmanager
-def daemon() -> Iterator[str]:
-    """Run a daemon with two slots; yield the path of its socket."""
-    twistd = Path(sys.executable).with_name("twistd")
-    with tempfile.TemporaryDirectory() as place:
-        path = f"{place}/s"
-        options = [
-            "--state",
-            f"{place}/state",
-            "--listen",
-            f"unix:{path}",
-            "--slots",
-            "2",
-            "--stop-grace",
-            "0",
-            "--on-stop",
-            "interrupt",
-        ]
-        line = [str(twistd), "-n", "--pidfile", f"{place}/pid", "taskq", *options]
-        with subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL) as process:
-            try:
-                while not Path(path).exists():
-                    time.sleep(0.05)
-                yield path
-            finally:
-                process.terminate()
+def _running(bench: Bench, home: Path) -> Iterator[Daemon]:
+    socket = f"--listen=unix:{home / PUBLIC_SOCKET}:mode=666"
+    daemon = Daemon(home, bench.programs, slots=1, more=(*OPTIONS, socket))
+    daemon.start(START_TIMEOUT)
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
 
 
-def fill(wire: Wire, jobs: int) -> None:
-    """Submit ``jobs`` jobs that stay pending while another job occupies all slots."""
-    first = int(wire.ask("SUBMIT --slots=2 sleep 3600").split()[1])
-    for at in range(0, jobs, 500):
-        some = range(at, min(at + 500, jobs))
-        wire.send("".join(f"SUBMIT {OPTIONS[n % len(OPTIONS)]}echo hello world\r\n" for n in some))
-        for _ in some:
-            wire.line()
-    print(f"{jobs:,} jobs are pending behind job {first}")
+def _cost(server: Daemon, case: Case, times: int) -> float:
+    """Return the CPU seconds per request: the median of groups of up to ``times`` requests."""
+    if case.is_once:
+        return _cost_of_group(server, case, range(1))
+    first, spent = 0, []
+    for _ in range(GROUPS):
+        spent.append(_cost_of_group(server, case, range(first, first + times)))
+        first += times
+        times = 1 if spent[-1] > SLOW else times
+    return statistics.median(spent)
 
 
-def requests(jobs: int) -> dict[str, Callable[[int], tuple[str, str | None]]]:
-    """Return for each verb a function that makes its n-th request and the start of the reply's last line."""
-    step = max(1, jobs // TIMES)
-    fresh = count(jobs + 2)
+def _cost_of_group(server: Daemon, case: Case, numbers: range) -> float:
+    with ExitStack() as stack:
+        wire = stack.enter_context(closing(_connected(server, case)))
+        wire.ask("PING")
+        before = cpu_seconds(server.pid)
+        for n in numbers:
+            if case.is_fresh:
+                wire = stack.enter_context(closing(_connected(server, case)))
+            wire.ask(case.request(n), case.last, case.lines)
+        time.sleep(SETTLE_TIME)
+        return (cpu_seconds(server.pid) - before) / len(numbers)
 
-    def of(verb: str, rest: str = "", last: str | None = None) -> Callable[[int], tuple[str, str | None]]:
-        return lambda n: (f"{verb} {2 + (n * step) % jobs}{rest}", last)
 
-    def alone(request: str, last: str | None = None) -> Callable[[int], tuple[str, str | None]]:
-        return lambda _: (request, last)
-
-    return {
-        "PING": alone("PING"),
-        "SUBMIT": lambda _: (f"SUBMIT --label=l{next(fresh)} true", None),
-        "SUBMIT --priority": lambda n: (f"SUBMIT --priority={n} true", None),
-        "SUBMIT --after": lambda n: (f"SUBMIT --after={2 + n} true", None),
-        "STATUS": of("STATUS"),
-        "SHOW": of("SHOW"),
-        "WHY": of("WHY"),
-        "HOLD": of("HOLD"),
-        "RELEASE": of("RELEASE"),
-        "SET --priority": lambda n: (f"SET {2 + (n * step) % jobs} --priority={n % 9}", None),
-        "SET --queue": lambda n: (f"SET {2 + (n * step) % jobs} --queue=q{n % 9}", None),
-        "OUTPUT": of("OUTPUT", " stdout --limit=1", ""),
-        "WAIT --timeout=0": of("WAIT", " --timeout=0"),
-        "CANCEL": of("CANCEL"),
-        "RESULT": of("RESULT"),
-        "RETRY": of("RETRY"),
-        "CANCEL (again)": of("CANCEL"),
-        "REMOVE": of("REMOVE"),
-        "QUEUES": alone("QUEUES", "END"),
-        "SET-QUEUE": lambda n: (f"SET-QUEUE q1 --slots={n % 9 + 1}", None),
-        "PAUSE": alone("PAUSE other"),
-        "RESUME": alone("RESUME other"),
-        "SCHEDULE": alone("SCHEDULE --every=1h true"),
-        "SCHEDULES": alone("SCHEDULES", "END"),
-        "STATS": alone("STATS"),
-        "HELLO": alone("HELLO"),
-        "HELP": alone("HELP", "END"),
-    }
+def _connected(server: Daemon, case: Case) -> Wire:
+    if not case.is_stranger:
+        return Wire(server.socket)
+    before = os.getcwd()
+    os.chdir(server.home)  # that user may not enter the directories above
+    os.seteuid(mixed_store.STRANGER)
+    try:
+        return Wire(PUBLIC_SOCKET)
+    finally:
+        os.seteuid(0)
+        os.chdir(before)
 
 
 def main() -> None:
-    """Fill a daemon, time every verb, and print a table."""
-    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with daemon() as path:
-        wire = Wire(path)
-        fill(wire, jobs)
-        print(f"{'verb':20} {'median ms':>10} {'worst ms':>10}   {TIMES} requests each, one at a time")
-        slow = []
-        for verb, make in requests(jobs).items():
-            took = []
-            for number in range(TIMES):
-                request, last = make(number)
-                began = time.perf_counter()
-                wire.ask(request, last)
-                took.append(time.perf_counter() - began)
-            median = statistics.median(took)
-            slow += [verb] if median >= MAX_MEDIAN else []
-            print(f"{verb:20} {median * 1000:10.3f} {max(took) * 1000:10.3f}")
-        print(f"median over {MAX_MEDIAN * 1000:g} ms: {', '.join(slow) or 'none'}")
+    """Measure and print the tables; with sizes, the first one only."""
+    parser = argparse.ArgumentParser(prog="python -m bench.verbs", description=__doc__.partition("\n")[0])
+    parser.add_argument("jobs", type=int, nargs="*", help="sizes of the first table, and no others")
+    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"))  # noqa: S108 - a fresh directory is made
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tq-", dir=given.dir) as made:
+        bench = Bench(Path(made), Programs(Path(made)), 1, is_quick=False)
+        for store in STORES[:1] if given.jobs else STORES:
+            print("\n".join(table(_of_store(bench, store, given.jobs or store.sizes))), flush=True)
 
 
 if __name__ == "__main__":

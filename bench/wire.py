@@ -28,18 +28,22 @@ class Wire:
 
     def line(self) -> str:
         """Return the next line."""
-        line = self._file.readline().decode().rstrip()
-        if not line:
+        data = self._file.readline()
+        if not data:
             raise Failed("the daemon has closed the connection")
+        line = data.decode().rstrip()
         if line.startswith("ERROR "):
             raise Failed(f"refused: {line}")
         return line
 
-    def ask(self, request: str, last: str = "") -> list[str]:
-        """Send a request, and return the lines of the reply up to the one that begins with ``last``."""
+    def ask(self, request: str, last: str = "", count: int = 1) -> list[str]:
+        """Send a request, and return its reply.
+
+        It ends with the line that begins with ``last``, and has ``count`` lines or more.
+        """
         self.send(request + "\r\n")
         lines = [self.line()]
-        while not lines[-1].startswith(last):
+        while len(lines) < count or not lines[-1].startswith(last):
             lines.append(self.line())
         return lines
 

@@ -1,20 +1,29 @@
 """Checks that the benchmark's programs work; their figures do not matter here."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from bench.load import Programs
 from bench.main import MEASUREMENTS
 from bench.plot import Bar, Series, bars, lines
 from bench.report import table_of_rows
 from bench.results import Goal, Kept, Measured, Row, Store
+from bench.slow_disk import sync_slowly
+from bench.verb_cases import cases
+from bench.verbs import growth
+from tests.support.every_verb import LINES
 
 CHECKOUT = Path(__file__).parents[1]
-RUN_TIMEOUT = 120
-"""Seconds; a quick run takes about 20."""
+RUN_TIMEOUT = 240
+"""Seconds; a quick run takes about 40."""
 
 
 def run(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -100,3 +109,55 @@ def test_plots_show_every_name_and_number() -> None:
         [Series("flat", [(0.9, 1.0, 1.1)] * 2), Series("other", [(1, 1, 1)] * 2)],
     )
     assert all(f">{text}<" in drawn for text in ("jobs", "0", "10k", "flat", "other"))
+
+
+@pytest.mark.parametrize(
+    "costs, why, said",
+    [
+        ([200.0, 900.0, 299.0], "", "flat"),
+        ([2000.0, 2999.0], "an index", "flat"),
+        ([200.0, 350.0], "an index", "an index"),
+        ([200.0, 350.0], "", "**x 1.75**"),
+    ],
+)
+def test_growth_of_cost_is_flat_or_has_reason(costs: list[float], why: str, said: str) -> None:
+    assert growth(costs, why) == said
+
+
+def test_growth_is_measured_for_every_verb() -> None:
+    made = cases(1000, 60, "token")
+    assert {case.request(n).split()[0] for case in made for n in (0, 1)} == set(LINES)
+    assert len({case.name for case in made}) == len(made)
+
+
+def test_slow_disk_syncs_before_it_waits() -> None:
+    synced: list[float] = []
+    began = time.monotonic()
+    sync_slowly(lambda _: synced.append(time.monotonic() - began), 0.05, 3)
+    assert synced[0] < 0.05 <= time.monotonic() - began
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="the load generator is written in C")
+def test_open_loop_charges_pause_of_server_to_all_requests_due_meanwhile(tmp_path: Path) -> None:
+    pause, seconds = 0.3, 0.4
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(
+                b"OK\n" * len(connection.recv(100).splitlines())
+            )  # the one that does not count
+            time.sleep(pause)
+            while received := connection.recv(100):
+                connection.sendall(b"OK\n" * len(received.splitlines()))
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found = Programs(tmp_path).arrivals(tmp_path / "socket", b"PING\n", "OK", 500, seconds, clients=1)
+        thread.join()
+    assert found.requests > 100
+    assert found.worst > 0.9 * pause
+    assert found.median > 0.01, "most requests were due in the pause, though one was under way"

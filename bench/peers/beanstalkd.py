@@ -26,20 +26,20 @@ class Beanstalkd:
 
     def __init__(self, home: Path, programs: Programs, options: tuple[str, ...] = DURABLE) -> None:
         self.home = home
-        self._socket = home / "socket"
+        self.socket = home / "socket"
         self._programs = programs
         self._options = options
 
     def start(self) -> float:
         """Start the server, and return the seconds until its first reply."""
-        self._socket.unlink(missing_ok=True)
-        command = ["beanstalkd", "-l", f"unix:{self._socket}", *self._options]
+        self.socket.unlink(missing_ok=True)
+        command = ["beanstalkd", "-l", f"unix:{self.socket}", *self._options]
         began = time.perf_counter()
         self._process = started(command, self.home, self._answers)
         return time.perf_counter() - began
 
     def _answers(self) -> bool:
-        return replies(self._socket, b"list-tube-used\r\n", b"USING")
+        return replies(self.socket, b"list-tube-used\r\n", b"USING")
 
     def stop(self) -> None:
         """Stop the server."""
@@ -52,7 +52,7 @@ class Beanstalkd:
 
     def put(self, total: int, clients: int = 20, depth: int = 100) -> Burst:
         """Put ``total`` jobs from ``clients`` clients, each ``depth`` requests at once."""
-        return self._programs.load(self._socket, PUT, "INSERTED ", total, clients, depth)
+        return self._programs.load(self.socket, PUT, "INSERTED ", total, clients, depth)
 
 
 @contextmanager
