@@ -171,11 +171,14 @@ class Client(Acts):
         start: int | None = None,
         limit: int | None = None,
         reverse: bool = False,
+        order: str | None = None,
         **filters: "Unpack[Filters]",
     ) -> Sequence[Facts]:
         """Return the jobs that match all filters, ordered by id; 100 by default.
 
         ``start`` is the first id. For the next page it is the last id plus 1, or minus 1 with ``reverse``.
+        The ``order`` ``"start"`` is that in which pending jobs would start, ``"ended"`` that of ends, the
+        latest first; then there are no further pages, and ``limit`` is up to 1,000. Since release 0.9.
         """
         given = dict(filters)
         has_tasks = bool(given.pop("tasks", False))
@@ -183,7 +186,7 @@ class Client(Acts):
         flags = b" --tasks" * has_tasks + b" --reverse" * reverse
         found: list[Facts] = []
         while True:  # a request with ``match`` searches a limited number of jobs
-            page = option("from", start) + option("limit", limit)
+            page = option("from", start) + option("limit", limit) + option("order", order)
             jobs, start = self._query(b"LIST" + options + page + flags, self._reader.read_jobs)
             found += jobs
             if start is None:

@@ -1,4 +1,6 @@
-"""Filters of jobs, as in LIST: by status, queue, owner, label, key, and text."""
+"""Filters of jobs, as in LIST: by status, queue, owner, label, key, and text; and the orders of a LIST."""
+
+from enum import Enum
 
 from msgspec import Struct
 
@@ -35,3 +37,17 @@ class JobFilter(Struct, frozen=True, kw_only=True):
         if match is None or match in job.command.casefold():
             return True
         return label is not None and match in label.casefold()
+
+
+class ListOrder(Enum):
+    """An order other than that of the ids: of starts, or of ends, the latest first."""
+
+    START = "start"
+    ENDED = "ended"
+
+    @property
+    def statuses(self) -> frozenset[Status]:
+        """The statuses of the jobs that have a place in it."""
+        if self is ListOrder.START:
+            return frozenset({Status.PENDING})
+        return frozenset(status for status in Status if status.is_final)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
-from taskqd.model.job_filter import JobFilter
+from taskqd.model.job_filter import JobFilter, ListOrder
 from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import (
     Option,
@@ -41,6 +41,8 @@ MAX_OUTPUT_LIMIT = 16 * 1024**2
 """Bytes in one reply to OUTPUT; a larger `--limit` is reduced to this."""
 MAX_LIST_LIMIT = 100_000
 """Jobs in one reply to LIST."""
+MAX_ORDERED_LIMIT = 1000
+"""Jobs in one reply to LIST with an order."""
 MAX_WAIT_JOBS = 1000
 """Jobs in one WAIT."""
 
@@ -73,6 +75,7 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
     """LIST the jobs that `wanted` admits.
 
     `array` restricts the list to the tasks of that array; otherwise tasks are listed only if `has_tasks`.
+    With an `order` the list has no other fields than `wanted`, without key and text, and `limit`.
     """
 
     wanted: JobFilter = JobFilter()
@@ -81,6 +84,7 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
     first: int | None = None
     limit: int = 100
     is_reverse: bool = False
+    order: ListOrder | None = None
 
     @property
     def jobs(self) -> tuple[JobRef, ...]:
@@ -269,6 +273,13 @@ def _parse_statuses(text: str) -> frozenset[Status]:
     return frozenset(map(Status, names))
 
 
+def _parse_order(text: str) -> ListOrder | None:
+    orders = {order.value: order for order in ListOrder}
+    if text not in ("id", *orders):
+        raise BadRequest(f"expected one of id {' '.join(orders)}, not {text[:40]!r}")
+    return orders.get(text)
+
+
 def _parse_match(text: str) -> str:
     if not text:
         raise BadRequest("expected some text that the command or the label contains")
@@ -292,13 +303,30 @@ _LIST_OPTIONS: Table = {
     "from": OptionType("first", _parse_positive),
     "limit": OptionType("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
     "reverse": OptionType("is_reverse", parse_flag),
+    "order": OptionType("order", _parse_order),
 }
+_NOT_IN_ORDER = ("match", "key", "array", "tasks", "from", "reverse")
+"""The options of LIST that cannot be given with --order."""
 
 
 def parse_list(usage: str, text: str) -> ListRequest:
     """Parse LIST."""
     _, values = parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)
+    order: ListOrder | None = values.get("order")
+    if order is not None:
+        _check_order(order, values)
     return ListRequest(wanted=pop_filter(values), **values)
+
+
+def _check_order(order: ListOrder, values: dict[str, Any]) -> None:
+    for name in _NOT_IN_ORDER:
+        if _LIST_OPTIONS[name].field in values:
+            raise BadRequest(f"--order and --{name} cannot be given together; leave one of them out")
+    if values.get("limit", 0) > MAX_ORDERED_LIMIT:
+        raise BadRequest(f"--limit is up to {MAX_ORDERED_LIMIT} with --order, not {values['limit']}")
+    if not values.get("statuses", order.statuses) <= order.statuses:
+        names = ",".join(status for status in Status.__members__ if Status[status] in order.statuses)
+        raise BadRequest(f"--order={order.value} is only for --status={names}; leave --status out")
 
 
 def pop_filter(values: dict[str, Any]) -> JobFilter:

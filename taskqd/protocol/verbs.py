@@ -63,8 +63,9 @@ _ALL = (
     Verb("SHOW <id>", "Show everything about a job, as JSON.", requests.parse_job, Permission.VIEW),
     Verb(
         "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--match=TEXT] [--key=K] [--array=<id>] "
-        "[--tasks] [--from=<id>] [--limit=N] [--reverse]",
-        "List jobs by id, 100 by default; for the next page, pass --from the id after the last.",
+        "[--tasks] [--from=<id>] [--limit=N] [--reverse] [--order=start|ended]",
+        "List jobs by id, 100 by default; for the next page, pass --from the id after the last. --order: the "
+        "pending ones by their place in line, or the ended ones, the latest first.",
         requests.parse_list,
         Permission.KNOWN,
     ),

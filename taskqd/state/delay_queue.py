@@ -7,7 +7,8 @@ recognised as outdated and dropped when it reaches the front.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, merge
+from itertools import islice
 from typing import cast
 
 from taskqd.model.job import Job
@@ -58,6 +59,24 @@ class DelayQueue:
                 times.append(heap[0][0] - offset)
         return min(times, default=None)
 
+    def first(self, count: int, ahead: float) -> list[int]:
+        """Return the ids of the jobs that are due first, by time, from ``count`` entries.
+
+        ``ahead`` is that of ``next_due``.
+        """
+        heaps = (self._monotonic, False, 0.0), (self._dated, True, ahead)
+        entries = merge(
+            *(
+                [(at - offset, job_id, at, is_dated) for at, job_id in _smallest(heap, count)]
+                for heap, is_dated, offset in heaps
+            )
+        )
+        return [
+            job_id
+            for _, job_id, at, is_dated in islice(entries, count)
+            if self._current(is_dated, at, job_id) is not None
+        ]
+
     def _current(self, is_dated: bool, due_at: float, job_id: int) -> Job | None:
         """Return the job of an entry, None if the entry is outdated."""
         job = self._jobs.get(job_id)
@@ -66,3 +85,13 @@ class DelayQueue:
         if job is None or (job.not_before, job.is_dated) != (due_at, is_dated) or not self._is_ready(job):
             return None
         return job
+
+
+def _smallest(heap: list[tuple[float, int]], count: int) -> Iterator[tuple[float, int]]:
+    """Yield the smallest entries of a heap, ascending, in a time that does not depend on its size."""
+    places = [(heap[0], 0)] if heap else []
+    for _ in range(min(count, len(heap))):
+        entry, place = heappop(places)
+        yield entry
+        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+            heappush(places, (heap[child], child))

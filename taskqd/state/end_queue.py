@@ -1,8 +1,8 @@
 """A queue of ended jobs, oldest end first, of 16 bytes per job."""
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -10,6 +10,10 @@ MAX_MOVED = 4096
 """Entries that one ``add`` moves by one place, which takes about 3 µs; see ``EndQueue``."""
 MIN_POPPED = 1024
 """Entries at the beginning that have been popped before the memory of any is released."""
+PORTION = 256
+"""Ends that ``latest`` reads at a time."""
+MAX_LATE = 10_000
+"""Ends of the heap that ``latest`` sorts, which takes about 3 ms."""
 
 
 class End(NamedTuple):
@@ -74,6 +78,29 @@ class EndQueue:
         if self._is_late_first():
             return self._late[0]
         return End(self._times[self._popped], self._ids[self._popped])
+
+    def latest(self) -> Iterator[End]:
+        """Yield the ends, the latest first; then those of the heap, unless there are more than MAX_LATE.
+
+        Ends may be added and popped meanwhile.
+        """
+        end: End | None = None
+        while portion := self._before(end, PORTION):
+            yield from portion
+            end = portion[-1]
+        yield from sorted(self._late, reverse=True) if len(self._late) <= MAX_LATE else ()
+
+    def _before(self, end: End | None, count: int) -> list[End]:
+        """Return the latest ends of the columns that are before an end, the latest first."""
+        times, ids = self._times, self._ids
+        place = len(times)
+        if end is not None:
+            first = bisect_left(times, end.at, self._popped)
+            place = bisect_left(ids, end.job_id, first, bisect_right(times, end.at, first))
+        return [
+            End(times[index], ids[index])
+            for index in range(place - 1, max(self._popped, place - count) - 1, -1)
+        ]
 
     def pop(self) -> None:
         """Remove the oldest end."""

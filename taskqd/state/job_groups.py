@@ -80,6 +80,10 @@ class GroupTable:
         """Return the groups of a queue."""
         return list(self._by_queue.get(queue, {}).values())
 
+    def all(self) -> list[JobGroup]:
+        """Return all groups."""
+        return list(self._by_key.values())
+
     def add(self, group: JobGroup) -> None:
         """Add a group."""
         self._by_key[group.key] = group

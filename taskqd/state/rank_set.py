@@ -5,7 +5,7 @@ added or removed in one step. So do many similar jobs that were submitted togeth
 rank before that of the first id of its range; of an array, that is the rank that the array itself would have.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
@@ -17,6 +17,9 @@ from taskqd.state.group_index import ID_BITS
 
 MIN_RUN = 64
 """Jobs submitted together that form a run. A run takes up to 400 bytes besides its ids, a single rank 8."""
+MAX_PORTION = 256
+"""Ranks that ``walk`` reads at a time; it begins with fewer, since few may be needed."""
+
 _NO_RUNS: SortedDict[int, TaskSet] = SortedDict()
 """The runs of all sets that have none: most have none, and each dictionary takes a kilobyte."""
 
@@ -57,6 +60,22 @@ class RankSet:
         """Yield the ranks, ascending."""
         runs = (rank_in(run, job_id) for run, ids in self._runs.items() for job_id in ids)
         return merge(self._singles, runs)
+
+    def walk(self, is_task: Callable[[int], bool]) -> Iterator[int]:
+        """Yield the ranks, but of a run of tasks only the first, ascending; they may change meanwhile.
+
+        ``is_task(job_id)`` tells whether a job of a run is a task of an array.
+        """
+        singles = _in_portions(lambda last: self._singles.irange(minimum=last, inclusive=(False, True)))
+        return merge(singles, self._walk_runs(is_task))
+
+    def _walk_runs(self, is_task: Callable[[int], bool]) -> Iterator[int]:
+        for run in _in_portions(lambda last: self._runs.irange(minimum=last, inclusive=(False, True))):
+            ids = self._runs.get(run)
+            job_id = ids.first if ids else None
+            while ids is not None and job_id is not None:
+                yield rank_in(run, job_id)
+                job_id = None if is_task(job_id) else ids.first_from(job_id + 1)
 
     @property
     def first(self) -> int:
@@ -163,6 +182,14 @@ class RankSet:
         """Return the only run that may have a rank, with its key; None if there is none."""
         index = self._runs.bisect_left(rank) - 1 if self._runs else -1
         return None if index < 0 else self._runs.peekitem(index)
+
+
+def _in_portions(find: Callable[[int | None], Iterator[int]]) -> Iterator[int]:
+    """Yield sorted numbers; ``find(last)`` returns those above ``last``, and is called for each portion."""
+    last, size = None, 4
+    while portion := list(islice(find(last), size)):
+        yield from portion
+        last, size = portion[-1], min(2 * size, MAX_PORTION)
 
 
 def rank_in(run: int, job_id: int) -> int:

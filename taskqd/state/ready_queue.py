@@ -41,6 +41,7 @@ from taskqd.state.job_groups import (
 )
 from taskqd.state.range_minimum import MAX_AMOUNT
 from taskqd.state.rank_set import id_of, rank_in, rank_of, run_of
+from taskqd.state.start_order import in_start_order
 from taskqd.state.ungrouped import Ungrouped
 
 MAX_EXAMINED = 500
@@ -589,6 +590,16 @@ class ReadyQueue:
         if order is None:
             return sum(group.ranks.count_before(rank) for group in groups)
         return count_ahead_in_turn(job, groups, order)
+
+    def walk(self, is_task: Callable[[int], bool], queue: str | None = None) -> Iterator[int | None]:
+        """Yield the ids of ready jobs, of all queues or of one, in the order of their starts if all fitted.
+
+        Of the tasks of an array, for which ``is_task(job_id)`` is true, only the first of each group is
+        there. The queue may change meanwhile. None means that time has passed without a job.
+        """
+        groups = self._groups.all() if queue is None else self._groups.of_queue(queue)
+        for rank in in_start_order(groups, self._is_paused, is_task):
+            yield None if rank is None else id_of(rank)
 
     def reserved_for(self, job: Job, now: float) -> int | None:
         """Return the id of the overtaken job whose reservation blocks a job, None if there is none."""

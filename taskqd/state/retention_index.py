@@ -1,6 +1,6 @@
 """Finished jobs by age, for the retention. The tasks of an array are removed together with it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
@@ -8,7 +8,7 @@ from taskqd.model.footprint import footprint_of, footprint_of_ended
 from taskqd.model.job import Job
 from taskqd.model.packed_attempt import times
 from taskqd.model.spec import DEFAULT_SPEC
-from taskqd.state.end_queue import EndQueue
+from taskqd.state.end_queue import End, EndQueue
 
 _OUTPUT_BYTES = attrgetter("output_bytes")
 MAX_BATCH = 50
@@ -93,6 +93,10 @@ class RetentionIndex:
                 self.may_have_more = bool(ids)
                 break
         return ids
+
+    def latest(self) -> Iterator[End]:
+        """Yield the ends of jobs, the latest first; some may be outdated, those of needed jobs missing."""
+        return self._ended.latest()
 
     def retain(self, job_id: int) -> None:
         """Undo the expiry of a job that could not be removed."""

@@ -120,6 +120,7 @@ class Grammar:
             "cwd": self._of(oddities.PATHS),
             "tz": self._of(oddities.ZONES),
             "key": lambda: b"k%d" % self._number(50),
+            "order": self._of((b"id", b"start", b"ended", b"age")),
             "schedule": lambda: b"%d" % self._number(30),
             "status": lambda: b",".join(self._some(_STATUSES, 3)) if self._maybe(0.9) else b"SLEEPING",
         }
@@ -128,6 +129,7 @@ class Grammar:
         """Return a function for the rest of the line of each verb."""
         filters = ("status", "queue", "owner", "label", "match")
         listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse")
+        in_order = ("status", "queue", "owner", "label", "limit")
         part = ("attempt", "offset", "limit", "tail")
         slots = (
             b"--slots=1",
@@ -146,7 +148,11 @@ class Grammar:
                 self._options(tuple(SUBMIT_OPTIONS)), self._one(b"", b"", b"--"), self._command()
             ),
             "SCHEDULE": self._scheduling,
-            "LIST": lambda: self._options(listing),
+            "LIST": lambda: (
+                self._words(self._one(b"--order=start", b"--order=ended"), self._options(in_order))
+                if self._maybe(0.2)
+                else self._options((*listing, "order"))
+            ),
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
             "WAIT": self._wait,
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),

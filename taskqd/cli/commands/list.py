@@ -15,6 +15,7 @@ from taskqd.cli.context import Session
 from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.cli.local_time import next_time
+from taskqd.cli.ordered_lists import list_in_line, list_latest_ended
 from taskqd.cli.statuses import FINISHED, LIVE
 from taskqd.cli.typed_values import read_duration
 from taskqd.client import Client, Facts
@@ -71,9 +72,9 @@ Examples:
 def list_jobs(session: Session, /, is_all: bool, is_failed: bool, since: float | None, **filters: Any) -> int:
     """List jobs.
 
-    Without options this is an overview: all running jobs, the pending ones, and the latest 20 that have
-    ended; on a terminal, the first 20 of the pending ones. A message says what is left out. With --all or
-    filters it lists all jobs that match, in the order of their ids.
+    Without options this is an overview: all running jobs, the pending ones, and the 20 that have ended
+    last; on a terminal, the next 20 of the pending ones in the order of their starts. A message says what
+    is left out. With --all or filters it lists all jobs that match, in the order of their ids.
 
     On a terminal the jobs are a table; otherwise one job per line, separated by tabs: its id, status, exit
     code, time of submission and command.
@@ -115,13 +116,13 @@ def _is_since(job: Facts, since: float) -> bool:
 
 
 def _overview(session: Session, client: Client, max_pending: int | None) -> Iterator[Facts]:
-    """Yield running, pending and the latest ended jobs, and say how many are left out."""
+    """Yield running jobs, pending ones in line, and the latest ended ones; say how many are left out."""
     yield from client.list_all(status="RUNNING")
     if max_pending is None:
         yield from client.list_all(status="PENDING")
-    pending = [] if max_pending is None else client.list(status="PENDING", limit=max_pending + 1)
+    pending = [] if max_pending is None else list_in_line(client, max_pending + 1)
     yield from pending[:max_pending]
-    ended = client.list(status=",".join(FINISHED), limit=OVERVIEW_COUNT + 1, reverse=True)
+    ended = list_latest_ended(client, OVERVIEW_COUNT + 1)
     yield from reversed(ended[:OVERVIEW_COUNT])
     more = []
     if max_pending is not None and len(pending) > max_pending:

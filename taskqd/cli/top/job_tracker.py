@@ -12,12 +12,12 @@ from taskqd.client import Facts
 class JobTracker:
     """The running jobs and the latest ends according to the events so far, with their facts if known.
 
-    No job with an id below ``first_pending`` is pending. There are no events for the start and end of
+    If ``may_have_pending`` is False, no job is pending. There are no events for the start and end of
     an array; those of its tasks are used.
     """
 
     def __init__(self, max_ended: int) -> None:
-        self.first_pending: int | None = 1
+        self.may_have_pending = True
         self._max_ended = max_ended
         self._running: dict[int, Facts | None] = {}
         self._ended: dict[int, Facts | None] = {}
@@ -35,7 +35,7 @@ class JobTracker:
         kind = event["type"]
         if kind in ("submitted", "retried") or event.get("status") == "PENDING":
             self._ended.pop(job, None)
-            self._add_pending(job)
+            self.may_have_pending = True
         if kind == "started":
             self._running[job] = None
         elif kind == "removed":
@@ -64,7 +64,7 @@ class JobTracker:
         self._running.pop(number, None)
         if job["status"] not in FINISHED:
             self._ended.pop(number, None)
-            self._add_pending(number)
+            self.may_have_pending = True
         elif number in self._ended:
             self._ended[number] = job
         else:
@@ -85,9 +85,6 @@ class JobTracker:
         """The jobs that ended last, the latest first."""
         known = (job for job in self._ended.values() if job is not None)
         return sorted(known, key=lambda job: (job.get("completed_at") or "", job["id"]), reverse=True)
-
-    def _add_pending(self, job: int) -> None:
-        self.first_pending = job if self.first_pending is None else min(job, self.first_pending)
 
     def _add_ended(self, job: int, facts: Facts | None) -> None:
         self._ended.pop(job, None)

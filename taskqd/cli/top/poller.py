@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 from taskqd.cli.display.text import fact_lines, headline, with_local_times
+from taskqd.cli.ordered_lists import list_in_line
 from taskqd.cli.statuses import FINISHED
 from taskqd.cli.top.job_tracker import JobTracker
 from taskqd.cli.top.state import DETAILS, Action, OutputView, Snapshot, Verb
@@ -59,11 +60,11 @@ def query(client: Client, view: OutputView | None, tracker: JobTracker) -> Snaps
 
 
 def _pending(client: Client, tracker: JobTracker) -> Sequence[Facts]:
-    """Return the first pending jobs by id, starting at the first id that may be pending."""
-    if tracker.first_pending is None:
+    """Return the pending jobs that start next; no request is sent if there is no pending job."""
+    if not tracker.may_have_pending:
         return []
-    pending = client.list(status="PENDING", start=tracker.first_pending, limit=MAX_PENDING)
-    tracker.first_pending = pending[0]["id"] if pending else None
+    pending = list_in_line(client, MAX_PENDING)
+    tracker.may_have_pending = bool(pending)
     return pending
 
 

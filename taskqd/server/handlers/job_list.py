@@ -6,6 +6,7 @@ from taskqd.model.job import Job
 from taskqd.model.job_filter import JobFilter
 from taskqd.protocol.requests import ListRequest
 from taskqd.state.job_search import find_jobs
+from taskqd.state.ordered_search import find_in_order
 from taskqd.state.queue_state import QueueState
 
 MAX_SEARCHED_JOBS = 100_000
@@ -34,9 +35,12 @@ class JobList:
         self._wanted = wanted
         self._format_job = format_job
         array = None if request.array is None else queue_state.get(request.array)
-        self._candidates = find_jobs(
-            queue_state, wanted, array, request.first, request.is_reverse, request.has_tasks
-        )
+        if request.order is not None:
+            self._candidates = find_in_order(queue_state, wanted, request.order)
+        else:
+            self._candidates = find_jobs(
+                queue_state, wanted, array, request.first, request.is_reverse, request.has_tasks
+            )
 
     def lines(self) -> Iterator[bytes | None]:
         """Yield a line for each job of the list, None for others that were examined."""

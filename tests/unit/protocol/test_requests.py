@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskqd.model.job import Status
-from taskqd.model.job_filter import JobFilter
+from taskqd.model.job_filter import JobFilter, ListOrder
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import requests
 from taskqd.protocol.act_requests import CancelRequest, RetryRequest, SetRequest
@@ -100,6 +100,16 @@ READ = [
     ('LIST --match="Stra\\xC3\\x9Fe A"', ListRequest(wanted=JobFilter(match="strasse a"))),
     (f"LIST --from={MOST}", ListRequest(first=MOST)),
     ("LIST --tasks", ListRequest(has_tasks=True)),
+    ("LIST --order=id --reverse", ListRequest(is_reverse=True)),
+    ("LIST --order=start --limit=1000", ListRequest(order=ListOrder.START, limit=1000)),
+    (
+        "LIST --status=PENDING --queue=q --order=start",
+        ListRequest(wanted=JobFilter(statuses=frozenset({Status.PENDING}), queue="q"), order=ListOrder.START),
+    ),
+    (
+        "LIST --order=ended --status=FAILED",
+        ListRequest(wanted=JobFilter(statuses=frozenset({Status.FAILED})), order=ListOrder.ENDED),
+    ),
     ("LIST --array=7", ListRequest(array=7)),
     ("OUTPUT 5 stdout", OutputRequest(job=5, stream="stdout")),
     ("OUTPUT 5.2 STDERR", OutputRequest(job=TaskId(5, 2), stream="stderr")),
@@ -243,6 +253,16 @@ REFUSED = [
     ("LIST --match=", "BAD_REQUEST", "--match: expected some text"),
     ("LIST --array=5.1", "BAD_REQUEST", "--array: expected a job's id"),
     ("LIST --tasks=5", "BAD_REQUEST", "--tasks: takes no value"),
+    ("LIST --order=age", "BAD_REQUEST", "--order: expected one of id start ended, not 'age'"),
+    ("LIST --order=start --from=1", "BAD_REQUEST", "--order and --from cannot be given together"),
+    ("LIST --order=ended --match=x", "BAD_REQUEST", "--order and --match cannot be given together"),
+    ("LIST --order=ended --limit=1001", "BAD_REQUEST", "--limit is up to 1000 with --order, not 1001"),
+    (
+        "LIST --order=ended --status=PENDING,FAILED",
+        "BAD_REQUEST",
+        "--order=ended is only for --status=C",
+    ),
+    ("LIST --order=start --status=RUNNING", "BAD_REQUEST", "--order=start is only for --status=PENDING;"),
     ("LIST --from=0", "BAD_REQUEST", "--from: expected a whole number from 1"),
     ("LIST --limit=-1", "BAD_REQUEST", "--limit: expected a whole number from 0 to 100000"),
     ("LIST --limit=100001", "BAD_REQUEST", "--limit: expected a whole number from 0 to 100000"),

@@ -60,3 +60,14 @@ def test_outdated_entries_are_dropped() -> None:
     assert delays.queue.next_due(AHEAD) == 10.0
     assert delays.pop(10.0) == [4]
     assert delays.queue.next_due(AHEAD) == 50.0
+
+
+def test_first_jobs_are_those_that_are_due_first_on_either_clock() -> None:
+    delays = Delays()
+    for job_id, at in enumerate((50.0, 20.0, 40.0, 10.0, 30.0), 1):
+        delays.queue.add(delays.make(job_id, at))
+    delays.queue.add(delays.make(6, AHEAD + 25.0, is_dated=True))
+    delays.not_ready.add(2)
+    assert delays.queue.first(9, AHEAD) == [4, 6, 5, 3, 1]
+    assert delays.queue.first(3, AHEAD) == [4, 6]
+    assert Delays().queue.first(3, AHEAD) == []

@@ -93,3 +93,34 @@ def test_end_queue_pops_ends_that_were_added_together_in_the_same_order(
         assert together.first == apart.first
         together.pop()
         apart.pop()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 50) | st.integers(0, 9).map(float), max_size=80),
+    st.integers(0, 30),
+    st.integers(1, 30),
+    st.randoms(use_true_random=False),
+)
+def test_latest_ends_are_the_reverse_of_the_queue(
+    times: list[float], popped: int, portion: int, random: Random
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(end_queue, "PORTION", portion)
+        queue = EndQueue()
+        ends = list(zip(times, random.sample(range(len(times)), len(times)), strict=True))
+        for at, job_id in ends:
+            queue.add(at, job_id)
+        for _ in range(min(popped, len(ends))):
+            queue.pop()
+        assert list(queue.latest()) == sorted(ends)[popped:][::-1]
+
+
+def test_latest_ends_have_late_ones_last_unless_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(end_queue, "MAX_MOVED", 1)
+    queue = EndQueue()
+    for job_id, at in enumerate((5.0, 9.0, 7.0, 6.0)):
+        queue.add(at, job_id)
+    assert [end.at for end in queue.latest()] == [9.0, 5.0, 7.0, 6.0]
+    monkeypatch.setattr(end_queue, "MAX_LATE", 1)
+    assert [end.at for end in queue.latest()] == [9.0, 5.0]

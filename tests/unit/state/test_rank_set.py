@@ -117,3 +117,13 @@ def test_task_whose_spec_has_no_array_is_a_single_job() -> None:
     assert (list(ranks), rank_of(task) in ranks) == ([5], True)
     ranks.discard(5)
     assert not ranks
+
+
+def test_walk_leaves_out_a_run_that_has_gone_meanwhile() -> None:
+    ranks = RankSet([1, 9])
+    for run in (2, 5):
+        ranks.add_tasks(run, TaskSet(range(run + 1, run + 3)))
+    walk = ranks.walk(lambda _: True)
+    found = [next(walk)]
+    ranks.discard_tasks(5, TaskSet(range(6, 8)))
+    assert [*found, *walk] == [1, 3, 9]

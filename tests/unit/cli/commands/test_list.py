@@ -25,7 +25,7 @@ def overview(ended: int, pending: int = 2) -> dict[str, bytes]:
     return {
         "LIST --status=RUNNING --limit=1000": listed(7, status="RUNNING"),
         "LIST --status=PENDING --limit=1000": listed(*range(8, 8 + pending), status="PENDING"),
-        f"LIST {ENDED} --limit=21 --reverse": listed(*range(ended, 0, -1)),
+        "LIST --limit=21 --order=ended": listed(*range(ended, 0, -1)),
         "STATS": b"STATS " + json.dumps({"jobs": COUNTS}).encode() + b"\r\n",
     }
 
@@ -110,3 +110,31 @@ def test_line_has_id_status_exit_code_submission_and_the_first_line_of_the_comma
         ["9", "PENDING", "-", AT, "(a script of 12 bytes)"],
         ["10", "PENDING", "-", AT, "cd /x …"],
     ]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_overview_on_a_terminal_has_the_next_jobs_in_line_and_falls_back_to_ids(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    monkeypatch.setattr("taskqd.cli.display.text.is_terminal", lambda *_: True)
+    known = {
+        **overview(2),
+        "LIST --limit=21 --order=start": listed(9, 8, status="PENDING"),
+        "LIST --status=PENDING --limit=21": listed(8, 9, status="PENDING"),
+        f"LIST {ENDED} --limit=21 --reverse": listed(2, 1),
+    }
+    refusal = b"ERROR BAD_REQUEST --order is not an option of LIST\r\n"
+    orders = [line for line in known if "--order" in line]
+    daemon = serve(replies({**known, **(dict.fromkeys(orders, refusal) if is_old else {})}))
+    outcome = call("list")
+    assert outcome.code == 0
+    asked = [line for line in daemon.lines if line.startswith("LIST") and "RUNNING" not in line]
+    first, last = (orders[1], orders[0]) if orders[0].endswith("ended") else orders
+    fallback = ["LIST --status=PENDING --limit=21", f"LIST {ENDED} --limit=21 --reverse"]
+    assert asked == ([first, fallback[0], last, fallback[1]] if is_old else [first, last])
+
+
+def test_overview_does_not_hide_other_refusals(serve: Serve, call: Call) -> None:
+    serve(replies({**overview(2), "LIST --limit=21 --order=ended": b"ERROR FORBIDDEN no\r\n"}))
+    outcome = call("list")
+    assert (outcome.code, "FORBIDDEN" in outcome.stderr) == (1, True)

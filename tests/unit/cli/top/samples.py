@@ -76,7 +76,7 @@ def answer(request: Request) -> bytes | Iterator[bytes]:
     """Reply as a daemon with jobs of each status."""
     if request.verb == "LIST":
         return list_reply(
-            RUNNING if "RUNNING" in request.line else PENDING if "PENDING" in request.line else ENDED
+            RUNNING if "RUNNING" in request.line else PENDING if "start" in request.line else ENDED
         )
     if request.verb == "SHOW":
         jobs = [job for job in (*RUNNING, *PENDING, *ENDED) if request.line == f"SHOW {job['id']}"]

@@ -4,6 +4,7 @@ import pytest
 
 from taskqd.cli.statuses import FINISHED
 from taskqd.cli.top.job_tracker import JobTracker
+from taskqd.client import Facts
 from tests.unit.cli.top.samples import RUNNING, a_job, event
 
 
@@ -56,14 +57,17 @@ def test_job_tracker_queries_array_of_running_task() -> None:
     assert [job["id"] for job in tracker.ended] == [30]
 
 
-def test_job_tracker_knows_lowest_id_that_may_be_pending() -> None:
+@pytest.mark.parametrize(
+    "happened", [event("submitted", 9), event("ended", 7, status="PENDING"), event("retried", 8)]
+)
+def test_job_tracker_knows_when_a_job_may_be_pending(happened: Facts) -> None:
     tracker = JobTracker(2)
-    tracker.first_pending = None
-    tracker.on_event(event("submitted", 9))
-    tracker.on_event(event("submitted", 10))
-    assert tracker.first_pending == 9
-    tracker.on_event(event("ended", 7, status="PENDING"))
-    assert tracker.first_pending == 7
+    assert tracker.may_have_pending
+    tracker.may_have_pending = False
+    tracker.on_event(event("started", 9))
+    assert not tracker.may_have_pending
+    tracker.on_event(happened)
+    assert tracker.may_have_pending
+    tracker.may_have_pending = False
     tracker.update(a_job(6, "PENDING"))
-    tracker.on_event(event("retried", 8))
-    assert tracker.first_pending == 6
+    assert tracker.may_have_pending

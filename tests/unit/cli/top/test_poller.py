@@ -31,11 +31,11 @@ def test_poller_requests_lists_once_and_then_only_visible_jobs(serve: Serve) -> 
         "SHOW 2",
         "STATS",
         "QUEUES",
-        "LIST --status=PENDING --from=1 --limit=50",
+        "LIST --limit=50 --order=start",
     ]
     assert daemon.lines[7:] == [
         *("SHOW 1", "SHOW 2", "STATS", "QUEUES"),
-        *("LIST --status=PENDING --from=3 --limit=50", "OUTPUT 1 stdout --tail=65536"),
+        *("LIST --limit=50 --order=start", "OUTPUT 1 stdout --tail=65536"),
     ]
 
 
@@ -54,9 +54,7 @@ def test_query_skips_pending_list_when_nothing_is_pending(serve: Serve) -> None:
     tracker = JobTracker(2)
     with Client(daemon.address) as client:
         assert [poller.query(client, None, tracker).pending for _ in range(2)] == [[], []]
-    assert [line for line in daemon.lines if line.startswith("LIST")] == [
-        "LIST --status=PENDING --from=1 --limit=50"
-    ]
+    assert [line for line in daemon.lines if line.startswith("LIST")] == ["LIST --limit=50 --order=start"]
 
 
 def test_poller_queries_soon_after_an_event(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,8 @@ LISTS = [
     ("LIST --reverse --from=3", [3, 2, 1]),
     ("LIST --reverse --from=99 --limit=2", [6, 5]),
     ("LIST --status=RUNNING", [2]),
+    ("LIST --order=start", [3, 5, 6]),
+    ("LIST --order=ended --limit=2", [4, 1]),
     ("LIST --status=pending,completed", [1, 3, 5, 6]),
     ("LIST --status=FAILED", []),
     ("LIST --owner=ada", [1, 2, 3, 4, 5, 6]),
