@@ -4,15 +4,9 @@ The store is generated (ended_store.py). The snapshot of it is written by the pr
 and the daemon starts with that snapshot.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from bench.bench import Bench
 from bench.daemon import Daemon
-from bench.ended_store import write_store
-from bench.place import Failed
+from bench.ended_store import write_snapshot, write_store
 from bench.results import Goal, Measured, Row
 from bench.steady import cpu
 
@@ -32,7 +26,7 @@ def measure(bench: Bench) -> Measured:
     for _ in bench.turns(3):
         home = bench.home("ended")
         write_store(str(home / "state"), jobs)
-        snapshots.append(_write_snapshot(home / "state" / "journal"))
+        snapshots.append(write_snapshot(home / "state" / "journal"))
         more = (f"--retention-count={jobs}", "--retention-age=3650d", "--retention-memory=none")
         seconds, memory = _start(Daemon(home, bench.programs, more=more))
         starts.append(seconds)
@@ -45,19 +39,6 @@ def measure(bench: Bench) -> Measured:
             Row(f"memory per ended job, with {known}", "", "bytes", sizes, goal=MEMORY_GOAL),
         ]
     )
-
-
-def _write_snapshot(journal: Path) -> float:
-    """Write a snapshot of all segments but the last, and return the seconds of CPU that it took."""
-    number = max(int(path.stem) for path in journal.glob("*.journal")) - 1
-    process = subprocess.Popen(
-        [sys.executable, "-m", "taskqd.storage.journal.snapshot", str(journal), str(number)]
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise Failed(f"the snapshot of {journal} ended with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
 
 
 def _start(daemon: Daemon) -> tuple[float, int]:

@@ -2,8 +2,12 @@
 
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+from bench.place import Failed
 from taskqd.model import events
 from taskqd.model.job import Reason, Status
 from taskqd.storage.filesystem import Filesystem
@@ -47,6 +51,19 @@ def write_records(directory: str, records: Iterator[events.JobEvent]) -> None:
                 sequence += 1
                 size += file.write(codec.encode(record, sequence))
                 record = next(records, None)
+
+
+def write_snapshot(journal: Path) -> float:
+    """Write a snapshot of all segments but the last, and return the seconds of CPU that it took."""
+    number = max(int(path.stem) for path in journal.glob("*.journal")) - 1
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskqd.storage.journal.snapshot", str(journal), str(number)]
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise Failed(f"the snapshot of {journal} ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
 
 
 def _ended_jobs(count: int) -> Iterator[events.JobEvent]:

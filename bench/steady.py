@@ -2,7 +2,8 @@
 
     python -m bench.steady [jobs]       in turns, with the CPU time of the daemon per job
 
-The store of the daemon in its steady state has 100,000 ended jobs, as many as the default retention keeps.
+The store of the daemon in its steady state has 100,000 ended jobs, as many as the default retention keeps, in
+a snapshot. Such a daemon makes the next snapshot after some 70,000 more jobs, so none is made meanwhile.
 """
 
 import statistics
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from bench.bench import Bench
 from bench.daemon import Daemon
-from bench.ended_store import write_store
+from bench.ended_store import write_snapshot, write_store
 from bench.load import Programs
 from bench.results import Goal, Measured, Row
 
@@ -39,6 +40,8 @@ def _daemon(home: Path, programs: Programs, known: int, count: int) -> Daemon:
     """Return a daemon that keeps ``count`` ended jobs, and has ``known`` of them."""
     if known:
         write_store(str(home / "state"), known)
+        if len(list((home / "state" / "journal").glob("*.journal"))) > 1:
+            write_snapshot(home / "state" / "journal")
     return Daemon(home, programs, more=[f"--retention-count={count}", "--retention-age=3650d"])
 
 

@@ -262,6 +262,8 @@ class Job(Struct, kw_only=True, gc=False):
         spec = self.spec
         if spec.script is not None or spec.stdin is not None or spec.secrets or self.attempts > self.runs:
             return True
+        if isinstance(self.last_attempt, bytes) and not self.past:
+            return False  # only attempts without files are packed
         attempts = (*self.past, self.attempt) if self.past else (self.attempt,)
         return any(each is not None and each.may_have_files for each in attempts)
 

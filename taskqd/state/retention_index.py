@@ -75,10 +75,11 @@ class RetentionIndex:
         None is no limit. The sizes never expire the last finished job.
         """
         ids: list[int] = []
-        self.may_have_more = True
+        self.may_have_more = False
         for _ in range(MAX_VISITED):
-            if not self._ended or len(ids) == MAX_BATCH:
-                self.may_have_more = bool(ids)
+            if not self._ended:
+                return ids
+            if len(ids) == MAX_BATCH:
                 break
             ended_at, job_id = self._ended.first
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
@@ -90,8 +91,8 @@ class RetentionIndex:
                 self._expiring_memory += footprint_of(self._jobs[job_id])
                 ids.append(job_id)
             else:
-                self.may_have_more = bool(ids)
-                break
+                return ids
+        self.may_have_more = True
         return ids
 
     def latest(self) -> Iterator[End]:

@@ -204,6 +204,22 @@ def test_retention_removes_many_jobs_in_several_checks() -> None:
     assert home.known() == []
 
 
+def test_retention_that_has_removed_all_at_once_removes_the_next_ones_together() -> None:
+    home = Home(count=3000)
+    home.task._retention = Retention(age=7 * DAY, count=2)
+    home.end(3)
+    home.task.start()
+    home.harness.settle()
+    assert home.known() == [2, 3]
+    home.end()
+    home.advance(BUSY_CHECK_INTERVAL)
+    home.end()
+    home.advance(BUSY_CHECK_INTERVAL)
+    assert home.known() == [2, 3, 4, 5]
+    home.end()
+    assert home.known() == [5, 6]
+
+
 def test_retention_limits_removals_in_progress_over_all_checks() -> None:
     home = Home(age=1.0)
     home.end(3 * MAX_BATCH)
