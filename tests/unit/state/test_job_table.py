@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskqd.state.job_table import JobTable
+from taskqd.state.job_table import CHUNK_SIZE, JobTable
 from tests.support.events import array, fold, held, started, submitted
 
 
@@ -70,3 +70,22 @@ def test_tables_are_compared_by_value() -> None:
     assert fold().jobs == {}
     with pytest.raises(TypeError):
         hash(table())
+
+
+def test_jobs_far_apart_are_in_the_order_of_their_ids() -> None:
+    ids = (3 * CHUNK_SIZE, 1, CHUNK_SIZE - 1, CHUNK_SIZE, 3 * CHUNK_SIZE + 1)
+    jobs = fold(*map(submitted, ids)).jobs
+    assert list(jobs) == sorted(ids)
+    jobs.remove(jobs[3 * CHUNK_SIZE])
+    jobs.remove(jobs[CHUNK_SIZE])
+    assert (list(jobs), len(jobs)) == ([1, CHUNK_SIZE - 1, 3 * CHUNK_SIZE + 1], 3)
+    assert jobs == fold(*map(submitted, jobs)).jobs
+    assert [jobs.get(CHUNK_SIZE), jobs.get(3 * CHUNK_SIZE)] == [None, None]
+
+
+def test_jobs_that_are_added_together_are_as_if_added_one_by_one() -> None:
+    jobs = fold(*map(submitted, (1, 2, CHUNK_SIZE - 1, CHUNK_SIZE, 5 * CHUNK_SIZE))).jobs
+    together = JobTable()
+    together.add_all(list(jobs.whole()))
+    assert together == jobs
+    assert len(together) == len(jobs)
