@@ -28,11 +28,14 @@ class Permission(Enum):
     ADMIN = "to change the daemon"
 
 
+_CHANGES = (Permission.MODIFY, Permission.SUBMIT)
+
+
 def check_verb(verb: str, permission: Permission, role: Role) -> None:
     """Raise Forbidden if a role may not use a verb at all, independent of what the request is about."""
     if permission is Permission.ADMIN and role is not Role.ADMIN:
         raise Forbidden(f"permission denied: {verb} needs the role admin, and you have the role {role.value}")
-    if permission in (Permission.MODIFY, Permission.SUBMIT) and role is Role.READ:
+    if permission in _CHANGES and role is Role.READ:
         raise Forbidden(
             f"permission denied: {verb} needs the role submit or admin, and you have the role read, which "
             "changes nothing"

@@ -51,7 +51,8 @@ def parse_batchable(lines: str, count: int) -> tuple[list[SimilarSubmissions], i
         other = cast("re.Match[str]", _OTHER_LINE.search(lines))
         found = _FREQUENT_LINES.findall(lines, 0, other.start())
     submissions: list[SimilarSubmissions] = []
-    latest, commands = None, list[str]()
+    latest: str | None = None
+    commands: list[str] = []
     for number, (options, command) in enumerate(found):
         if options != latest:
             cached = _look_up(options)

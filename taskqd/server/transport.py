@@ -50,8 +50,10 @@ def unsent_bytes(transport: SocketTransport) -> int:
     Twisted has no public way to ask. Attributes that another version does not have count as empty.
     """
     attributes = vars(transport)
-    appended = int(attributes.get("_tempDataLen", 0))
-    return appended + len(attributes.get("dataBuffer", b"")) - int(attributes.get("offset", 0))
+    appended, buffer = attributes.get("_tempDataLen"), attributes.get("dataBuffer")
+    if not appended and not buffer:
+        return 0
+    return int(appended or 0) + len(buffer or b"") - int(attributes.get("offset", 0))
 
 
 def free_buffers(transport: IClientTransport) -> None:

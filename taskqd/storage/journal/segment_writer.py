@@ -56,6 +56,7 @@ class SegmentWriter:
         self.last_created = 0
         self.identity = ""
         self._descriptor = _NONE
+        self._path = ""
         self._length = 0
         self._small_writes = 0
         self._no_preallocation_until = 0
@@ -72,7 +73,8 @@ class SegmentWriter:
             self._filesystem.close(descriptor)
         if self.end.size:  # else the journal is new
             self.check_segment(self.end.segment)
-        self._descriptor = self._filesystem.create(self._segments.path(number))
+        self._path = self._segments.path(number)
+        self._descriptor = self._filesystem.create(self._path)
         self.last_created = number
         self._filesystem.sync_directory(self._segments.directory)
         self.end = JournalEnd(number, 0, self.end.sequence)
@@ -99,15 +101,14 @@ class SegmentWriter:
     def write(self, content: bytes, records: int) -> None:
         """Write the lines of ``records`` records and make all of them durable."""
         number, size, sequence = self.end
-        path = self._segments.path(number)
-        if not self._filesystem.is_same_file(self._descriptor, path):
-            raise SegmentMoved(path)
+        if not self._filesystem.is_same_file(self._descriptor, self._path):
+            raise SegmentMoved(self._path)
         if not self.can_append(len(content)):
             self._prepare(len(content))
         self._filesystem.write_at(self._descriptor, content, size)
         self._filesystem.sync(self._descriptor)
         if not self._filesystem.is_linked(self._descriptor):  # removed during the write
-            raise SegmentMoved(path)
+            raise SegmentMoved(self._path)
         self.end = JournalEnd(number, size + len(content), sequence + records)
         self._length = max(self._length, self.end.size)
         self._small_writes = self._small_writes + 1 if len(content) <= MAX_SMALL_WRITE else 0
