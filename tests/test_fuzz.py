@@ -249,6 +249,8 @@ VALID_REPLIES = [
     (b"LIST\n", b'JOB {"id":1}\r\nJOB {}\r\nEND 2\r\n'),
     (b"LIST\nPING\n", b"END 0\r\nOK\r\n"),
     (b"LIST --match=x\nPING\n", b"JOB {}\r\nEND 1 70\r\nOK\r\n"),
+    (b"LIST --count\n", b"END 7\r\n"),
+    (b"HOLD --label=x --progress\n", b"PROGRESS 100 300\r\nOK 299\r\n"),
     (b"WAIT 1 2\n", b"STATUS FAILED 0 2\r\nSTATUS COMPLETED 100 1\r\nEND 2\r\n"),
     (b"WAIT 1 2.3\n", b"STATUS FAILED 0 2.3\r\nERROR TIMED_OUT 1 of 2\r\n"),
     (b"OUTPUT 1 stdout\nPING\n", b"DATA stdout 0 4\r\nO\r\nK\r\nOK\r\n"),

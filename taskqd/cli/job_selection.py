@@ -9,12 +9,13 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 import click
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.display.text import confirm, describe_status
+from taskqd.cli.display.act_progress import ActProgress
+from taskqd.cli.display.text import confirm, describe_status, sanitize_line
 from taskqd.client import ActFilters, Changes, Client, Facts, Filters, Ref, Refused, Status
 from taskqd.protocol.values import capitals
 
@@ -23,7 +24,9 @@ _RETRY_IN = re.compile(r"retry in ([0-9]{1,9}(?:\.[0-9]+)?) s")
 
 
 MAX_COUNTED = 1000
-"""Jobs that are counted for the question whether to change them; of more it says so."""
+"""Jobs of a daemon before 0.9 that are counted for the question; of more it says so."""
+FILTERS: Final = ("queue", "label", "owner", "status", "match")
+"""The names of the filters in ``ActFilters``."""
 MAX_PIPELINED = 1000
 """Requests that are sent before the first of them that the rate limit refuses is sent again."""
 MIN_RATE_DELAY = 0.1
@@ -140,13 +143,15 @@ def apply(
     by one. ``report`` is called with the jobs that were changed one by one.
     """
     named, filters = _parse_selection(given, action)
-    is_sure = given["is_sure"] or not _can_ask()
+    is_sure = given["is_sure"] or not can_ask()
     with session.connect() as client:
-        if filters and not options.get("cascade") and client.can_act_on_many():
-            return _apply_to_many(session, client, action, filters, options, is_sure=is_sure)
+        limits = client.hello().get("limits", {}) if filters and not options.get("cascade") else {}
+        if "acts" in limits:
+            is_new = "list_in_order" in limits
+            return _apply_to_many(session, client, action, filters, options, is_sure=is_sure, is_new=is_new)
         selection = _select(client, named, filters, action)
         count = len(selection.jobs)
-        if selection.is_searched and count > 1 and not is_sure and not _confirm(session, action, f"{count}"):
+        if selection.is_searched and not is_sure and not _confirm(session, action, count, filters):
             return REFUSED
         with session.answer_list(selection.is_several):
             codes = _apply_to_each(session, client, selection, action, options)
@@ -164,14 +169,25 @@ def _apply_to_many(
     options: ActOptions,
     *,
     is_sure: bool,
+    is_new: bool,
 ) -> int:
+    """Apply an action to the jobs that filters select, by one request to a daemon since release 0.8.
+
+    One that ``is_new``, since 0.9, counts jobs and reports the progress.
+    """
     if not is_sure:
-        found = len(client.list(limit=MAX_COUNTED + 1, **_listed(filters, action)))
-        count = f"more than {MAX_COUNTED}" if found > MAX_COUNTED else f"{found}"
-        if found > 1 and not _confirm(session, action, count):
+        listed = _listed(filters, action)
+        found = client.count(**listed) if is_new else len(client.list(limit=MAX_COUNTED + 1, **listed))
+        if not _confirm(session, action, found, filters, is_exact=is_new or found <= MAX_COUNTED):
             return REFUSED
-    signal, changes = options.get("signal"), options.get("changes")
-    changed = client.act_on_many(action.verb, signal=signal, changes=changes, **filters)
+    with ActProgress(action.done) as progress:
+        changed = client.act_on_many(
+            action.verb,
+            signal=options.get("signal"),
+            changes=options.get("changes"),
+            on_progress=progress.update if is_new and progress.is_shown else None,
+            **filters,
+        )
     if session.is_json:
         session.print_answer("", {"changed": changed})
     session.print_message(_summary(changed, changed, action))
@@ -185,6 +201,18 @@ def _apply_to_each(
 
     Refusals are printed and do not stop the loop. Requests that exceed the rate limit are repeated.
     """
+    with ActProgress(action.done) as progress:
+        return _request_each(session, client, selection, action, options, progress)
+
+
+def _request_each(
+    session: Session,
+    client: Client,
+    selection: Selection,
+    action: Action,
+    options: ActOptions,
+    progress: ActProgress,
+) -> dict[Ref, int]:
     codes: dict[Ref, int] = {}
     left = list(selection.jobs)
     has_notified = False
@@ -194,8 +222,12 @@ def _apply_to_each(
         delay = 0.0
         results = client.act_on_each(action.verb, portion, **options)
         for result, job in zip(results, portion, strict=True):
+            progress.update(len(codes), len(selection.jobs))
             if not isinstance(result, Refused):
                 _print_result(session, job, result, selection.is_several)
+                codes[job] = 0
+            elif options.get("cascade") and selection.is_searched and _is_retried(action, result, codes):
+                _print_result(session, job, None, selection.is_several)
                 codes[job] = 0
             elif (wait := _rate_delay(result)) is not None:
                 refused.append(job)
@@ -210,6 +242,11 @@ def _apply_to_each(
     return codes
 
 
+def _is_retried(action: Action, refusal: Refused, codes: dict[Ref, int]) -> bool:
+    """Whether a refusal says that the cascade of a job before has retried a job already."""
+    return action.verb == "RETRY" and refusal.code == "WRONG_STATE" and 0 in codes.values()
+
+
 def _print_result(session: Session, job: Ref, result: Status | Facts | int | None, is_several: bool) -> None:
     """Print what an action on one job has returned: its new status, or its id."""
     if isinstance(result, Status):
@@ -221,12 +258,24 @@ def _print_result(session: Session, job: Ref, result: Status | Facts | int | Non
         session.print_answer(str(number), {"id": number})
 
 
-def _confirm(session: Session, action: Action, count: str) -> bool:
-    """Ask whether to change jobs; print a message if not."""
-    if confirm(f"{action.name} {count} jobs?"):
+def _confirm(
+    session: Session, action: Action, count: int, filters: ActFilters, *, is_exact: bool = True
+) -> bool:
+    """Ask whether to change several jobs; print a message if not."""
+    number = f"{count:,}" if is_exact else f"more than {MAX_COUNTED:,}"
+    if count < 2 or confirm(f"{action.name} {number} jobs{_describe(filters)}?"):
         return True
     session.print_message("cancelled; no job was changed")
     return False
+
+
+def _describe(filters: ActFilters) -> str:
+    """Return which jobs filters select, as the end of a phrase."""
+    words = {"status": "that are", "queue": "of queue", "label": "with the label", "owner": "of user"}
+    parts = [f" {words[name]} {value}" for name, value in filters.items() if value and name in words]
+    match = filters.get("match")
+    text: str = sanitize_line("".join(parts) + (f" that contain {match!r}" if match else ""))
+    return text
 
 
 def print_new_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
@@ -239,7 +288,7 @@ def print_new_status(session: Session, job: Ref, status: Status, is_several: boo
     session.print_answer(before + text, {"id": job, **status._asdict()})
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
     """Whether a question can be asked on a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
@@ -247,15 +296,20 @@ def _can_ask() -> bool:
 def _summary(done: int, found: int, action: Action) -> str:
     if not found:
         return f"no matching job can be {action.done}"
-    jobs = "1 job" if done == 1 else f"{done} jobs"
-    return f"{jobs} {action.done}" + (f", {found - done} refused" if done < found else "")
+    jobs = "1 job" if done == 1 else f"{done:,} jobs"
+    return f"{jobs} {action.done}" + (f", {found - done:,} refused" if done < found else "")
+
+
+def has_selection(given: dict[str, Any]) -> bool:
+    """Whether the values of ``parameters.job_selection`` have an id or a filter."""
+    return bool(given["jobs"]) or any(given[f"of_{name}"] is not None for name in FILTERS)
 
 
 def _parse_selection(given: dict[str, Any], action: Action) -> tuple[Sequence[Ref | range], ActFilters]:
     """Return the ids and ranges, or the filters; raises a usage error without either, or with both."""
     named = given["jobs"]
     filters: ActFilters = {}
-    for name in ("queue", "label", "owner", "status", "match"):
+    for name in FILTERS:
         if given[f"of_{name}"] is not None:
             filters[name] = given[f"of_{name}"]
     if bool(named) == bool(filters):

@@ -45,9 +45,12 @@ class Acts(Streams):
         *,
         signal: str | None = None,
         changes: Changes | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
         **filters: "Unpack[ActFilters]",
     ) -> int:
         """Change all jobs that match the filters and to which the act applies; return how many that were.
+
+        ``on_progress(done, total)`` is called some times per second if it takes longer (since release 0.9).
 
         At least one filter is needed. If the connection is lost, some jobs may have been changed; the call
         can be repeated.
@@ -55,7 +58,10 @@ class Acts(Streams):
         names = _FILTERS_OF_SET if verb == "SET" else {}
         selected = b"".join(option(names.get(name, name), value) for name, value in _given(filters))
         line = verb.encode("ascii") + selected + _options(signal, cascade=False, changes=changes)
-        return self._request(line, self._reader.read_number)
+        if on_progress is None:
+            return self._request(line, self._reader.read_number)
+        report = on_progress
+        return self._request(line + b" --progress", lambda: self._reader.read_acted(report))
 
     def act_on_each(
         self,

@@ -193,6 +193,19 @@ class Client(Acts):
                 return found
             limit = (DEFAULT_LIMIT if limit is None else limit) - len(jobs)
 
+    def count(self, **filters: "Unpack[Filters]") -> int:
+        """Return how many jobs match all filters. Since release 0.9."""
+        given = dict(filters)
+        flags = b" --tasks" * bool(given.pop("tasks", False)) + b" --count"
+        options = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
+        total, start = 0, None
+        while True:  # a request with ``match`` searches a limited number of jobs
+            line = b"LIST" + options + option("from", start) + flags
+            count, start = self._query(line, self._reader.read_count)
+            total += count
+            if start is None:
+                return total
+
     def list_all(
         self, start: int | None = None, *, reverse: bool = False, **filters: "Unpack[Filters]"
     ) -> Iterator[Facts]:

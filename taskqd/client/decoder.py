@@ -1,7 +1,7 @@
 """Decodes reply lines into values (docs/protocol.md §3, §4, §7)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from taskqd.client.address import Unreachable
@@ -101,6 +101,15 @@ class ReplyReader:
         """Read the number of an OK."""
         return int(self._read_first_line("OK")[1].split(" ")[0])
 
+    def read_acted(self, on_progress: Callable[[int, int], object]) -> int:
+        """Read PROGRESS lines, which are passed on, and the number of the OK after them."""
+        while True:
+            word, rest = self._read_first_line("OK", "PROGRESS")
+            numbers = [int(number) for number in rest.split(" ")[:2]]
+            if word == "OK":
+                return numbers[0]
+            on_progress(*numbers)
+
     def read_shutdown(self) -> Shutdown:
         """Read the OK of SHUTDOWN."""
         running, fate = self._read_first_line("OK")[1].split(" ")[:2]
@@ -154,6 +163,11 @@ class ReplyReader:
         jobs, end = self._read_list("JOB")
         _, *following = end.split(" ")[:2]
         return jobs, int(following[0]) if following else None
+
+    def read_count(self) -> tuple[int, int | None]:
+        """Read the END of a count, and the id from which it goes on, None if it is complete."""
+        count, *following = self._read_first_line("END")[1].split(" ")[:2]
+        return int(count), int(following[0]) if following else None
 
     def read_queue(self) -> Facts:
         """Read a QUEUE."""

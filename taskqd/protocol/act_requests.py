@@ -36,9 +36,13 @@ class SetRequest(JobRequest, frozen=True, kw_only=True):
 
 
 class ManyRequest(EmptyRequest, frozen=True, kw_only=True):
-    """RETRY, HOLD, RELEASE or REMOVE all jobs that `wanted` admits; the base class of the others."""
+    """RETRY, HOLD, RELEASE or REMOVE all jobs that `wanted` admits; the base class of the others.
+
+    With `has_progress` the client is informed of the progress.
+    """
 
     wanted: JobFilter
+    has_progress: bool = False
 
 
 class CancelManyRequest(ManyRequest, frozen=True, kw_only=True):
@@ -57,6 +61,8 @@ def _parse_subject(usage: str, words: list[str], values: dict[str, Any]) -> JobR
     """Return the job that a request names, or the filter that it has instead, whose values are removed."""
     wanted = pop_filter(values)
     has_filters = wanted != JobFilter()
+    if "has_progress" in values and not has_filters:
+        raise BadRequest("--progress is for acts with filters; a request for one job needs none")
     if has_filters and words:
         raise BadRequest("an id and filters cannot be given together; give one of them")
     if has_filters:
@@ -70,14 +76,18 @@ def parse_act(usage: str, text: str) -> JobRequest | ManyRequest:
     """Parse HOLD, RELEASE or REMOVE."""
     if text.isascii() and text.isdigit():  # the common case: a number alone
         return JobRequest(job=parse_job_id(text))
-    words, values = parse_arguments(usage, text, 0, 1, FILTER_OPTIONS)
+    words, values = parse_arguments(usage, text, 0, 1, _MANY_OPTIONS)
     subject = _parse_subject(usage, words, values)
-    return ManyRequest(wanted=subject) if isinstance(subject, JobFilter) else JobRequest(job=subject)
+    if isinstance(subject, JobFilter):
+        return ManyRequest(wanted=subject, **values)
+    return JobRequest(job=subject)
 
 
+_PROGRESS: Table = {"progress": OptionType("has_progress", parse_flag)}
+_MANY_OPTIONS: Table = {**FILTER_OPTIONS, **_PROGRESS}
 _CASCADE: Table = {"cascade": OptionType("is_cascade", parse_flag)}
-_CANCEL_OPTIONS: Table = {"signal": OptionType("signal", parse_signal), **_CASCADE, **FILTER_OPTIONS}
-_RETRY_OPTIONS: Table = {**_CASCADE, **FILTER_OPTIONS}
+_CANCEL_OPTIONS: Table = {"signal": OptionType("signal", parse_signal), **_CASCADE, **_MANY_OPTIONS}
+_RETRY_OPTIONS: Table = {**_CASCADE, **_MANY_OPTIONS}
 
 
 def parse_cancel(usage: str, text: str) -> CancelRequest | CancelManyRequest:
@@ -96,7 +106,7 @@ def parse_retry(usage: str, text: str) -> RetryRequest | ManyRequest:
     subject = _parse_subject(usage, words, values)
     if isinstance(subject, JobFilter):
         _check_no_cascade(values)
-        return ManyRequest(wanted=subject)
+        return ManyRequest(wanted=subject, **values)
     return RetryRequest(job=subject, **values)
 
 
@@ -113,7 +123,7 @@ SET_FILTER_OPTIONS: Table = {
 }
 """The options of SET that select jobs; `--queue` and `--label` are values to set."""
 _SET_FILTERS = " ".join(f"--{name}" for name in SET_FILTER_OPTIONS)
-SET_TABLE: Table = {**SET_OPTIONS, **SET_FILTER_OPTIONS}
+SET_TABLE: Table = {**SET_OPTIONS, **SET_FILTER_OPTIONS, **_PROGRESS}
 """All options of SET."""
 
 
@@ -121,10 +131,11 @@ def parse_set(usage: str, text: str) -> SetRequest | SetManyRequest:
     """Parse SET."""
     words, given = parse_arguments(usage, text, 0, 1, SET_TABLE)
     filters = {name.removeprefix("of_"): given.pop(name) for name in list(given) if name.startswith("of_")}
-    subject = _parse_subject(f"{usage}, with the filters {_SET_FILTERS}", words, filters)
+    progress = {name: given.pop(name) for name in ("has_progress",) if name in given}
+    subject = _parse_subject(f"{usage}, with the filters {_SET_FILTERS}", words, filters | progress)
     values = _resolve_set(given)
     if isinstance(subject, JobFilter):
-        return SetManyRequest(wanted=subject, values=values)
+        return SetManyRequest(wanted=subject, values=values, **progress)
     return SetRequest(job=subject, values=values)
 
 

@@ -77,6 +77,11 @@ def end(count: int, following: int | None = None) -> bytes:
     return b"END %d\r\n" % count if following is None else b"END %d %d\r\n" % (count, following)
 
 
+def progress(done: int, total: int) -> bytes:
+    """Return the PROGRESS line of an act on many jobs."""
+    return b"PROGRESS %d %d\r\n" % (done, total)
+
+
 def event(sequence: int, event: Event) -> bytes:
     """Return the EVENT line of an event."""
     return b"EVENT %d %b\r\n" % (sequence, _ENCODER.encode(describe_event(event)))

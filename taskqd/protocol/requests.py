@@ -75,7 +75,8 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
     """LIST the jobs that `wanted` admits.
 
     `array` restricts the list to the tasks of that array; otherwise tasks are listed only if `has_tasks`.
-    With an `order` the list has no other fields than `wanted`, without key and text, and `limit`.
+    With `is_count` the jobs are counted, and not listed; then there is no limit. With an `order` the list has
+    no other fields than `wanted`, without key and text, and `limit`.
     """
 
     wanted: JobFilter = JobFilter()
@@ -85,6 +86,7 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
     limit: int = 100
     is_reverse: bool = False
     order: ListOrder | None = None
+    is_count: bool = False
 
     @property
     def jobs(self) -> tuple[JobRef, ...]:
@@ -304,8 +306,9 @@ _LIST_OPTIONS: Table = {
     "limit": OptionType("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
     "reverse": OptionType("is_reverse", parse_flag),
     "order": OptionType("order", _parse_order),
+    "count": OptionType("is_count", parse_flag),
 }
-_NOT_IN_ORDER = ("match", "key", "array", "tasks", "from", "reverse")
+_NOT_IN_ORDER = ("match", "key", "array", "tasks", "from", "reverse", "count")
 """The options of LIST that cannot be given with --order."""
 
 
@@ -315,6 +318,8 @@ def parse_list(usage: str, text: str) -> ListRequest:
     order: ListOrder | None = values.get("order")
     if order is not None:
         _check_order(order, values)
+    if "is_count" in values and "limit" in values:
+        raise BadRequest("--count and --limit cannot be given together; leave one of them out")
     return ListRequest(wanted=pop_filter(values), **values)
 
 

@@ -63,9 +63,10 @@ _ALL = (
     Verb("SHOW <id>", "Show everything about a job, as JSON.", requests.parse_job, Permission.VIEW),
     Verb(
         "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--match=TEXT] [--key=K] [--array=<id>] "
-        "[--tasks] [--from=<id>] [--limit=N] [--reverse] [--order=start|ended]",
+        "[--tasks] [--from=<id>] [--limit=N] [--reverse] [--order=start|ended] "
+        "[--count]",
         "List jobs by id, 100 by default; for the next page, pass --from the id after the last. --order: the "
-        "pending ones by their place in line, or the ended ones, the latest first.",
+        "pending ones by their place in line, or the ended ones, latest first. --count: END <count> alone.",
         requests.parse_list,
         Permission.KNOWN,
     ),
@@ -89,7 +90,7 @@ _ALL = (
         Permission.VIEW,
     ),
     Verb(
-        "CANCEL <id>|<filters> [--signal=NAME] [--cascade]",
+        "CANCEL <id>|<filters> [--signal=NAME] [--cascade] [--progress]",
         "End a job: a pending one at once, a running one by a signal to all of its processes; --cascade: "
         "also the jobs that depend on it. With filters in place of the id: all that match, OK <count>.",
         act_requests.parse_cancel,
@@ -97,7 +98,7 @@ _ALL = (
         requests.FILTER_OPTIONS,
     ),
     Verb(
-        "RETRY <id>|<filters> [--cascade]",
+        "RETRY <id>|<filters> [--cascade] [--progress]",
         "Make a finished job PENDING again, under the same id; --cascade: also the jobs that failed because "
         "of it. With filters: all that match, OK <count>.",
         act_requests.parse_retry,
@@ -106,21 +107,21 @@ _ALL = (
         is_for_ended=True,
     ),
     Verb(
-        "HOLD <id>|<filters>",
+        "HOLD <id>|<filters> [--progress]",
         "Keep a pending job from starting until RELEASE. With filters: all that match, OK <count>.",
         act_requests.parse_act,
         Permission.MODIFY,
         requests.FILTER_OPTIONS,
     ),
     Verb(
-        "RELEASE <id>|<filters>",
+        "RELEASE <id>|<filters> [--progress]",
         "Let a pending job start that is held or delayed. With filters: all that match, OK <count>.",
         act_requests.parse_act,
         Permission.MODIFY,
         requests.FILTER_OPTIONS,
     ),
     Verb(
-        "SET <id>|<filters> --<option>=<value> ...",
+        "SET <id>|<filters> --<option>=<value> ... [--progress]",
         "Change options of a pending job: JOB <json>. With filters (--in-queue, --with-label, --status, "
         "--owner, --match): of all that match, OK <count>.",
         act_requests.parse_set,
@@ -128,7 +129,7 @@ _ALL = (
         act_requests.SET_TABLE,
     ),
     Verb(
-        "REMOVE <id>|<filters>",
+        "REMOVE <id>|<filters> [--progress]",
         "Delete a finished job and its output. With filters: all that match, OK <count>.",
         act_requests.parse_act,
         Permission.MODIFY,

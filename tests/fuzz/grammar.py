@@ -128,7 +128,7 @@ class Grammar:
     def _make_verbs(self) -> dict[str, Callable[[], bytes]]:
         """Return a function for the rest of the line of each verb."""
         filters = ("status", "queue", "owner", "label", "match")
-        listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse")
+        listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse", "count")
         in_order = ("status", "queue", "owner", "label", "limit")
         part = ("attempt", "offset", "limit", "tail")
         slots = (
@@ -156,7 +156,7 @@ class Grammar:
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
             "WAIT": self._wait,
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
-            "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade"))),
+            "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade", "progress"))),
             "SET": lambda: self._words(
                 self._subject(b"--with-label=l"), self._options(tuple(SET_OPTIONS), 1)
             ),
@@ -255,7 +255,9 @@ class Grammar:
 
     def _subject(self, many: bytes = b"--label=l") -> bytes:
         """Return a job to change, or a filter that no damage turns into one of other jobs."""
-        return many if self._maybe(0.1) else self._changeable()
+        if self._maybe(0.1):
+            return self._words(many, b"--progress") if self._maybe(0.3) else many
+        return self._changeable()
 
     def _scheduling(self) -> bytes:
         kind = self._chance.random()

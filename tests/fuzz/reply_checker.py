@@ -238,8 +238,8 @@ class ReplyChecker:
             form = Reply(("END", _is_number), ("STATUS", _is_one_of_several))
         if request.verb == b"SCHEDULE" and b"--run-now" in request.line:
             form = Reply(("JOB_ID", _is_number))
-        if request.verb in _ACTS and word == "OK" and _is_number(text):
-            form = Reply(_ON_MANY)
+        if request.verb in _ACTS and (word == "PROGRESS" or (word == "OK" and _is_number(text))):
+            form = Reply(_ON_MANY, ("PROGRESS", _matches("[0-9]+ [1-9][0-9]*")))
         count = 0
         if form.first:
             self._check(request, form.first, word, text)
@@ -257,7 +257,8 @@ class ReplyChecker:
         self._finish_reply(request, form, text, count)
 
     def _finish_reply(self, request: ParsedRequest, form: Reply, text: str, count: int) -> None:
-        if form.last in (_COUNT, _PARTIAL_COUNT) and int(text.split(maxsplit=1)[0]) != count:
+        is_count = request.verb == b"LIST" and b"--count" in request.line
+        if not is_count and form.last in (_COUNT, _PARTIAL_COUNT) and int(text.split(maxsplit=1)[0]) != count:
             raise RuleBroken(f"{request.line!r}: END {text} after {count} lines")
         if form.last[0] == "JOB_ID" and request.verb == b"SUBMIT":
             self.jobs.append(int(text))

@@ -7,17 +7,18 @@ import click
 
 from taskqd.cli import job_options, parameters
 from taskqd.cli.app import taskq
-from taskqd.cli.context import Session
-from taskqd.cli.job_selection import Action, apply
+from taskqd.cli.context import REFUSED, Session
+from taskqd.cli.display.text import command_of, confirm
+from taskqd.cli.job_selection import Action, apply, can_ask, has_selection
 from taskqd.cli.statuses import FINISHED, LIVE, PENDING
 from taskqd.client import Changes, Client, Ref, Refused
 
-CANCEL = Action("Cancel", "cancelled", "CANCEL", LIVE)
-HOLD = Action("Hold", "held", "HOLD", PENDING)
-RELEASE = Action("Release", "released", "RELEASE", PENDING)
-SET = Action("Change", "changed", "SET", PENDING)
-RETRY = Action("Retry", "retried", "RETRY", FINISHED)
-REMOVE = Action("Remove", "removed", "REMOVE", FINISHED)
+CANCEL = Action("cancel", "cancelled", "CANCEL", LIVE)
+HOLD = Action("hold", "held", "HOLD", PENDING)
+RELEASE = Action("release", "released", "RELEASE", PENDING)
+SET = Action("change", "changed", "SET", PENDING)
+RETRY = Action("retry", "retried", "RETRY", FINISHED)
+REMOVE = Action("remove", "removed", "REMOVE", FINISHED)
 
 JOB_SELECTION = parameters.job_selection("--queue", "--label")
 
@@ -39,10 +40,36 @@ Examples:
 def cancel(session: Session, /, signal: str | None, cascade: bool, **given: Any) -> int:
     """Cancel a pending or running job.
 
-    Prints its new status. A pending job ends at once. A running job gets SIGTERM, and SIGKILL after its
-    --kill-after; until it has ended, its status is RUNNING. `taskq wait` waits for its end.
+    Without an ID it asks, on a terminal, about your latest job that has not ended. Prints its new status. A
+    pending job ends at once. A running job gets SIGTERM, and SIGKILL after its --kill-after; until it has
+    ended, its status is RUNNING. `taskq wait` waits for its end.
     """
+    if not has_selection(given):
+        latest = _ask_about_latest(session)
+        if latest is None:
+            return REFUSED
+        given["jobs"] = (latest,)
     return apply(session, given, CANCEL, {"signal": signal, "cascade": cascade})
+
+
+def _ask_about_latest(session: Session) -> Ref | None:
+    """Return the id of the user's latest job that has not ended, None if the user does not confirm."""
+    if not can_ask():
+        raise click.UsageError(
+            "expected job IDs or filter options; without them, taskq cancel asks about your latest job, and "
+            "that needs a terminal"
+        )
+    with session.connect() as client:
+        user = client.hello()["you"]["name"]
+        jobs = client.list(owner=user, status=",".join(LIVE), limit=1, reverse=True)
+    if not jobs:
+        raise click.UsageError(f"you ({user}) have no job that is pending or running; expected a job ID")
+    job = jobs[0]
+    if not confirm(f"cancel job {job['id']} `{command_of(job)}` ({job['status']})?"):
+        session.print_message("the job was not cancelled")
+        return None
+    latest: int = job["id"]
+    return latest
 
 
 @taskq.command(

@@ -9,6 +9,7 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
+from taskqd.cli.display.act_progress import ActProgress
 from taskqd.cli.display.text import describe_status
 from taskqd.cli.statuses import LIVE
 from taskqd.client import Client, Ended, Facts, Ref, Refused
@@ -75,7 +76,12 @@ def _wait_for_several(
         raise click.UsageError(f"--any accepts up to {MAX_WAITED:,} jobs, not {len(jobs):,}")
     ended: dict[Ref, Facts] = {}
     refused = 0
-    with session.answer_list(), client.another() as second_client:
+    with (
+        session.answer_list(),
+        client.another() as second_client,
+        ActProgress("ended", is_patient=True) as progress,
+    ):
+        progress.update(0, len(jobs))
         try:
             for end in _ends(client, jobs, is_any, timeout):
                 facts = second_client.show(end.job)
@@ -83,6 +89,7 @@ def _wait_for_several(
                 ended[name] = facts
                 session.print_answer(f"{name} {describe_status(facts)}", facts)
                 sys.stdout.flush()
+                progress.update(len(ended), len(jobs))
         except Refused as refusal:
             refused = session.print_refusal(refusal)
     codes = [session.exit_code_of(ended[job]) for job in jobs if job in ended]

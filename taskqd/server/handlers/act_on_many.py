@@ -19,6 +19,7 @@ from taskqd.engine.locks import KeyedLock
 from taskqd.errors import Gone, NoSuchJob, StoreFailed, TaskqError, WrongState
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
+from taskqd.protocol import replies
 from taskqd.protocol.act_requests import ManyRequest, SetManyRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.interfaces import IClient
@@ -28,6 +29,8 @@ from taskqd.storage.interfaces import IClock
 
 MIN_DELAY = 0.001
 """Seconds to wait at least for the rate of a user: a delay may be too short for the clock to change."""
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two lines about the progress of an act, and before the first of them."""
 
 _ENDED = frozenset(status for status in Status if status.is_final)
 _NOT_ENDED = frozenset(Status) - _ENDED
@@ -87,8 +90,12 @@ class ActOnMany:
     ) -> int:
         changed = done = 0
         refusal: TaskqError | None = None
+        next_report = self._clock.elapsed() + PROGRESS_INTERVAL
         while done < len(job_ids):
             await client.writable()
+            if request.has_progress and self._clock.elapsed() >= next_report:
+                client.send(replies.progress(done, len(job_ids)))
+                next_report = self._clock.elapsed() + PROGRESS_INTERVAL
             portion = next_batch(job_ids[done : done + MAX_JOBS_PER_BATCH], self._queue_state.jobs)
             done += len(portion)
             await self._wait_for_rate(client, portion)

@@ -31,6 +31,7 @@ LIMITS = {
     "result": replies.MAX_RESULT_STREAM,
     "output": requests.MAX_OUTPUT_LIMIT,
     "list": requests.MAX_LIST_LIMIT,
+    "list_in_order": requests.MAX_ORDERED_LIMIT,
     "wait": requests.MAX_WAIT_JOBS,
     "after": submit.MAX_DEPENDENCIES,
     "array": option_values.MAX_TASKS,

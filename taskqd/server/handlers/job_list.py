@@ -21,6 +21,7 @@ class JobList:
     """The lines of one LIST; `wanted` is the request's filter, narrowed to what the client may see.
 
     `following` is the id from which another LIST has to go on: set if this one has searched its maximum.
+    `counted` is the number of jobs that a request has only counted, None if it lists them.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class JobList:
         format_job: Callable[[Job], bytes],
     ) -> None:
         self.following: int | None = None
+        self.counted = 0 if request.is_count else None
         self._request = request
         self._wanted = wanted
         self._format_job = format_job
@@ -44,6 +46,9 @@ class JobList:
 
     def lines(self) -> Iterator[bytes | None]:
         """Yield a line for each job of the list, None for others that were examined."""
+        if self.counted is not None:
+            yield from self._count()
+            return
         remaining = self._request.limit
         for job in self._jobs() if remaining else ():
             if job is None:
@@ -53,6 +58,12 @@ class JobList:
             remaining -= 1
             if not remaining:
                 return
+
+    def _count(self) -> Iterator[None]:
+        self.counted = 0
+        for job in self._jobs():
+            self.counted += job is not None
+            yield None
 
     def _jobs(self) -> Iterator[Job | None]:
         return self._candidates if self._wanted.match is None else self._search()

@@ -36,8 +36,11 @@ class QueryHandlers(HandlerGroup):
         if wanted is None:
             return replies.end(0)
         jobs = JobList(self._queue_state, request, wanted, self._format_job)
-        sending = send_lines(client, jobs.lines(), lambda count: replies.end(count, jobs.following))
-        return Deferred.fromCoroutine(sending)
+
+        def end(sent: int) -> bytes:
+            return replies.end(sent if jobs.counted is None else jobs.counted, jobs.following)
+
+        return Deferred.fromCoroutine(send_lines(client, jobs.lines(), end))
 
     @handles("HISTORY")
     def _history(self, client: IClient, request: JobRequest) -> Reply:

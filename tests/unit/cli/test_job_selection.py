@@ -15,15 +15,21 @@ CANCELLED = b"STATUS CANCELLED 0\r\n"
 class JobScript:
     """A script for a daemon with the given jobs; it refuses requests about job 13.
 
-    A daemon that ``is_old`` does not act on many jobs.
+    A daemon that ``is_old`` does not act on many jobs, and one that ``is_new`` counts them and reports
+    the progress, since 0.9.
     """
 
-    def __init__(self, *jobs: bytes, is_old: bool = False) -> None:
+    def __init__(self, *jobs: bytes, is_old: bool = False, is_new: bool = False) -> None:
         self._listed = b"".join(jobs) + b"END %d\r\n" % len(jobs)
         self._count = len(jobs)
-        self._hello = b'TASKQ 1 {"limits":%b}\r\n' % (b"{}" if is_old else b'{"acts":5000}')
+        limits = b"{}" if is_old else b'{"acts":5000,"list_in_order":1000}' if is_new else b'{"acts":5000}'
+        self._hello = b'TASKQ 1 {"limits":%b,"you":{"name":"ann"}}\r\n' % limits
 
     def __call__(self, request: Request) -> bytes:
+        if request.line.endswith(" --count"):
+            return b"END %d\r\n" % self._count
+        if request.line.endswith(" --progress"):
+            return b"PROGRESS 1 %d\r\nOK %d\r\n" % (self._count, self._count)
         if request.verb in ("LIST", "HELLO"):
             return self._listed if request.verb == "LIST" else self._hello
         if request.line.split(" ")[1].startswith("--"):
@@ -119,6 +125,16 @@ def test_cascade_with_filters_changes_jobs_one_by_one(serve: Serve, call: Call) 
     assert daemon.lines[1:] == ["CANCEL 7 --cascade", "CANCEL 8 --cascade"]
 
 
+def test_retry_by_cascade_counts_what_the_cascade_of_another_has_retried(serve: Serve, call: Call) -> None:
+    daemon = serve(JobScript(job(7), job(13)))
+    outcome = call("retry", "--queue", "q", "--cascade")
+    assert [line for line in daemon.lines if "SHOW" not in line][1:] == [
+        "RETRY 7 --cascade",
+        "RETRY 13 --cascade",
+    ]
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"7\n13\n", "taskq: 2 jobs retried\n")
+
+
 def test_jobs_changed_one_by_one_are_counted_with_those_refused(serve: Serve, call: Call) -> None:
     serve(JobScript(job(7), job(13), job(14), is_old=True))
     assert call("cancel", "--queue", "q") == (
@@ -201,22 +217,39 @@ def test_request_over_another_limit_is_not_repeated(serve: Serve, call: Call) ->
 
 
 @pytest.mark.parametrize(
-    "words, requests",
+    "words, requests, is_new, question",
     [
-        (("cancel", "7-8"), ["CANCEL 7", "CANCEL 8"]),
-        (("cancel", "--queue", "q"), ["CANCEL --queue=q"]),
-        (("cancel", "--queue", "q", "--cascade"), ["CANCEL 7 --cascade", "CANCEL 8 --cascade"]),
+        (("cancel", "7-8"), ["CANCEL 7", "CANCEL 8"], False, b"cancel 2 jobs? [y/N] "),
+        (("cancel", "--queue", "q"), ["CANCEL --queue=q"], False, b"cancel 2 jobs of queue q? [y/N] "),
+        (
+            ("cancel", "--queue", "q", "--label", "x", "--owner", "ann", "--match", "m"),
+            ["CANCEL --queue=q --label=x --owner=ann --match=m --progress"],
+            True,
+            b"cancel 2 jobs of queue q with the label x of user ann that contain 'm'? [y/N] ",
+        ),
+        (
+            ("cancel", "--queue", "q", "--cascade"),
+            ["CANCEL 7 --cascade", "CANCEL 8 --cascade"],
+            True,
+            b"cancel 2 jobs of queue q? [y/N] ",
+        ),
     ],
 )
 @pytest.mark.parametrize("answer,is_done", [(b"y\n", True), (b"n\n", False), (b"\n", False)])
 def test_user_is_asked_before_several_jobs_are_changed(
-    tmp_path: Path, words: tuple[str, ...], requests: list[str], answer: bytes, is_done: bool
+    tmp_path: Path,
+    words: tuple[str, ...],
+    requests: list[str],
+    is_new: bool,
+    question: bytes,
+    answer: bytes,
+    is_done: bool,
 ) -> None:
     with (
-        FakeDaemon(JobScript(job(7), job(8)), tmp_path) as daemon,
+        FakeDaemon(JobScript(job(7), job(8), is_new=is_new), tmp_path) as daemon,
         Process(daemon.address, *words, on_terminal=("stdin", "stderr")) as process,
     ):
-        process.read("terminal", b"Cancel 2 jobs? [y/N] ")
+        process.read("terminal", question)
         process.type(answer)
         end = process.end()
         assert [line for line in daemon.lines if "CANCEL" in line] == requests * is_done
@@ -224,15 +257,56 @@ def test_user_is_asked_before_several_jobs_are_changed(
     assert (b"no job was changed" in end.terminal) is not is_done
 
 
-def test_question_about_very_many_jobs_does_not_count_them_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "is_new, number, request_",
+    [(False, b"more than 1,000", "--limit=1001"), (True, b"1,204", "--count")],
+)
+def test_question_has_the_number_of_very_many_jobs(
+    tmp_path: Path, is_new: bool, number: bytes, request_: str
+) -> None:
     with (
-        FakeDaemon(JobScript(*map(job, range(1, 1002))), tmp_path) as daemon,
+        FakeDaemon(JobScript(*map(job, range(1, 1205)), is_new=is_new), tmp_path) as daemon,
         Process(daemon.address, "cancel", "--queue", "q", on_terminal=("stdin", "stderr")) as process,
     ):
-        process.read("terminal", b"Cancel more than 1000 jobs? [y/N] ")
+        process.read("terminal", b"cancel %b jobs of queue q? [y/N] " % number)
         process.type(b"n\n")
         process.end()
-        assert daemon.lines == ["HELLO", "LIST --status=PENDING,RUNNING --queue=q --limit=1001"]
+        assert daemon.lines == ["HELLO", f"LIST --status=PENDING,RUNNING --queue=q {request_}"]
+
+
+# Without an id.
+
+
+@pytest.mark.parametrize("answer, is_done", [(b"y\n", True), (b"n\n", False), (b"\n", False)])
+def test_cancel_without_an_id_asks_about_the_latest_job(tmp_path: Path, answer: bytes, is_done: bool) -> None:
+    with (
+        FakeDaemon(JobScript(job(17, "RUNNING", command="make -j4")), tmp_path) as daemon,
+        Process(daemon.address, "cancel", on_terminal=("stdin", "stderr")) as process,
+    ):
+        process.read("terminal", b"cancel job 17 `make -j4` (RUNNING)? [y/N] ")
+        process.type(answer)
+        end = process.end()
+        listing = "LIST --owner=ann --status=PENDING,RUNNING --limit=1 --reverse"
+        assert sorted(daemon.lines) == sorted(["HELLO", listing, *["CANCEL 17"] * is_done])
+    assert end.code == (0 if is_done else 1)
+    assert (b"the job was not cancelled" in end.terminal) is not is_done
+
+
+def test_cancel_without_an_id_and_a_live_job_says_so(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(JobScript(), tmp_path) as daemon,
+        Process(daemon.address, "cancel", on_terminal=("stdin", "stderr")) as process,
+    ):
+        end = process.end()
+    assert end.code == 2
+    assert b"you (ann) have no job that is pending or running" in end.terminal
+
+
+def test_cancel_without_an_id_and_a_terminal_is_a_usage_error(serve: Serve, call: Call) -> None:
+    daemon = serve(JobScript(job(7)))
+    outcome = call("cancel")
+    assert (outcome.code, daemon.lines) == (2, [])
+    assert "expected job IDs or filter options; without them, taskq cancel asks" in outcome.stderr
 
 
 @pytest.mark.parametrize("words", [("cancel", "7", "8"), ("cancel", "7"), ("cancel", "--yes", "7-8")])

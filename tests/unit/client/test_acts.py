@@ -32,6 +32,14 @@ def test_act_on_many_sends_filters_and_returns_the_number_of_changed_jobs(
     assert requests == [Request(line)]
 
 
+def test_act_on_many_passes_its_progress_on(serve: Serve) -> None:
+    client, requests = serve(b"PROGRESS 5 17\r\nPROGRESS 9 17\r\nOK 16\r\n")
+    reports: list[tuple[int, int]] = []
+    changed = client.act_on_many("HOLD", queue="q", on_progress=lambda *report: reports.append(report))
+    assert (changed, reports) == (16, [(5, 17), (9, 17)])
+    assert requests == [Request("HOLD --queue=q --progress")]
+
+
 @pytest.mark.parametrize(
     "hello, can", [(b'{"limits":{"acts":5000}}', True), (b'{"limits":{"acts":null}}', True), (b"{}", False)]
 )

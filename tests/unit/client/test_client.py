@@ -132,6 +132,8 @@ NONE = Output("stdout", 0, b"")
         ),
         (lambda it: it.list(array=5, queue="q"), "LIST --array=5 --queue=q", b"END 0\r\n", []),
         (lambda it: it.list(tasks=True), "LIST --tasks", b"END 0\r\n", []),
+        (lambda it: it.list(order="start", limit=9), "LIST --limit=9 --order=start", b"END 0\r\n", []),
+        (lambda it: it.count(queue="q", tasks=True), "LIST --queue=q --tasks --count", b"END 7\r\n", 7),
         (lambda it: it.list(owner="me", key="k"), "LIST --owner=me --key=k", b"END 0\r\n", []),
         (lambda it: it.stats(), "STATS", b'STATS {"uptime":1}\r\n', {"uptime": 1}),
         (lambda it: it.hello(), "HELLO", b'TASKQ 1 {"you":"me"}\r\n', {"protocol": 1, "you": "me"}),
@@ -186,4 +188,13 @@ def test_list_all_requests_page_by_page(serve: Serve, monkeypatch: pytest.Monkey
         "LIST --queue=q --from=6 --limit=2 --tasks",
         "LIST --from=4 --limit=2",
         "LIST --from=6 --limit=2",
+    ]
+
+
+def test_count_adds_what_each_request_has_searched(serve: Serve) -> None:
+    client, requests = serve(b"END 3 70\r\n", b"END 2\r\n")
+    assert client.count(match="x") == 5
+    assert [request.line for request in requests] == [
+        "LIST --match=x --count",
+        "LIST --match=x --from=70 --count",
     ]

@@ -36,6 +36,15 @@ READ: list[tuple[str, Any]] = [
     ("RETRY 5 --cascade", RetryRequest(job=5, is_cascade=True)),
     ("CANCEL 5 --signal=INT", CancelRequest(job=5, signal=signal.SIGINT)),
     ("CANCEL --queue=q", CancelManyRequest(wanted=OF_Q)),
+    ("CANCEL --queue=q --progress", CancelManyRequest(wanted=OF_Q, has_progress=True)),
+    *(
+        (f"{verb} --progress --queue=q", ManyRequest(wanted=OF_Q, has_progress=True))
+        for verb in ("HOLD", "RELEASE", "REMOVE", "RETRY")
+    ),
+    (
+        "SET --in-queue=q --nice=1 --progress",
+        SetManyRequest(wanted=OF_Q, values={"nice": 1}, has_progress=True),
+    ),
     ("CANCEL --signal=KILL --owner=", CancelManyRequest(wanted=JobFilter(owner=""), signal=9)),
     ("SET 5 --queue=q --label=x", SetRequest(job=5, values={"queue": "q", "label": "x"})),
     (
@@ -65,6 +74,11 @@ REFUSED = [
     ("SET --in-queue=q --delay=1 --at=2030-01-01T00:00:00Z", "give one of them"),
     ("HOLD --key=x", "--key is not an option of HOLD, which takes --status --queue --owner --label --match"),
     ("CANCEL --queue=q --cascade", "--cascade is for one job"),
+    *(
+        (f"{verb} 1 --progress", "--progress is for acts with filters")
+        for verb in ("CANCEL", "RETRY", "HOLD")
+    ),
+    ("SET 1 --nice=1 --progress", "--progress is for acts with filters"),
     ("RETRY --queue=q --cascade", "--cascade is for one job"),
     ("HOLD --status=", "--status: expected some of"),
     ("HOLD --match=", "--match: expected some text"),
@@ -93,6 +107,6 @@ def test_request_for_many_names_no_job() -> None:
 
 def test_no_option_of_set_has_the_name_of_its_filters() -> None:
     options = VERBS["SET"].options
-    assert set(options) == {*SET_OPTIONS, "in-queue", "with-label", "status", "owner", "match"}
+    assert set(options) == {*SET_OPTIONS, "in-queue", "with-label", "status", "owner", "match", "progress"}
     assert all(options[name] is option for name, option in SET_OPTIONS.items())
     assert options["in-queue"].usage == "<name>"

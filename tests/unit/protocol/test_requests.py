@@ -101,6 +101,7 @@ READ = [
     (f"LIST --from={MOST}", ListRequest(first=MOST)),
     ("LIST --tasks", ListRequest(has_tasks=True)),
     ("LIST --order=id --reverse", ListRequest(is_reverse=True)),
+    ("LIST --count --queue=q", ListRequest(wanted=JobFilter(queue="q"), is_count=True)),
     ("LIST --order=start --limit=1000", ListRequest(order=ListOrder.START, limit=1000)),
     (
         "LIST --status=PENDING --queue=q --order=start",
@@ -262,6 +263,8 @@ REFUSED = [
         "BAD_REQUEST",
         "--order=ended is only for --status=C",
     ),
+    ("LIST --order=start --count", "BAD_REQUEST", "--order and --count cannot be given together"),
+    ("LIST --limit=5 --count", "BAD_REQUEST", "--count and --limit cannot be given together"),
     ("LIST --order=start --status=RUNNING", "BAD_REQUEST", "--order=start is only for --status=PENDING;"),
     ("LIST --from=0", "BAD_REQUEST", "--from: expected a whole number from 1"),
     ("LIST --limit=-1", "BAD_REQUEST", "--limit: expected a whole number from 0 to 100000"),

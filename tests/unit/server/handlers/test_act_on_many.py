@@ -12,6 +12,7 @@ from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.events import Cancelled, JobEvent, Retried
 from taskqd.model.footprint import SPEC_BYTES
 from taskqd.model.job import Status
+from taskqd.server.handlers.act_on_many import PROGRESS_INTERVAL
 from taskqd.state.dependencies import MAX_JOBS_PER_BATCH
 from tests.fakes.client import FakeClient
 from tests.fakes.deferreds import error_of, result_of
@@ -123,6 +124,21 @@ def test_job_that_no_longer_matches_when_its_portion_comes_is_left_alone() -> No
 
 
 # Portions.
+
+
+def test_act_on_many_reports_its_progress_between_portions() -> None:
+    harness = filled(4 * MAX_JOBS_PER_BATCH)
+    client = FakeClient()
+    replied = ask(harness, "CANCEL --queue=q --progress", client)
+    for _ in range(2):
+        harness.clock.advance(PROGRESS_INTERVAL)
+        harness.journal.sync()
+    harness.settle()
+    total = 4 * MAX_JOBS_PER_BATCH
+    assert client.sent == b"".join(
+        b"PROGRESS %d %d\r\n" % (portions * MAX_JOBS_PER_BATCH, total) for portions in (1, 2)
+    )
+    assert result_of(replied) == b"OK %d\r\n" % total
 
 
 def test_act_on_many_is_recorded_in_portions_of_one_entry_each() -> None:

@@ -214,6 +214,9 @@ def test_list_with_a_text_ends_with_the_next_id_when_it_has_searched_its_maximum
     assert listed(harness, "LIST --match=1 --from=7") == ([7], "END 1\r\n")
     assert listed(harness, "LIST --match=0 --reverse") == ([6], "END 1 4\r\n")
     assert listed(harness, "LIST --match=1 --limit=1") == ([1], "END 1\r\n")
+    assert listed(harness, "LIST --match=1 --count") == ([], "END 2 4\r\n")
+    assert listed(harness, "LIST --match=1 --count --from=7") == ([], "END 1\r\n")
+    assert listed(harness, "LIST --count --status=PENDING,RUNNING") == ([], "END 7\r\n")
 
 
 def test_list_waits_for_the_client_to_read() -> None:
