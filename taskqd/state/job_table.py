@@ -94,6 +94,10 @@ class JobTable(Mapping[int, Job]):
         tasks = None if array is None else array.tasks
         return tasks if tasks is not None and job_id in tasks.ids else None
 
+    def whole_of(self, job: Job) -> Job:
+        """Return the array that a job is a task of, else the job itself."""
+        return job if job.array is None else self[job.array]
+
     def has_any(self, ids: range) -> bool:
         """Whether any of some ids is that of a job."""
         if any(self._whole(job_id) is not None for job_id in ids):

@@ -28,7 +28,6 @@ from taskqd.model.events import (
     Replayed,
     Retried,
     Skipped,
-    Started,
     Submitted,
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of, footprint_of_all
@@ -37,19 +36,16 @@ from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.model.spec import DEFAULT_SPEC
 from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
-from taskqd.model.task_set import TaskSet
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
-from taskqd.state.delay_queue import DelayQueue
-from taskqd.state.dependencies import Dependencies, Skips
-from taskqd.state.expiry_queue import ExpiryQueue
+from taskqd.state.dependencies import Skips
 from taskqd.state.job_index import JobIndex
 from taskqd.state.job_table import JobTable
 from taskqd.state.queues import Queues
-from taskqd.state.ready_queue import ReadyQueue
 from taskqd.state.retention_index import RetentionIndex
 from taskqd.state.schedules import Schedules
 from taskqd.state.start_rates import StartRates
+from taskqd.state.waiting_jobs import WaitingJobs, is_unstarted
 
 UNLIMITED = CapacityTotals(slots=2**31)
 """More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
@@ -74,10 +70,6 @@ class InvalidTransition(Exception):
     position: RecordPosition | None = None
 
 
-MAX_DELAYED = 5000
-"""Delayed jobs that ``next_to_start`` looks up, at 2 µs each."""
-
-
 class QueueState:
     """The jobs by id, the queues and the schedules, and the indexes over them.
 
@@ -90,12 +82,13 @@ class QueueState:
         self.jobs = JobTable()
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
-        self.ahead = 0.0
         self.queues = Queues(totals.queues, totals.fair, totals.rates)
         self.schedules = Schedules()
         self.capacity = Capacity(totals, self.queues.limit, StartRates(self.queues.rate))
-        self.ready_queue = ReadyQueue(self.capacity, self.queues.has_pause, self.queues.is_fair)
-        self.dependencies = Dependencies()
+        self.waiting = WaitingJobs(self.jobs, self.queues, self.capacity, is_open)
+        self.ready_queue = self.waiting.ready_queue
+        self.dependencies = self.waiting.dependencies
+        self.expiry_queue = self.waiting.expiry_queue
         self.skips = Skips()
         self.index = JobIndex()
         self.retention_index = RetentionIndex(
@@ -107,8 +100,6 @@ class QueueState:
         self._pending_of: defaultdict[str, int] = defaultdict(int)
         self.pending_bytes = 0
         self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
-        self.expiry_queue = ExpiryQueue()
-        self._delays = DelayQueue(self.jobs, self._is_ready)
         self._changes: dict[int, Iterator[None]] = {}  # of arrays, under way
 
     def __eq__(self, other: object) -> bool:
@@ -119,6 +110,11 @@ class QueueState:
         counts = self._pending_of, self._pending_bytes_of
         pending = [{owner: count for owner, count in each.items() if count} for each in counts]
         return *known, self._keys, pending, self.pending_bytes
+
+    @property
+    def ahead(self) -> float:
+        """How many seconds the time of day is ahead of the monotonic clock."""
+        return self.waiting.ahead
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
@@ -132,29 +128,7 @@ class QueueState:
             self.index.fill(self.jobs.objects())
             for array in self.jobs.arrays():
                 self._index_untouched(array)
-            self._restore_starts()
-            delayed: list[Job] = []
-            self.ready_queue.add_all(self._ready_jobs(delayed))
-            self._delays.add_all(delayed)
-            for array in self.jobs.arrays():
-                self._enqueue_all(array)
-
-    def _restore_starts(self) -> None:
-        """Restore the turns of owners and the counts of start rates from the attempts of known jobs."""
-        queues = self.queues.with_starts()
-        for job in self.jobs.objects() if queues else ():
-            if job.attempt is not None and job.spec.queue in queues:
-                for attempt in (job.attempt, *job.past):
-                    self.ready_queue.restore_start(job, attempt.started_at - job.ahead)
-
-    def _ready_jobs(self, delayed: list[Job]) -> Iterator[Job]:
-        """Yield the jobs that wait only for capacity; append those that wait for their time to a list."""
-        for job in self.jobs.whole():
-            if job.tasks is None and self._is_ready(job):
-                if job.not_before is None:
-                    yield job
-                else:
-                    delayed.append(job)
+            self.waiting.open()
 
     # Lookups.
 
@@ -202,7 +176,7 @@ class QueueState:
 
     def array_of(self, job: Job) -> Job:
         """Return the array that a job is a task of, else the job itself."""
-        return job if job.array is None else self.jobs[job.array]
+        return self.jobs.whole_of(job)
 
     def dependents_of(self, job_id: int) -> Iterator[Job | None]:
         """Yield the jobs that depend on a job, directly or not, each once; they may change meanwhile.
@@ -231,44 +205,6 @@ class QueueState:
         jobs = [self.jobs[job_id] for job_id in ids if job_id is not None]
         return [job for job in jobs if job.tasks is None]
 
-    def next_to_start(self, queue: str | None = None) -> Iterator[int | None]:
-        """Yield the ids of jobs in the order of their starts: of the ready ones, then of delayed ones.
-
-        Only those of one ``queue`` are complete if that is given. Of delayed jobs, up to MAX_DELAYED are
-        there. Jobs may change meanwhile. None means that time has passed without a job.
-        """
-        yield from self.ready_queue.walk(lambda job_id: self.jobs[job_id].array is not None, queue)
-        yield from self._delays.first(MAX_DELAYED, self.ahead)
-
-    def reason(self, job: Job, now: float) -> Reason | None:
-        """Return why a job has its status; for a pending job, the reason that would last longest."""
-        if job.status is not Status.PENDING:
-            return job.reason
-        if job.is_held:
-            return Reason.HELD
-        if self._has_unmet(self.array_of(job)):
-            return Reason.AFTER
-        if self.remaining_delay(job, now) > 0:
-            return Reason.RETRYING if job.reason is Reason.RETRYING else Reason.DELAYED
-        return Reason.PAUSED if self.queues.has_pause(job.spec.queue) else Reason.QUEUED
-
-    def _has_unmet(self, job: Job) -> bool:
-        """Whether a dependency of a job or array is not satisfied; it may be resolved only later."""
-        unmet = job.unmet_dependencies
-        return bool(unmet) and unmet > self.dependencies.count_satisfied(job)
-
-    def remaining_delay(self, job: Job, now: float) -> float:
-        """Return the seconds until a pending job is due; 0 or less if it is due."""
-        if job.not_before is None:
-            return 0.0
-        return job.not_before - (now + self.ahead if job.is_dated else now)
-
-    def earliest_start(self, job: Job) -> float | None:
-        """Return the time of day at which a delayed job is due, None for any other job."""
-        if job.not_before is None or job.is_dated:
-            return job.not_before
-        return job.not_before + self.ahead
-
     def reason_to_keep(self, job_id: int) -> str | None:
         """Return why a finished job cannot be removed yet, None if it can."""
         if self.schedules.is_latest_run(job_id):
@@ -296,98 +232,60 @@ class QueueState:
         return self.ready_queue.needs_scheduling
 
     def next_job(self, now: float) -> Job | None:
-        """Allocate capacity to the next job that may start and return it; None if there is none.
+        """See WaitingJobs.next_job."""
+        return self.waiting.next_job(now)
 
-        There is none while dependencies are unresolved: a job that goes first may be among the waiting ones.
-        The caller must ``release`` the job when it no longer runs, or if it is not started after all.
-        """
-        if self.dependencies.has_unresolved:
-            return None
-        for job in self._delays.pop_due(now, now + self.ahead):
-            self._enqueue_due(job)
-        while (job_id := self.ready_queue.take(now)) is not None:
-            job = self.jobs[job_id]
-            if job.spec.expires is not None and self._has_expired(job, now):
-                self._withdraw(self.array_of(job))
-                self.release(job_id)
-                continue
-            if self.remaining_delay(job, now) <= 0:
-                return job
-            # The system clock was set back after the job became ready.
-            tasks = self.array_of(job).tasks
-            if tasks is not None and job_id in tasks.untouched:
-                self.ready_queue.remove_tasks(tasks.shared, tasks.untouched)
-            self.release(job_id)
-        return None
+    def may_start(self, job: Job, now: float) -> bool:
+        """See WaitingJobs.may_start."""
+        return self.waiting.may_start(job, now)
 
-    def withdraw_expired(self, now: float, limit: int) -> None:
-        """Let up to ``limit`` jobs whose time has come expire; they do not start any more."""
-        for job_id in self.expiry_queue.pop_due(now, limit):
-            self._withdraw(self.jobs[job_id])
+    def release(self, job_id: int) -> None:
+        """See WaitingJobs.release."""
+        self.waiting.release(job_id)
 
-    def _withdraw(self, job: Job) -> None:
-        """Take an expired job, or those tasks of an array that have not started, out of the ready queue."""
-        self.expiry_queue.expire(job.id)
-        if job.tasks is None:
-            self.ready_queue.remove(job)
-            return
-        if job.tasks.untouched and job.tasks.shared.status is _PENDING:
-            self.ready_queue.remove_tasks(job.tasks.shared, job.tasks.untouched)
-        for task in job.touched:
-            if _is_unstarted(task):
-                self.ready_queue.remove(task)
+    def next_due(self, now: float) -> float | None:
+        """See WaitingJobs.next_due."""
+        return self.waiting.next_due(now)
 
-    def has_expired(self, job: Job) -> bool:
-        """Whether a job has expired and its end is yet to be recorded."""
-        expired = self.expiry_queue.expired
-        return bool(expired) and not job.attempts and self.array_of(job).id in expired
-
-    def _has_expired(self, job: Job, now: float) -> bool:
-        return not job.attempts and self.expiry_queue.has_expired(self.array_of(job).id, now)
-
-    def expires_at(self, job: Job) -> float | None:
-        """Return the time of day at which a job expires if it has not started, None if it does not."""
-        time = None if job.attempts else self.expiry_queue.time_of(self.array_of(job).id)
-        return None if time is None else time + self.ahead
-
-    def count_unstarted(self, job: Job) -> int:
-        """Return how many tasks of an array are pending and have not started; for any other job, 1 if so."""
-        tasks = job.tasks
-        untouched = len(tasks.untouched) if tasks is not None and tasks.shared.status is _PENDING else 0
-        return untouched + sum(map(_is_unstarted, job.touched))
+    def next_to_start(self, queue: str | None = None) -> Iterator[int | None]:
+        """See WaitingJobs.next_to_start."""
+        return self.waiting.next_to_start(queue)
 
     def allocate_running(self, job: Job) -> None:
         """Allocate the capacity of a job that has been running since before the start of the daemon."""
         self.ready_queue.allocate_running(job)
 
-    def may_start(self, job: Job, now: float) -> bool:
-        """Whether a job that ``next_job`` returned may still start; events may have been applied since."""
-        return (
-            self._is_ready(job)
-            and self.remaining_delay(job, now) <= 0
-            and self.ready_queue.has_current_allocation(job)
-            and not self.queues.has_pause(job.spec.queue)
-        )
+    # Pending jobs.
 
-    def release(self, job_id: int) -> None:
-        """Release the capacity of a job, and queue the job again if it is pending."""
-        self.ready_queue.release(job_id)
-        job = self.jobs.get(job_id)
-        if job is None or job.status is not _PENDING:
-            return
-        tasks = self.array_of(job).tasks
-        if job.not_before is not None and tasks is not None and job_id in tasks.untouched:
-            self._enqueue_untouched(tasks)  # their time is the same
-        else:
-            self._enqueue(job)
+    def reason(self, job: Job, now: float) -> Reason | None:
+        """See WaitingJobs.reason."""
+        return self.waiting.reason(job, now)
 
-    def next_due(self, now: float) -> float | None:
-        """Return when the next job becomes due if no event is applied before, None if none does.
+    def remaining_delay(self, job: Job, now: float) -> float:
+        """See WaitingJobs.remaining_delay."""
+        return self.waiting.remaining_delay(job, now)
 
-        The time is on the monotonic clock.
-        """
-        times = (self.ready_queue.next_wakeup(now), self._delays.next_due(self.ahead))
-        return min((time for time in times if time is not None), default=None)
+    def earliest_start(self, job: Job) -> float | None:
+        """See WaitingJobs.earliest_start."""
+        return self.waiting.earliest_start(job)
+
+    def has_expired(self, job: Job) -> bool:
+        """See WaitingJobs.has_expired."""
+        return self.waiting.has_expired(job)
+
+    def expires_at(self, job: Job) -> float | None:
+        """See WaitingJobs.expires_at."""
+        return self.waiting.expires_at(job)
+
+    def withdraw_expired(self, now: float, limit: int) -> None:
+        """See WaitingJobs.withdraw_expired."""
+        self.waiting.withdraw_expired(now, limit)
+
+    def count_unstarted(self, job: Job) -> int:
+        """Return how many tasks of an array are pending and have not started; for any other job, 1 if so."""
+        tasks = job.tasks
+        untouched = len(tasks.untouched) if tasks is not None and tasks.shared.status is _PENDING else 0
+        return untouched + sum(map(is_unstarted, job.touched))
 
     def relocate(self, job_id: int, attempt: int, upto: int, position: RecordPosition) -> None:
         """Set the new position of an attempt's Ended, if the old one is in a segment up to ``upto``.
@@ -423,7 +321,7 @@ class QueueState:
         if self._changes:
             self._finish_change(self.array_of(job).id)
         if self.dependencies.has_unresolved:
-            self._resolve_now(self.array_of(job))
+            self.waiting.resolve_now(self.array_of(job))
         self._apply_to_job(job, event)
         if not in_portions:
             if self._changes:
@@ -550,7 +448,7 @@ class QueueState:
 
     def _apply_queue_event(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):
-            self.ahead = event.ahead
+            self.waiting.ahead = event.ahead
             self.schedules.set_time(event.at, event.ahead)
             self.ready_queue.needs_scheduling = True  # dated jobs may be due now
         elif (schedule := getattr(event, "schedule", None)) is not None:
@@ -641,7 +539,7 @@ class QueueState:
         if self._is_open:
             self.index.add(job)
             self._index_untouched(job)
-            self._enqueue_all(job)
+            self.waiting.enqueue_all(job)
         return job
 
     def _submitted_together(self, events: Sequence[Submitted]) -> None:
@@ -688,7 +586,7 @@ class QueueState:
         if before is _PENDING and self._is_open:
             self.ready_queue.remove(job)
         queue, runs = job.spec.queue, job.runs
-        self._count_start(job, event)
+        self.waiting.count_start(job, event)
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
@@ -702,34 +600,14 @@ class QueueState:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
         self._reindex(job, before, event)
-        self._update_expiry(job, event)
+        self.waiting.update_expiry(job, event)
         if after is _PENDING:
-            self._enqueue(job)
+            self.waiting.enqueue(job)
         self._status_changed(job, before)
         if job.array is not None:
             self._task_moved(self.jobs[job.array], event, before, after, job.runs - runs)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
-
-    def _update_expiry(self, job: Job, event: JobEvent) -> None:
-        """Update when a job expires that has started or ended, or whose start was undone."""
-        expires = job.spec.expires
-        if expires is None:
-            return
-        if type(event) is Ended and event.is_void and _is_unstarted(job):
-            whole = self.array_of(job)
-            self.expiry_queue.add(whole.id, whole.submitted_at - self.ahead + expires)
-        elif job.array is None and not _is_unstarted(job):
-            self.expiry_queue.discard(job.id)
-
-    def _count_start(self, job: Job, event: JobEvent) -> None:
-        """Count a start for the rate and the turns of its queue; to be called before the event is applied."""
-        if not self._is_open:
-            return
-        if type(event) is Started:
-            self.ready_queue.record_start(job, event.at - self.ahead)
-        elif type(event) is Ended and event.is_void:
-            self.ready_queue.undo_start(job, transitions.attempt_of(job).started_at - job.ahead)
 
     def _move_untouched(self, array: Job, tasks: Tasks, event: JobEvent) -> None:
         """Apply an event of an array to its untouched tasks, in one step."""
@@ -743,7 +621,7 @@ class QueueState:
         if self._is_open and (after is not before or type(event) is Changed):
             self.index.put_tasks(shared, tasks.untouched)
         if after is _PENDING:
-            self._enqueue_untouched(tasks)
+            self.waiting.enqueue_untouched(tasks)
         if after.is_final:
             shared.ahead = self.ahead
             for job_id in self.dependencies.awaited_among(tasks.ids):
@@ -813,11 +691,7 @@ class QueueState:
     def _resolve_dependencies(self, job: Job) -> None:
         """Enqueue the jobs that waited only for a job that has ended, unless these are many."""
         for job_id in self.dependencies.resolve(job):
-            self._dependency_satisfied(self.jobs[job_id])
-
-    def _dependency_satisfied(self, job: Job, count: int = 1) -> None:
-        job.unmet_dependencies -= count
-        self._enqueue_all(job)
+            self.waiting.dependency_satisfied(self.jobs[job_id])
 
     def resolve_portion(self) -> bool:
         """Resolve more of many jobs that waited for one that has ended; return whether any are left.
@@ -826,18 +700,11 @@ class QueueState:
         """
         satisfied, no_longer_cause = self.dependencies.resolve_portion()
         for job_id in satisfied:
-            self._dependency_satisfied(self.jobs[job_id])
+            self.waiting.dependency_satisfied(self.jobs[job_id])
         if no_longer_cause is not None:
             self.retention_index.reconsider(no_longer_cause)
         self.ready_queue.needs_scheduling = True  # next_job has returned None meanwhile
         return self.dependencies.has_unresolved
-
-    def _resolve_now(self, job: Job) -> None:
-        """Resolve a job before an event changes it, as if all had been resolved when its dependency ended."""
-        if job.unmet_dependencies:
-            count = self.dependencies.resolve_now(job)
-            if count:
-                self._dependency_satisfied(job, count)
 
     def _apply_to_array(self, array: Job, tasks: Tasks, event: JobEvent) -> Iterator[None]:
         """Apply an event to an array: to its untouched tasks in one step, then to the touched ones.
@@ -895,68 +762,6 @@ class QueueState:
             left = tuple(job_id for job_id in self._keys.pop(job.spec.key, ()) if job_id != job.id)
             if left:
                 self._keys[job.spec.key] = left
-
-    # Waiting jobs.
-
-    def _is_ready(self, job: Job) -> bool:
-        """Whether a job waits only for its time, for capacity, or for the end of a pause."""
-        if job.status is not _PENDING or job.is_held:
-            return False
-        if self.has_expired(job):
-            return False
-        return not self.array_of(job).unmet_dependencies
-
-    def _enqueue(self, job: Job) -> None:
-        """Add a job to the ready queue or the delay queue, unless it waits for something else too."""
-        if self._is_open and self._is_ready(job):
-            if job.not_before is not None:
-                self._delays.add(job)
-                self.ready_queue.needs_scheduling = True  # next_due may have changed
-            else:
-                self.ready_queue.add(job)
-
-    def _enqueue_untouched(self, tasks: Tasks) -> None:
-        """Enqueue the untouched tasks of an array in one step."""
-        if self._is_open and tasks.untouched and self._is_ready(tasks.shared):
-            if tasks.shared.not_before is not None:
-                self._delays.add(tasks.shared)
-                self.ready_queue.needs_scheduling = True
-            else:
-                self._enqueue_due(tasks.shared)
-
-    def _enqueue_due(self, job: Job) -> None:
-        """Add a job to the ready queue, or the untouched tasks of an array if it is their shared state."""
-        tasks = self.jobs[job.id].tasks if job.is_shared else None
-        if tasks is None:
-            self.ready_queue.add(job)
-        else:
-            self.ready_queue.add_tasks(job, tasks.untouched.copy())
-
-    def _enqueue_all(self, job: Job) -> None:
-        """Enqueue a job, or all tasks of an array."""
-        if job.tasks is None:
-            self._enqueue(job)
-        elif self._is_open and not job.unmet_dependencies:
-            self._enqueue_untouched(job.tasks)
-            self._enqueue_touched(job.tasks)
-
-    def _enqueue_touched(self, tasks: Tasks) -> None:
-        """Enqueue the touched tasks of an array, those with the same spec in one step."""
-        by_spec: dict[int, list[Job]] = {}
-        for task in tasks.touched.values():
-            if task.status is _PENDING and not task.is_held:
-                if task.not_before is not None:
-                    self._enqueue(task)
-                else:
-                    by_spec.setdefault(id(task.spec), []).append(task)
-        for ready in by_spec.values():
-            ids = TaskSet(tasks.ids, is_full=False)
-            ids.add_all(task.id for task in ready)
-            self.ready_queue.add_tasks(ready[0], ids)
-
-
-def _is_unstarted(job: Job) -> bool:
-    return job.status is _PENDING and not job.attempts
 
 
 def _is_plain(event: Submitted) -> bool:
