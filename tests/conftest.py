@@ -34,6 +34,24 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
+PURE_PACKAGES = tuple(f"tests/unit/{name}/" for name in ("model", "protocol", "config", "state"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part",
+        choices=("covering", "others"),
+        help="run the tests that cover the pure packages, or all others; bin/test runs one beside the other",
+    )
+
+
+def _is_covering(item: pytest.Function) -> bool:
+    """Whether a test runs for coverage: one with hypothesis, which takes thrice as long then, if needed."""
+    if not item.nodeid.startswith(PURE_PACKAGES):
+        return False
+    return getattr(item.obj, "hypothesis", None) is None or item.get_closest_marker("covers") is not None
+
+
 def pytest_configure() -> None:
     # Log to the standard library's logging, so that pytest shows with a failure what Twisted logged before.
     globalLogBeginner.beginLoggingTo([STDLibLogObserver()], discardBuffer=True, redirectStandardIO=False)
@@ -45,10 +63,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):
             _await_in_the_reactor(item)
+    part = config.getoption("part")
+    if part is not None:
+        parts: dict[str, list[pytest.Item]] = {"covering": [], "others": []}
+        for item in items:
+            is_covering = isinstance(item, pytest.Function) and _is_covering(item)
+            parts["covering" if is_covering else "others"].append(item)
+        items[:] = parts.pop(part)
+        [deselected] = parts.values()
+        config.hook.pytest_deselected(items=deselected)
 
 
 def _await_in_the_reactor(item: pytest.Function) -> None:

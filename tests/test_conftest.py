@@ -161,6 +161,35 @@ def test_missing_program_skips_a_test_and_fails_it_in_ci(
     pytester.runpytest_subprocess().assert_outcomes(errors=1)
 
 
+PARTS = """
+import pytest
+from hypothesis import given, strategies as st
+
+def test_example(): pass
+
+@given(st.none())
+def test_property(value): pass
+
+@pytest.mark.covers
+@given(st.none())
+def test_property_that_covers(value): pass
+"""
+
+
+def test_each_test_is_in_one_of_the_parts_that_are_run_beside_each_other(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = covers\naddopts = --import-mode=importlib")
+    for package in ("state", "engine"):
+        place = pytester.path / "tests/unit" / package
+        place.mkdir(parents=True)
+        (place / "test_it.py").write_text(PARTS)
+    covering = pytester.runpytest_subprocess("--part=covering", "-v")
+    covering.assert_outcomes(passed=2, deselected=4)
+    covering.stdout.fnmatch_lines(["*state*::test_example *", "*state*::test_property_that_covers *"])
+    others = pytester.runpytest_subprocess("--part=others", "-v")
+    others.assert_outcomes(passed=4, deselected=2)
+    others.stdout.fnmatch_lines(["*engine*::test_property_that_covers *", "*state*::test_property *"])
+
+
 def test_stand_in_for_imagemagick_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = tmp_path / "convert"
     stand_in.write_text("#!/bin/sh\necho only a stand-in\n")

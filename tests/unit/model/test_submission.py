@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
-from taskqd.model.submission import RescheduleRequest, pack_secrets, unpack_secrets
+from taskqd.model.submission import RescheduleRequest, SimilarSubmissions, pack_secrets, unpack_secrets
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
 VALUES = st.binary(max_size=20).map(
@@ -16,6 +16,7 @@ VALUES = st.binary(max_size=20).map(
 )
 
 
+@pytest.mark.covers
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5))
 def test_packed_secrets_are_unpacked_again(values: dict[str, str]) -> None:
     assert unpack_secrets(pack_secrets(values), values) == values
@@ -77,3 +78,21 @@ def test_exclusive_label_does_not_replace_another_label() -> None:
     change = RescheduleRequest(schedule=1, values={"unless": "y"}).change
     assert change(Spec(label="nightly")) == Spec(label="nightly", unless="y")
     assert change(DEFAULT_SPEC) == Spec(label="y", unless="y")
+
+
+def test_similar_submissions_are_taken_apart() -> None:
+    spec = Spec(priority=3)
+    alone = [SimilarSubmissions(spec, ["a"]), SimilarSubmissions(spec, ["b"])]
+    assert list(SimilarSubmissions(spec, ["a", "b"]).each()) == alone
+
+
+@pytest.mark.parametrize(
+    "changed, is_other",
+    [
+        (RescheduleRequest(schedule=1, command="true"), True),
+        (RescheduleRequest(schedule=1, values={"cwd": "/"}), True),
+        (RescheduleRequest(schedule=1, values={"priority": 3}, every=60.0), False),
+    ],
+)
+def test_change_of_a_schedule_changes_what_jobs_execute(changed: RescheduleRequest, is_other: bool) -> None:
+    assert changed.changes_execution is is_other

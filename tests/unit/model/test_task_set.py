@@ -36,6 +36,7 @@ def test_new_set_is_full_or_empty() -> None:
     check(TaskSet(IDS, is_full=False), set())
 
 
+@pytest.mark.covers
 @given(
     SOME,
     st.lists(

@@ -99,6 +99,7 @@ def check_equal(together: QueueState, apart: QueueState) -> None:
     assert durations[0] == durations[1]
 
 
+@pytest.mark.covers
 @settings(max_examples=300, deadline=None)
 @given(SUBMITTED, ENDED, st.booleans(), st.sampled_from([1, 1, 2]))
 def test_compacted_job_with_one_attempt_is_the_same(
@@ -185,6 +186,7 @@ def jobs_that_ended() -> st.SearchStrategy[list[Event | Compacted]]:
     )
 
 
+@pytest.mark.covers
 @settings(max_examples=200, deadline=None)
 @given(jobs_that_ended(), st.booleans())
 def test_jobs_that_ended_are_the_same_if_they_are_replayed_together(

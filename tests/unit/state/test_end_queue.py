@@ -11,6 +11,7 @@ from taskqd.state import end_queue
 from taskqd.state.end_queue import EndQueue
 
 
+@pytest.mark.covers
 @settings(deadline=None)
 @given(
     st.lists(st.none() | st.floats(0, 50) | st.integers(0, 50).map(float), max_size=120),
@@ -72,6 +73,7 @@ def test_end_queue_returns_late_ends_before_later_ones(monkeypatch: pytest.Monke
     assert queue.first == (9.0, 9)
 
 
+@pytest.mark.covers
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30).map(float), max_size=12), max_size=6), st.integers(0, 3))
 def test_end_queue_pops_ends_that_were_added_together_in_the_same_order(
@@ -95,6 +97,7 @@ def test_end_queue_pops_ends_that_were_added_together_in_the_same_order(
         apart.pop()
 
 
+@pytest.mark.covers
 @settings(deadline=None)
 @given(
     st.lists(st.floats(0, 50) | st.integers(0, 9).map(float), max_size=80),

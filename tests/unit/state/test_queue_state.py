@@ -861,6 +861,7 @@ SUBMISSION = st.tuples(
 )
 
 
+@pytest.mark.covers
 @given(
     is_open=st.booleans(),
     submissions=st.lists(st.one_of(SUBMISSION, st.just("hold")), max_size=12),

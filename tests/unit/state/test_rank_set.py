@@ -86,6 +86,7 @@ def _few_jobs_are_a_run() -> Iterator[None]:
         yield
 
 
+@pytest.mark.covers
 @given(STEPS)
 def test_set_is_the_same_as_a_sorted_list(steps: list[tuple[str, Any]]) -> None:
     ranks, expected = RankSet(), set[int]()
