@@ -46,7 +46,7 @@ def measure(bench: Bench) -> Measured:
         _took([TASKQ, "run", address, "true"])  # job 1, whose status the commands read
         rows = _rows(bench, address)
         rates = _rates(bench, server, address)
-    goal = Goal(30_000, is_ratio=False)
+    goal = Goal(60_000, is_ratio=False)
     rows.append(Row(f"`taskq submit --from-file` with {LINES:,} lines", "", "lines/s", rates, goal=goal))
     return Measured(rows)
 

@@ -1,13 +1,21 @@
-"""Measures the CPU time and the memory of a daemon and its runner while jobs sleep and no client asks."""
+"""Measures the CPU time and the memory of a daemon and its runner while jobs sleep and no client asks.
+
+Also with nearly as many silent connections as may be open by default.
+"""
 
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from bench import daemon
 from bench.bench import Bench
+from bench.place import all_descriptors
 from bench.results import Goal, Measured, Row
 
-RUNNING = (0, 100, 2_000)
+LOADS = ((0, 0), (100, 0), (2_000, 0), (0, 9_900))
+"""Numbers of sleeping jobs and of silent connections."""
+GOALS = {(2_000, 0): 0.5, (0, 9_900): 0.5}
+"""Milliseconds of the daemon's CPU per second."""
 SECONDS = 20
 SETTLE_TIME = 15
 """Seconds after the last start in which shells start and their processes are recorded."""
@@ -18,14 +26,19 @@ MIB = 1024**2
 
 def measure(bench: Bench) -> Measured:
     """Measure both processes with each number of jobs."""
-    sizes: tuple[int, ...] = (0,) if bench.is_quick else RUNNING
-    cpu: dict[tuple[str, int], list[float]] = {}
+    cpu: dict[tuple[str, int, int], list[float]] = {}
     sizes_of_runner: list[float] = []
     for _ in bench.turns(LAPS):
-        for jobs in sizes:
-            bench.say(f"idle with {jobs:,} jobs running")
-            with daemon.running(bench.home("idle"), bench.programs, slots=jobs + 1) as server:
+        for jobs, connections in LOADS[: bench.many(len(LOADS), 1)]:
+            bench.say(f"idle with {jobs:,} jobs running and {connections:,} connections")
+            with ExitStack() as stack:
+                stack.enter_context(all_descriptors())
+                server = stack.enter_context(
+                    daemon.running(bench.home("idle"), bench.programs, slots=jobs + 1)
+                )
                 server.round_trips(3)
+                for _ in range(connections):
+                    stack.enter_context(closing(server.wire()))
                 if jobs:
                     server.submit(jobs, clients=1, command="exec sleep 3600")
                 while server.jobs()["running"] < jobs:
@@ -37,13 +50,22 @@ def measure(bench: Bench) -> Measured:
                 time.sleep(0.1 if bench.is_quick else SECONDS)
                 for name, pid in processes.items():
                     used = 1000 * (_cpu_time(pid) - before[name]) / (time.perf_counter() - began)
-                    cpu.setdefault((name, jobs), []).append(used)
-                if not jobs:
+                    cpu.setdefault((name, jobs, connections), []).append(used)
+                if not jobs and not connections:
                     sizes_of_runner.append(_own_memory(server.runner) / MIB)
-    rows = [
-        Row(f"CPU of {name} while {jobs:,} jobs sleep and no client asks", "", "ms/s", values)
-        for (name, jobs), values in cpu.items()
-    ]
+    rows = []
+    for (name, jobs, connections), values in cpu.items():
+        bound = GOALS.get((jobs, connections)) if name == "the daemon" else None
+        silent = f"{connections:,} clients are silent" if connections else "no client asks"
+        rows.append(
+            Row(
+                f"CPU of {name} while {jobs:,} jobs sleep and {silent}",
+                "",
+                "ms/s",
+                values,
+                goal=Goal(bound, is_most=True, is_ratio=False) if bound else None,
+            )
+        )
     goal = Goal(30, is_most=True, is_ratio=False)
     what = "memory of the runner (proportional set size) without jobs"
     return Measured([*rows, Row(what, "", "MiB", sizes_of_runner, goal=goal)])

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench import (
     client,
     crowded,
+    disks,
     ended,
     holds,
     idle,
@@ -46,6 +47,7 @@ MEASUREMENTS = [
     Measurement("submissions", "submissions per second, beside redis and beanstalkd", submissions.measure),
     Measurement("transports", "submissions on TCP and TLS, beside the UNIX socket", transports.measure),
     Measurement("latency", "how long clients wait at 10, 50 and 90 % load, in an open loop", latency.measure),
+    Measurement("disks", "submissions and jobs per second on slower disks", disks.measure),
     Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
     Measurement("slots", "jobs per second by slots and kind, beside xargs and parallel", slots.measure),
     Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),

@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 
 KINDS = [
     Kind("submissions, 20 clients, one request at a time", 20, 1, 20_000, 15_000, 40_000, 0.9, 2.5),
-    Kind("submissions, 20 clients, 100 pipelined", 20, 100, 150_000, 20_000, 600_000, 0.4, 8),
+    Kind("submissions, 20 clients, 100 pipelined", 20, 100, 150_000, 20_000, 600_000, 0.4, 15),
     Kind("submissions, 1 client, one at a time", 1, 1, 5_000, 10_000, 8_000, 0.7, 0.5),
 ]
 IN_MEMORY = 300_000
