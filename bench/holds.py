@@ -151,7 +151,7 @@ def arrays(daemon: Daemon, jobs: int) -> None:
         daemon.ask(f"SUBMIT --array=1-{jobs} true")
     size = (daemon.memory - before) / ARRAYS / jobs
     print(f"{size:.1f} bytes per pending task of {ARRAYS} arrays", file=sys.stderr)
-    for count in (jobs // 10, jobs):
+    for count in sorted({min(jobs, max(jobs // 10, 1_000)), jobs}):
         array = _act_on(daemon, f"SUBMIT --array=1-{count} true", count, "untouched").split()[1]
         for request in ("HOLD", "RELEASE", "SET --priority=5", "SET --queue=b", "WHY", "CANCEL", "RETRY"):
             verb, _, options = request.partition(" ")
