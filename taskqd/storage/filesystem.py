@@ -9,6 +9,8 @@ from contextlib import suppress
 from mmap import PROT_READ, mmap
 from threading import RLock
 
+from taskqd.storage.file_identity import identify
+
 
 class Filesystem:
     """The real file system.
@@ -114,13 +116,13 @@ class Filesystem:
     def is_same_file(self, descriptor: int, path: str) -> bool:
         """Whether ``path`` leads to the file that is open as ``descriptor``."""
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(path))
+            return identify(descriptor).is_same_file(identify(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def is_linked(self, descriptor: int) -> bool:
         """Whether an open file still has a name in some directory."""
-        return os.fstat(descriptor).st_nlink > 0
+        return identify(descriptor).links > 0
 
     def list_directory(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
