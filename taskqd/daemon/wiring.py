@@ -178,7 +178,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         run = run_builder.build(job, attempt, word)
         return make_start(run, components.spool.output_paths(job.id, attempt))
 
-    return Engine(
+    engine = Engine(
         queue_state,
         components.journal,
         components.spool,
@@ -188,6 +188,8 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         Randomness(),
         components.settings.limits.pending_limit,
     )
+    components.journal.add_commit_observer(engine.dispatcher)
+    return engine
 
 
 def make_supervisor(

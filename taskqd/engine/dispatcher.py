@@ -81,6 +81,8 @@ class Dispatcher:
         self._trial_starts: set[int] = set()  # jobs whose start is under way in a shortage
         self._uncounted: set[int] = set()  # jobs whose attempt ``on_started`` was not called for
         self._under_way = 0
+        self._is_in_commit = False
+        self._unannounced: list[Deferred[None]] = []  # fire when the ends may be announced
         self._is_stopping = False
         self._drain_waiters: list[Deferred[None]] = []
         self._drain_end_observers: list[Callable[[], object]] = []
@@ -133,6 +135,17 @@ class Dispatcher:
             if job.cancelling is not None:
                 self._executor.end(job.id, Reason.CANCELLED, job.cancelling)
             Deferred.fromCoroutine(self._follow(job, ended)).addErrback(self._log_internal_error, job.id)
+
+    def commit_started(self) -> None:
+        """Announce no end before the jobs have been started whose start is in the same commit."""
+        self._is_in_commit = True
+
+    def commit_ended(self) -> None:
+        """Announce the ends that the commit has made durable."""
+        self._is_in_commit = False
+        unannounced, self._unannounced = self._unannounced, []
+        for waiter in unannounced:
+            waiter.callback(None)
 
     def drain(self, *, is_stopping: bool = False) -> "Deferred[None]":
         """Start nothing more; fire when all running jobs have ended. ``is_stopping``: it has no way back."""
@@ -366,6 +379,9 @@ class Dispatcher:
             self._release(job)
             await recorded
             await held  # before the lock is released: the job may be due at once
+        if self._is_in_commit:  # jobs whose start is in the same commit go first
+            self._unannounced.append(Deferred())
+            await self._unannounced[-1]
         self._executor.acknowledge(job.id)
         self._spool.close_attempt(job.id)
         if job.status.is_final:

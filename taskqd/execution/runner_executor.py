@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -42,6 +42,8 @@ from taskqd.execution.runner_link import RunnerLink
 from taskqd.model.events import NOTHING
 from taskqd.model.job import Reason
 
+MAX_ACK_DELAY = 0.02
+"""Seconds that an Ack waits for the next message to its runner: each write wakes up the runner."""
 SHORT_LIVED = 0.1
 """A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
 
@@ -99,6 +101,7 @@ class RunnerExecutor:
         self.on_connected: Callable[[RunnerLink], object] = lambda _: None
         self.on_idle: Callable[[RunnerLink], object] = lambda _: None
         self.base = Base()
+        self._ack_call: IDelayedCall | None = None
         self._clock = clock
         self._active: RunnerLink | None = None
         self._links: dict[str, RunnerLink] = {}
@@ -186,7 +189,9 @@ class RunnerExecutor:
             return
         link = self._links.get(attempt.runner)
         if link is not None:
-            link.send(Ack(ends=[key]))
+            link.hold(Ack(ends=[key]))
+            if self._ack_call is None:
+                self._ack_call = self._clock.callLater(MAX_ACK_DELAY, self.send_acks)
         of_runner = self._by_runner[attempt.runner]
         of_runner.discard(key)
         if not of_runner:
@@ -197,6 +202,14 @@ class RunnerExecutor:
             elif link is not None:
                 self.on_idle(link)
         self._notify_if_gone()
+
+    def send_acks(self) -> None:
+        """Send the Acks that no other message has taken along."""
+        if self._ack_call is not None and self._ack_call.active():
+            self._ack_call.cancel()
+        self._ack_call = None
+        for link in self._links.values():
+            link.flush()
 
     def end(self, job_id: int, reason: Reason, number: int) -> None:
         key = self._keys.get(job_id)

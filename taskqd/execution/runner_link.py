@@ -15,6 +15,7 @@ from taskqd.execution.file_sender import FileSender
 from taskqd.execution.line_receiver import LineReceiver
 from taskqd.execution.messages import (
     MAX_LINE,
+    Ack,
     Cleared,
     Ended,
     File,
@@ -80,6 +81,7 @@ class RunnerLink(LineReceiver):
         self._batch = batch
         self._changes_users = changes_users
         self._file_sender: FileSender | None = None
+        self._held: list[bytes] = []  # lines
         self._users = {0, os.geteuid() if user is None else user}
 
     def connectionMade(self) -> None:
@@ -140,13 +142,23 @@ class RunnerLink(LineReceiver):
         )
 
     def send(self, message: Message) -> None:
-        """Send a message; what is sent in one turn of the reactor is written together."""
-        transport = cast("ITransport", self.transport)
-        if not self.is_lost:
-            transport.write(encode(message))
+        """Send a message now, with the Acks that are held."""
+        self._held.append(encode(message))
+        self.flush()
+
+    def hold(self, ack: Ack) -> None:
+        """Send an Ack with the next message, or at ``flush``."""
+        self._held.append(encode(ack))
+
+    def flush(self) -> None:
+        """Send the Acks that are held."""
+        held, self._held = self._held, []
+        if held and not self.is_lost:
+            cast("ITransport", self.transport).write(held[0] if len(held) == 1 else b"".join(held))
 
     def send_with_files(self, start: Start, descriptors: Sequence[int]) -> None:
         """Send a Start with the descriptors of its ``files``, which are closed when they are sent."""
+        self.flush()
         if self._file_sender is None:
             self._file_sender = FileSender(IUNIXTransport(self.transport))
         statuses = map(os.fstat, descriptors)
@@ -159,6 +171,7 @@ class RunnerLink(LineReceiver):
     def close(self) -> None:
         """Close the connection after what was sent."""
         self._is_closing = True
+        self.flush()
         if self._file_sender is not None:
             self._file_sender.close()
         transport = cast("ITransport", self.transport)

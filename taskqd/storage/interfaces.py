@@ -1,7 +1,7 @@
 """The interfaces of the storage; each has one implementation here, and a fake in ``tests/fakes``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -13,6 +13,16 @@ InThread = Callable[..., "Deferred[Any]"]
 """``in_thread(function, *args)`` calls a blocking function in another thread; fires with its result."""
 OnDurable = Callable[[int, Sequence[Event]], object]
 """``on_durable(sequence, events)``: events are durable; ``sequence`` is the number of the first one."""
+
+
+class ICommitObserver(Protocol):
+    """Hears of the commits of a journal."""
+
+    def commit_started(self) -> None:
+        """The Deferreds of the events of a commit are about to fire."""
+
+    def commit_ended(self) -> None:
+        """They have fired."""
 
 
 class IJournal(Interface):

@@ -33,7 +33,7 @@ from taskqd.model.events import (
     Submitted,
 )
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.interfaces import IClock, ICommitReactor, IJournal, InThread, OnDurable
+from taskqd.storage.interfaces import IClock, ICommitObserver, ICommitReactor, IJournal, InThread, OnDurable
 from taskqd.storage.journal.entry_builder import EntryBuilder
 from taskqd.storage.journal.entry_writer import Entry, EntryKind, EntryWriter
 from taskqd.storage.journal.group_commit import GroupCommit
@@ -112,6 +112,7 @@ class Journal:
         )
         self._job_blocks = JobBlocks()
         self._observers: list[OnDurable] = []
+        self._commit_observers: list[ICommitObserver] = []
         self._writable_waiters: list[Deferred[None]] = []
         self._retry_timer: IDelayedCall | None = None
         self._is_closing = False
@@ -227,6 +228,10 @@ class Journal:
 
     def add_observer(self, on_durable: OnDurable) -> None:
         self._observers.append(on_durable)
+
+    def add_commit_observer(self, observer: ICommitObserver) -> None:
+        """Notify an observer before the events of each commit are applied, and after."""
+        self._commit_observers.append(observer)
 
     def when_writable(self) -> "Deferred[None]":
         if self.failure is None:
@@ -368,12 +373,16 @@ class Journal:
             self._fail(error)
         elif entries[0].kind is EntryKind.RECOVERY:
             self._resume()
+        for observer in self._commit_observers:
+            observer.commit_started()
         for entry in entries:
             if error is None or entry.position[:2] < self._segment_writer.end[:2]:
                 entry.durable.callback(entry.position)
                 self._notify_observers(entry)
             elif entry.kind is EntryKind.RECORDS:
                 entry.durable.errback(StoreFailed(self.failure))
+        for observer in self._commit_observers:
+            observer.commit_ended()
 
     def _notify_observers(self, entry: Entry) -> None:
         self.last_sequence = entry.sequence + len(entry.records) - 1

@@ -953,3 +953,17 @@ def test_internal_error_while_recording_the_end_records_a_minimal_end(
     assert (job.status, job.exit_code) == (CANCELLED if is_cancelled else Status.FAILED, 7)
     assert running(harness) == [2]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_jobs_start_before_the_ends_of_the_same_commit_are_announced() -> None:
+    harness = opened(slots=1)
+    harness.submit()
+    harness.submit()
+    waiting = harness.engine.wait(1)
+    harness.executor.finish(1)
+    harness.engine.dispatcher.commit_started()
+    harness.journal.sync(2)  # the end of one job, and the start of the other
+    assert running(harness) == [2]
+    assert (harness.executor.acknowledged, waiting.called) == ([], False)
+    harness.engine.dispatcher.commit_ended()
+    assert (harness.executor.acknowledged, result_of(waiting).id) == ([1], 1)

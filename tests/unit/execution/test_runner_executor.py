@@ -29,7 +29,7 @@ from taskqd.execution.messages import (
 )
 from taskqd.execution.notes import Notes
 from taskqd.execution.run import CannotStart, Outcome
-from taskqd.execution.runner_executor import SHORT_LIVED, RunnerExecutor
+from taskqd.execution.runner_executor import MAX_ACK_DELAY, SHORT_LIVED, RunnerExecutor
 from taskqd.execution.runner_link import RunnerLink
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
@@ -38,6 +38,7 @@ from tests.fakes.deferreds import result_of
 R1, R2 = "1" * 16, "2" * 16
 KEY = AttemptKey(1, 1, "0123456789abcdef")
 OTHER = AttemptKey(2, 1, "fedcba9876543210")
+NEXT = AttemptKey(3, 1, "0011223344556677")
 
 
 class FakeLink:
@@ -48,10 +49,19 @@ class FakeLink:
         self.welcome: Welcome | None = None
         self.accepts_starts = True
         self.sent: list[Message] = []
+        self.held: list[Message] = []
         self.descriptors: list[int] = []
 
     def send(self, message: Message) -> None:
-        self.sent.append(message)
+        self.held.append(message)
+        self.flush()
+
+    def hold(self, ack: Ack) -> None:
+        self.held.append(ack)
+
+    def flush(self) -> None:
+        self.sent += self.held
+        self.held = []
 
     def send_with_files(self, start: Start, descriptors: Sequence[int]) -> None:
         self.sent.append(start)
@@ -120,7 +130,23 @@ def test_start_is_sent_to_the_runner_that_its_record_names_and_its_end_is_acknow
     site.tell(link, ended(exit_code=3, reason="exit"))
     assert result_of(outcome) == Outcome(reason=Reason.EXIT, exit_code=3)
     site.executor.acknowledge(1)
+    site.clock.advance(MAX_ACK_DELAY)
     assert link.sent[1:] == [Ack(ends=[KEY])]
+
+
+def test_ack_goes_with_the_next_message_or_alone_after_a_delay(site: Site) -> None:
+    link = site.connect()
+    for key in (KEY, OTHER):
+        site.start(key)
+        site.tell(link, ended(key))
+    site.executor.acknowledge(1)
+    assert Ack(ends=[KEY]) not in link.sent
+    site.start(NEXT)
+    assert link.sent[-2:] == [Ack(ends=[KEY]), start_of(NEXT)]
+    site.executor.acknowledge(2)
+    site.clock.advance(MAX_ACK_DELAY)
+    assert link.sent[-1] == Ack(ends=[OTHER])
+    assert site.clock.getDelayedCalls() == []
 
 
 def test_runner_is_empty_and_the_reason_is_known_while_none_accepts_starts(site: Site) -> None:

@@ -851,6 +851,33 @@ def test_check_location_detects_a_moved_journal_without_a_write(bench: Bench, is
     bench.append(submitted(1))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_commit_observers_are_notified_around_the_events_of_a_commit(bench: Bench, fails: bool) -> None:
+    seen: list[object] = []
+
+    class Observer:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def commit_started(self) -> None:
+            seen.append((self.name, "started"))
+
+        def commit_ended(self) -> None:
+            seen.append((self.name, "ended"))
+
+    bench.open()
+    for name in ("a", "b"):
+        bench.journal.add_commit_observer(Observer(name))
+    if fails:
+        bench.filesystem.fail("sync")
+    appends = [bench.journal.append(submitted(number)) for number in (1, 2)]
+    for append in appends:
+        append.addBoth(lambda _: seen.append("event"))
+    bench.turn()
+    around = [("a", "started"), ("b", "started"), "event", "event", ("a", "ended"), ("b", "ended")]
+    assert seen == around
+
+
 def test_check_location_leaves_a_moved_journal_to_the_commit_in_progress(bench: Bench) -> None:
     bench.open()
     under_way = bench.journal.append(submitted(1))
