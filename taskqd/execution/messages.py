@@ -17,6 +17,8 @@ from taskqd.model.job import Usage
 
 VERSIONS = (1,)
 """The versions of the protocol, besides the base protocol, that this release speaks."""
+UTF_8 = "utf-8"
+"""The encoding of a Start's strings, unless some of the bytes are not UTF-8."""
 MAX_LINE = 1 << 28
 """The longest line in bytes. Environments and inline output make up most of it."""
 
@@ -200,7 +202,7 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
 
     argv: list[str]
     env: dict[str, str]
-    encoding: str = "utf-8"
+    encoding: str = UTF_8
     mark: str = ""
     stdin: str | None = None
     stdout: str = ""

@@ -6,9 +6,10 @@ thread are known: by Twisted's table, or by ``children``.
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet import process
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,12 +42,22 @@ def is_reaper() -> bool:
 class OrphanReaper:
     """Reaps orphans soon after they have exited; for the main thread.
 
-    ``children`` are the children of this process that are not in Twisted's table, by pid.
+    ``children`` are the children of this process that are not in Twisted's table, by pid. With
+    ``mutes_signal`` SIGCHLD is ignored from one to the search, unless Twisted reaps a child: each one costs a
+    turn of the reactor. ``unmute`` must be called when Twisted gets a child.
     """
 
-    def __init__(self, clock: IReactorTime, children: Mapping[int, Child] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        children: Mapping[int, Child] = MappingProxyType({}),
+        *,
+        mutes_signal: bool = False,
+    ) -> None:
         self._clock = clock
         self._children = children
+        self._mutes_signal = mutes_signal
+        self._handler: Any = None  # of SIGCHLD, while that is muted
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -61,11 +72,21 @@ class OrphanReaper:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        self.unmute()
 
     def reapProcess(self) -> None:
         """Search for orphans after the interval; Twisted calls this at each SIGCHLD."""
         if self._call is None:
             self._call = self._clock.callLater(REAP_INTERVAL, self._reap)
+        if self._mutes_signal and self._handler is None and len(_handlers) == 1:
+            self._handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def unmute(self) -> None:
+        """Have Twisted hear of SIGCHLD again."""
+        if self._handler is not None:
+            signal.signal(signal.SIGCHLD, self._handler)
+            signal.siginterrupt(signal.SIGCHLD, False)
+            self._handler = None
 
     def _reap(self) -> None:
         """Reap all orphans that have exited.
@@ -73,6 +94,7 @@ class OrphanReaper:
         waitid shows one child at a time, so known children that it shows are reaped as well.
         """
         self._call = None
+        self.unmute()
         options = os.WEXITED | os.WNOHANG | _WNOTHREAD
         last = 0
         while True:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from taskqd.execution.command_line import command_line, may_be_refused, process_environment
-from taskqd.execution.messages import File, Start
+from taskqd.execution.messages import UTF_8, File, Start
 from taskqd.execution.run import MARK, CannotStart, Run
 
-_STRICT, _BYTES = "utf-8", "latin-1"
+_BYTES = "latin-1"
 
 
 def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
@@ -20,15 +20,15 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
         argv, env = command_line(run), process_environment(run)
     except FileNotFoundError as why:
         raise CannotStart(str(why), why) from None
-    encoding = _STRICT
+    encoding = UTF_8
     strings = [*argv, *env, *env.values(), run.stdin or "", run.cwd or "", *outputs.values()]
     try:
-        "\0".join(strings).encode(_STRICT)
+        "\0".join(strings).encode(UTF_8)
     except UnicodeEncodeError:
         encoding = _BYTES
 
     def encoded(text: str) -> str:
-        return text if encoding == _STRICT else text.encode("utf-8", "surrogateescape").decode(_BYTES)
+        return text if encoding == UTF_8 else text.encode("utf-8", "surrogateescape").decode(_BYTES)
 
     is_explained = may_be_refused(run)
     is_changed = run.user is not None
@@ -37,8 +37,8 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
         id=run.id,
         attempt=run.attempt,
         word=run.word,
-        argv=list(map(encoded, argv)),
-        env={encoded(name): encoded(value) for name, value in env.items()},
+        argv=argv if encoding == UTF_8 else list(map(encoded, argv)),
+        env=dict(env) if encoding == UTF_8 else {encoded(name): encoded(env[name]) for name in env},
         encoding=encoding,
         mark="" if is_changed else run.env.get(MARK, ""),
         stdin=None if is_changed or run.stdin is None else encoded(run.stdin),

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from taskqd.execution.messages import AttemptKey, Start
+from taskqd.execution.messages import UTF_8, AttemptKey, Start
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread
 from taskqd.storage.spool.output import OutputWriter
@@ -63,10 +63,9 @@ class TrustedDaemon:
 
     def admit(self, start: Start, files: Sequence[int], store: str) -> Admitted:
         close_all(files)
-        paths = {
-            stream: os.fsdecode(path.encode(start.encoding))
-            for stream, path in ((1, start.stdout), (2, start.stderr))
-        }
+        paths = {1: start.stdout, 2: start.stderr}
+        if start.encoding != UTF_8:
+            paths = {stream: os.fsdecode(path.encode(start.encoding)) for stream, path in paths.items()}
         output = OutputWriter(paths, self._filesystem, self._clock, self._in_thread, start.max_output, [])
         return Admitted(start, output)
 

@@ -2,13 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container
 from functools import cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.execution.interfaces import OnSpawned
@@ -21,6 +21,15 @@ from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
 from taskqd.runner.process_tree import Termination
 from taskqd.storage.interfaces import InThread, IOutputWriter
 
+READ_DELAY = 0.01
+"""Seconds from its spawn until the pipes of a process are watched.
+
+Most jobs are shorter: their pipes are read once, at the exit. More than a pipe's 64 KiB waits.
+"""
+
+READ_RETRY_INTERVAL = 0.5
+"""Seconds between two attempts to watch the pipes of a process, if the kernel refuses it."""
+
 
 class Executor:
     """Runs each attempt as a ``JobProcess`` that ``reactor``, a SessionReactor, spawns in a new session.
@@ -28,6 +37,8 @@ class Executor:
     ``in_thread`` runs the scans of /proc, which may block. ``on_cleared(key)`` is called when no process of
     an ended attempt is left, if there was one at its end.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -44,6 +55,8 @@ class Executor:
         self._present: set[JobProcess] = set()
         self._leftovers: dict[AttemptKey, JobProcess] = {}
         self._terminations: set[Termination] = set()
+        self._unread: dict[JobProcess, float] = {}  # and when to read their pipes
+        self._read_call: IDelayedCall | None = None
 
     def start(self, start: Start, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
         """Start an attempt; the Deferred fires when it has ended, and never fails.
@@ -68,14 +81,48 @@ class Executor:
             environment = {
                 name.encode(start.encoding): value.encode(start.encoding) for name, value in start.env.items()
             }
-            with _stdin(start) as stdin:
+            stdin = _null() if start.stdin is None else _open(start.stdin.encode(start.encoding))
+            try:
                 self._reactor.spawnProcess(
                     process, words[0], words, env=environment, childFDs={0: stdin, 1: "r", 2: "r"}
                 )
+            finally:
+                if start.stdin is not None:
+                    os.close(stdin)
         except Exception:  # noqa: BLE001 - an attempt that cannot be started has an outcome, too
             process.report_failed_spawn(Failure())
             return
         process.report_spawned()
+        if process.is_running:
+            self._read_later(process)
+
+    def _read_later(self, process: JobProcess) -> None:
+        """Read the pipes of a process if it still runs after READ_DELAY."""
+        self._unread[process] = self._clock.seconds() + READ_DELAY
+        if self._read_call is None:
+            self._read_call = self._clock.callLater(READ_DELAY, self._start_reading)
+
+    def _start_reading(self) -> None:
+        """Read the pipes of the processes for which that is due, from now on."""
+        self._read_call = None
+        now = self._clock.seconds()
+        for process in [process for process, due in self._unread.items() if due <= now]:
+            try:
+                process.start_reading()
+            except OSError as why:  # the kernel watches no more descriptors: epoll_ctl(2), ENOSPC
+                self._log.warn("the output of job {id} is read later: {why}", id=process.job_id, why=why)
+                self._unread[process] = now + READ_RETRY_INTERVAL
+            else:
+                del self._unread[process]
+        if self._unread:
+            delay = max(0.0, min(self._unread.values()) - now)
+            self._read_call = self._clock.callLater(delay, self._start_reading)
+
+    def _read_no_more(self, process: JobProcess) -> None:
+        self._unread.pop(process, None)
+        if self._read_call is not None and not self._unread:
+            self._read_call.cancel()
+            self._read_call = None
 
     def _end_predecessors(self, start: Start) -> "Deferred[None]":
         """End what is left of the job's other attempts; fails with OSError if a process does not end."""
@@ -147,6 +194,7 @@ class Executor:
 
     def _forget(self, outcome: Outcome, process: JobProcess) -> Outcome:
         del self._running[process.key]
+        self._read_no_more(process)
         if process in self._present:
             self._leftovers[process.key] = process
         return outcome
@@ -172,19 +220,6 @@ def _of_other_attempts(start: Start, processes: list[Process]) -> list[Process]:
     candidates = [each for each in processes if each.mark and uid in (None, each.uid)]
     marks = [(each, parse_mark(each.mark, store)) for each in candidates]
     return [each for each, of in marks if of and of.id == start.id and of != start.key]
-
-
-@contextmanager
-def _stdin(start: Start) -> Iterator[int]:
-    """Open the stdin of an attempt."""
-    if start.stdin is None:
-        yield _null()
-        return
-    descriptor = _open(start.stdin.encode(start.encoding))
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @cache

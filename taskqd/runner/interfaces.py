@@ -24,7 +24,13 @@ class IDaemonLink(Interface):
     """The connection of a daemon."""
 
     def send(message: Message) -> None:
-        """Send a message; what is sent together is written together."""
+        """Send a message, at once or at the next ``flush``."""
+
+    def hold() -> None:
+        """Collect what is sent until ``flush``."""
+
+    def flush() -> None:
+        """Send what was collected in one write."""
 
     def close() -> None:
         """Close the connection after what was sent."""

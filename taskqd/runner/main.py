@@ -114,13 +114,16 @@ class _Program:
             self._on_retire,
             self._on_exit,
         )
+        sessions.batch = runner.batch
         self._socket = RunnerSocket(
             directory, name, DaemonFactory(runner, users), reactor, receives_files=self._user is not None
         )
         self._socket.open()
         self._handle_signals()
         _write_lock(self._active_lock, f"{os.getpid()} {name}\n")
-        OrphanReaper(reactor, sessions.children).start()
+        orphans = OrphanReaper(reactor, sessions.children, mutes_signal=True)
+        sessions.on_unwatched = orphans.unmute
+        orphans.start()
         threads.start()
         _keep_source_closed()
         gc.freeze()

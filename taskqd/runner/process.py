@@ -163,10 +163,21 @@ class JobProcess(ProcessProtocol):
             self._complaint += data[:MAX_COMPLAINT]
         self._output.write(stream, data)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has been spawned and has not exited."""
+        return self._child is not None and self._exit is None
+
+    def start_reading(self) -> None:
+        """Read what the process prints, from now on."""
+        if self._child is not None and self._exit is None and not self._is_paused:
+            self._child.resumeProducing()
+
     def read_output(self) -> None:
-        """Read what the process has printed until now, as far as the output can be kept."""
+        """Read what the process has printed until now, as far as the output can be kept, and from now on."""
         if self._child is None or self._exit is not None:
             return
+        self.start_reading()
         for stream, pipe in list(self._child.pipes.items()):
             left = proc.unread_bytes(pipe.fileno())
             while left > 0 and not self._is_paused and (data := _read(pipe.fileno(), left)):
@@ -273,9 +284,11 @@ class JobProcess(ProcessProtocol):
         pipes = {} if self._child is None else self._child.pipes
         for stream, pipe in list(pipes.items()):
             try:
-                left = proc.unread_bytes(pipe.fileno())
-                while left > 0 and (data := _read(pipe.fileno(), left)):
+                data = _read(pipe.fileno(), MAX_READ)
+                left = proc.unread_bytes(pipe.fileno()) if data else 0
+                while data:
                     self._write(stream, data)
+                    data = _read(pipe.fileno(), left) if left > 0 else b""
                     left -= len(data)
             except Exception as why:  # noqa: BLE001 - the other pipe must be drained as well
                 failure = why

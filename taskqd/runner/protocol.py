@@ -37,6 +37,7 @@ class DaemonConnection(LineReceiver):
         self._is_welcome = False
         self._is_closing = False
         self._descriptors: deque[int] = deque()
+        self._held: list[bytes] | None = None  # lines, while exits are handled
 
     def connectionMade(self) -> None:
         uid = peer_uid(self.transport)
@@ -92,13 +93,23 @@ class DaemonConnection(LineReceiver):
         self._runner.disconnected(self)
 
     def send(self, message: Message) -> None:
-        transport = cast("ITransport", self.transport)
-        transport.write(encode(message))
+        if self._held is not None:
+            self._held.append(encode(message))
+        else:
+            cast("ITransport", self.transport).write(encode(message))
+
+    def hold(self) -> None:
+        self._held = []
+
+    def flush(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            cast("ITransport", self.transport).write(b"".join(held))
 
     def close(self) -> None:
         self._is_closing = True
-        transport = cast("ITransport", self.transport)
-        transport.loseConnection()
+        self.flush()
+        cast("ITransport", self.transport).loseConnection()
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -191,6 +192,19 @@ class Runner:
             case Hello():
                 self._log.warn("a second greeting of the daemon is ignored")
 
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Send the messages of the context together: each write wakes up the daemon."""
+        link = self._daemon
+        if link is None:
+            yield
+            return
+        link.hold()
+        try:
+            yield
+        finally:
+            link.flush()
+
     def _send(self, message: Message) -> None:
         if self._daemon is not None:
             self._daemon.send(message)
@@ -226,8 +240,12 @@ class Runner:
             self._log.failure("internal error in starting job {id}", id=start.id)
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
             return
-        outcome.addErrback(self._unknown_outcome, key)
-        outcome.addCallback(partial(self._record_end, key))
+        outcome.addBoth(self._on_outcome, key)
+
+    def _on_outcome(self, outcome: Outcome | Failure, key: AttemptKey) -> None:
+        if isinstance(outcome, Failure):
+            outcome = self._unknown_outcome(outcome, key)
+        self._record_end(key, outcome)
 
     def _unknown_outcome(self, failure: Failure, key: AttemptKey) -> Outcome:
         self._log.failure("internal error in running job {id}", failure, id=key.id)

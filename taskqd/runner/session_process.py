@@ -8,17 +8,21 @@ Python opens them so (PEP 446), and proc.set_close_on_exec sets the flag on inhe
 import fcntl
 import inspect
 import os
-import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
+from twisted.internet._baseprocess import BaseProcess
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.process import Process, ProcessReader, reapProcessHandlers
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from taskqd.execution import proc
+from taskqd.runner.interfaces import ISessionProtocol
 
 READ_SIZE = 65_536
 """Bytes per read: the default capacity of a pipe. Twisted's own reader takes 8 KiB."""
@@ -29,33 +33,55 @@ LARGE_CAPACITY = 1024**2
 READS_BEFORE_ENLARGING = 16
 """A pipe that was full at this many reads is enlarged, so that both sides wait for each other less."""
 
+_CLOSED = Failure(CONNECTION_DONE)
+
 UNKNOWN_STATUS = -1
 """The status of a process that something else has reaped."""
 
 _SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _METHODS = {
-    "_trySpawnInsteadOfFork": (
-        *("self", "path", "uid", "gid", "executable", "args", "environment", "kwargs"),
-    ),
     "reapProcess": ("self",),
     "processEnded": ("self", "status"),
+    "childConnectionLost": ("self", "childFD", "reason"),
+    "maybeCallProcessEnded": ("self",),
 }
-"""The methods of Twisted's Process that are replaced, with their parameters."""
-
-
-class ChildUsage(NamedTuple):
-    """The part of a resource usage that is known of a child that was reaped by waitpid(2)."""
-
-    ru_utime: float
-    ru_stime: float
-    ru_maxrss: int
+"""The methods of Twisted's Process that are replaced or called, with their parameters."""
 
 
 class PipeReader(ProcessReader):
-    """Our end of a pipe that a process prints into; the process may take back what it has printed."""
+    """Our end of a pipe that a process prints into; the process may take back what it has printed.
+
+    It is read after ``startReading``. Most processes are short: their pipes are read once, at their exit.
+    """
 
     _full_reads = 0
     _read_size = READ_SIZE
+    _is_reading = False
+
+    def __init__(self, reactor: IReactorFDSet, process: Process, name: int, descriptor: int) -> None:
+        """Initialize as Twisted's does, without reading."""
+        FileDescriptor.__init__(self, reactor)
+        os.set_blocking(descriptor, False)
+        self.proc, self.name, self.fd = process, name, descriptor
+
+    def startReading(self) -> None:
+        FileDescriptor.startReading(self)
+        self._is_reading = True
+
+    def stopReading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            FileDescriptor.stopReading(self)
+
+    def loseConnection(self) -> None:
+        """Close the pipe at once; nothing is written to it."""
+        if self.connected:
+            self.connectionLost(_CLOSED)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.stopReading()
+        self.connected, self.disconnected = False, True
+        self.proc.childConnectionLost(self.name, reason)
 
     def doRead(self) -> Any:
         """Read what a pipe can hold, and enlarge one that is full again and again."""
@@ -83,42 +109,62 @@ class PipeReader(ProcessReader):
 class SessionProcess(Process):
     """A process that is the leader of a new session, with all signals at their default and none blocked.
 
-    Its descriptors are those of ``childFDs``, and its protocol is an ISessionProtocol. ``on_reaped`` is
-    called when it has exited, before the protocol is.
+    Its protocol is an ISessionProtocol. Its pipes are read after ``resumeProducing``. ``on_reaped`` is called
+    when it has exited, before the protocol is.
     """
 
-    processReaderFactory = PipeReader
     proto: Any  # an ISessionProtocol until the end, then None
     on_reaped: Callable[[], None] | None = None
     _log = Logger()
 
-    def __init__(self, *arguments: Any) -> None:
-        """Start the process; if the reactor cannot read its pipes, it is killed and the error raised."""
-        try:
-            Process.__init__(self, *arguments)
-        except BaseException:
-            if self.pid is not None:
-                os.killpg(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-            raise
-
-    def _trySpawnInsteadOfFork(
+    def __init__(
         self,
-        path: object,
-        uid: int | None,
-        gid: int | None,
-        executable: bytes,
-        args: Sequence[bytes],
-        environment: Mapping[bytes, bytes],
-        kwargs: Mapping[str, Any],
-    ) -> bool:
-        descriptors: Mapping[int, int] = kwargs["fdmap"]
-        if not (path is None is uid is gid):
-            raise ValueError(f"a process in a session has no path, uid and gid, not {path!r}, {uid}, {gid}")
-        if any(ours in descriptors and ours != theirs for theirs, ours in descriptors.items()):
-            raise ValueError(f"the descriptors of a new process would replace each other: {descriptors}")
-        self._usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.proto.pipesOpened([ours for theirs, ours in descriptors.items() if theirs > 0])
+        reactor: IReactorFDSet,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        environment: Mapping[Any, Any],
+        protocol: ISessionProtocol,
+        descriptors: Mapping[int, int | str],
+    ) -> None:
+        """Start the process, in place of Twisted's constructor; nothing reaps it yet.
+
+        ``descriptors`` has for each descriptor of the process one of ours, or "r" for a pipe that we read.
+        """
+        BaseProcess.__init__(self, protocol)
+        self.pipes = {}
+        readable: dict[int, int] = {}  # our ends of the pipes
+        given: dict[int, int] = {}
+        try:
+            for number, target in descriptors.items():
+                if target == "r":
+                    readable[number], given[number] = os.pipe()
+                else:
+                    given[number] = int(target)
+            if any(ours in given and ours != theirs for theirs, ours in given.items()):
+                raise ValueError(f"the descriptors of a new process would replace each other: {given}")
+            protocol.pipesOpened([given[number] for number in given if number > 0])
+            self._spawn(executable, args, environment, given)
+        except BaseException:
+            for descriptor in readable.values():
+                os.close(descriptor)
+            raise
+        finally:
+            for number in readable:
+                os.close(given[number])
+        for number, descriptor in readable.items():
+            self.pipes[number] = PipeReader(reactor, self, number, descriptor)
+        try:
+            protocol.makeConnection(self)
+        except Exception:  # noqa: BLE001 - the process runs, and must be reaped
+            self._log.failure("internal error in the protocol of process {pid}", pid=self.pid)
+
+    def _spawn(
+        self,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        environment: Mapping[Any, Any],
+        descriptors: Mapping[int, int],
+    ) -> None:
         before = proc.clock_ticks()
         self.pid = os.posix_spawn(
             executable,
@@ -131,7 +177,6 @@ class SessionProcess(Process):
         )
         self.proto.started = before if proc.clock_ticks() == before else None
         self.status = -1
-        return True
 
     def reapProcess(self) -> None:
         """Reap the process and notify the protocol, if it has exited."""
@@ -146,17 +191,6 @@ class SessionProcess(Process):
         if pid:
             self._end(status, rusage)
 
-    def processEnded(self, status: int) -> None:
-        """Notify the protocol of an exit that Twisted's constructor has found.
-
-        Twisted has reaped the process without asking for its usage. That is what the usage of all children
-        has grown by, since no other child was reaped meanwhile; its memory is not, if it is small.
-        """
-        before, now = self._usage_before, resource.getrusage(resource.RUSAGE_CHILDREN)
-        peak = now.ru_maxrss if now.ru_maxrss > before.ru_maxrss else 0
-        usage = ChildUsage(now.ru_utime - before.ru_utime, now.ru_stime - before.ru_stime, peak)
-        self._end(status, usage)
-
     def _end(self, status: int, usage: Any) -> None:
         self.proto.rusage = usage
         reapProcessHandlers.pop(self.pid or 0, None)
@@ -167,8 +201,8 @@ class SessionProcess(Process):
 
 def is_supported() -> bool:
     """Whether this Twisted and this C library have what SessionProcess uses."""
-    names = (*_METHODS, "processReaderFactory")
-    return all(hasattr(Process, name) for name in names) and _has_parameters() and _can_start_sessions()
+    has_methods = all(hasattr(Process, name) for name in _METHODS)
+    return has_methods and _has_parameters() and _can_start_sessions()
 
 
 def _has_parameters() -> bool:

@@ -6,8 +6,11 @@ number of them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+import select
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, cast
 
 from twisted.internet.interfaces import (
     IProcessProtocol,
@@ -29,6 +32,9 @@ from taskqd.runner.session_process import SessionProcess
 class SessionReactor:
     """Has its own ``spawnProcess`` over ``reactor``; ``children`` are those that it reaps itself, by pid.
 
+    ``on_unwatched()`` is called when a process is left to Twisted, which reaps it at SIGCHLD. ``batch()``
+    returns a context for all exits of one poll.
+
     If this Twisted or C library is unknown, ``reactor`` spawns setsid(1) in front of the program, which
     starts the session about a millisecond later, and no resource usage is known. Twisted reaps those
     processes, and all if there are no pidfds (Linux 5.3); the log says which.
@@ -44,6 +50,9 @@ class SessionReactor:
         has_pidfds: bool | None = None,
     ) -> None:
         self.children: dict[int, SessionProcess] = {}
+        self.batch: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.on_unwatched: Callable[[], object] = lambda: None
+        self._poller: ExitPoller | None = None
         self._reactor = reactor
         self._starts_sessions = starts_sessions
         self._has_pidfds = has_pidfds
@@ -85,11 +94,14 @@ class SessionReactor:
         if not self._starts_sessions:
             return self._spawn_setsid(protocol, executable, args, env, childFDs)
         environment = os.environ if env is None else env
+        descriptors = {0: "r", 1: "r"} if childFDs is None else childFDs
         process = SessionProcess(
-            self._reactor, executable, args, environment, None, protocol, None, None, childFDs
+            IReactorFDSet(self._reactor), executable, args, environment, protocol, descriptors
         )
         if self._has_pidfds:
             self._watch(process)
+        else:
+            self._leave_to_twisted(process)
         return process
 
     def _spawn_setsid(
@@ -107,59 +119,90 @@ class SessionReactor:
 
     def _watch(self, process: SessionProcess) -> None:
         """Reap a process by its pidfd in place of Twisted, which goes on if no descriptor is free."""
-        pid = process.pid
-        if pid is None:  # it has exited already
-            return
         try:
-            descriptor = os.pidfd_open(pid)
+            if self._poller is None:
+                self._poller = ExitPoller(
+                    IReactorFDSet(self._reactor), self.children, self._leave_to_twisted, self.batch
+                )
+            self._poller.add(process)
         except OSError as why:
-            self._log.warn("process {pid} is reaped by Twisted: {why}", pid=pid, why=why)
-            return
-        ExitWatch(IReactorFDSet(self._reactor), process, pid, descriptor, self.children)
+            self._log.warn("process {pid} is reaped by Twisted: {why}", pid=process.pid, why=why)
+            self._leave_to_twisted(process)
+
+    def _leave_to_twisted(self, process: SessionProcess) -> None:
+        """Have Twisted reap a process, and reap it now if it has exited."""
+        reapProcessHandlers[cast(int, process.pid)] = process
+        self.on_unwatched()
+        process.reapProcess()
 
 
 @implementer(IReadDescriptor)
-class ExitWatch:
-    """Reaps a process when it exits; until then it is one of ``children``, and not in Twisted's table."""
+class ExitPoller:
+    """Reaps processes when they exit; until then each is one of ``children``, and not in Twisted's table.
+
+    They share an epoll(7), which is one descriptor for the reactor: the reactor's own costs more per process.
+    """
+
+    _log = Logger()
 
     def __init__(
         self,
         reactor: IReactorFDSet,
-        process: SessionProcess,
-        pid: int,
-        descriptor: int,
         children: dict[int, SessionProcess],
+        leave: Callable[[SessionProcess], object],
+        batch: Callable[[], AbstractContextManager[object]],
     ) -> None:
+        self._batch = batch
         self._reactor = reactor
-        self._process = process
-        self._pid = pid
-        self._descriptor = descriptor
         self._children = children
-        children[pid] = process
-        process.on_reaped = self._stop
-        reapProcessHandlers.pop(pid, None)
-        reactor.addReader(self)
+        self._leave = leave
+        self._epoll = select.epoll()
+        self._watched: dict[int, SessionProcess] = {}  # by pidfd
+
+    def add(self, process: SessionProcess) -> None:
+        """Watch a process; raises OSError if no descriptor is free."""
+        pid = cast(int, process.pid)
+        descriptor = os.pidfd_open(pid)
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+            if not self._watched:
+                self._reactor.addReader(self)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._watched[descriptor] = self._children[pid] = process
+        process.on_reaped = partial(self._remove, descriptor, pid)
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        return "exit of a process"
+        return "exits of processes"
 
     def doRead(self) -> None:
-        self._process.reapProcess()
+        with self._batch():
+            for descriptor, _ in self._epoll.poll(0):
+                process = self._watched.get(descriptor)
+                if process is None:  # something else has just reaped it
+                    continue
+                try:
+                    process.reapProcess()
+                except Exception:  # noqa: BLE001 - the exits of the others must be reported
+                    self._log.failure("internal error in reaping process {pid}", pid=process.pid)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Leave the process to Twisted: the reactor watches the descriptor no more."""
-        self._stop()
-        self._process.on_reaped = None
-        reapProcessHandlers[self._pid] = self._process
-        self._process.reapProcess()
+        """Leave all processes to Twisted: the reactor watches the descriptor no more."""
+        for descriptor, process in list(self._watched.items()):
+            self._remove(descriptor, cast(int, process.pid))
+            process.on_reaped = None
+            self._leave(process)
 
-    def _stop(self) -> None:
-        self._reactor.removeReader(self)
-        del self._children[self._pid]
-        os.close(self._descriptor)
+    def _remove(self, descriptor: int, pid: int) -> None:
+        del self._watched[descriptor], self._children[pid]
+        self._epoll.unregister(descriptor)
+        os.close(descriptor)
+        if not self._watched:
+            self._reactor.removeReader(self)
 
 
 def _has_pidfds() -> bool:

@@ -8,9 +8,10 @@ peak of a process smaller than this one is unknown, because the kernel counts th
 until the child executes its program (docs/decisions/0057).
 """
 
-import os
+import math
 import resource
-from functools import cache
+import time
+from contextlib import suppress
 from typing import Protocol
 
 from taskqd.model.job import Usage
@@ -18,7 +19,8 @@ from taskqd.model.job import Usage
 MARGIN = 4 * 1024**2
 """Bytes by which two readings of one peak may differ: the kernel sums its per-CPU counters now and then."""
 
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+RESET_INTERVAL = 1.0
+"""Seconds between two resets of this process's own peak if that does not grow: memory may have been freed."""
 
 
 class Rusage(Protocol):
@@ -34,25 +36,34 @@ class Rusage(Protocol):
     def ru_maxrss(self) -> int: ...
 
 
+class _OwnPeak:
+    """The peak of this process's memory, which is reset if it has grown, and every RESET_INTERVAL."""
+
+    def __init__(self) -> None:
+        self._reset_at = -math.inf
+        self._after_reset = 0
+
+    def read(self, now: float) -> int:
+        """Return it in bytes."""
+        peak = _read_own_peak()
+        if peak > self._after_reset + MARGIN or now >= self._reset_at + RESET_INTERVAL:
+            with suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
+                file.write(b"5")  # proc(5): reset the peak resident set to the current one
+            self._reset_at = now
+            self._after_reset = peak = _read_own_peak()
+        return peak
+
+
+def _read_own_peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+_own_peak = _OwnPeak()
+
+
 def least_known_peak() -> int:
-    """Return the peak of memory in bytes up to which that of a process started next will be unknown.
-
-    Without a reset of this process's peak, that would be the most that it has ever used.
-    """
-    reset, sizes = _open("/proc/self/clear_refs", os.O_WRONLY), _open("/proc/self/statm", os.O_RDONLY)
-    if reset is None or sizes is None:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MARGIN
-    os.write(reset, b"5")  # proc(5): reset the peak resident set to the current one
-    return int(os.pread(sizes, 200, 0).split()[1]) * _PAGE_SIZE + MARGIN
-
-
-@cache
-def _open(path: str, flags: int) -> int | None:
-    """Open a file once; None if it cannot be."""
-    try:
-        return os.open(path, flags | os.O_CLOEXEC)
-    except OSError:
-        return None
+    """Return the peak of memory in bytes up to which that of a process started next will be unknown."""
+    return _own_peak.read(time.monotonic()) + MARGIN
 
 
 def usage_of(rusage: Rusage, least_peak: int) -> Usage:

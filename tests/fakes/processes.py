@@ -215,7 +215,8 @@ class FakeProcess:
     def __init__(self, protocol: JobProcess, pid: int, groups: FakeGroups) -> None:
         self.pid = pid
         self.pipes = {1: FakePipe(), 2: FakePipe()}
-        self.is_reading = True
+        self.is_reading = False
+        self.watch_error: OSError | None = None
         self.protocol = protocol
         self._groups = groups
 
@@ -246,6 +247,8 @@ class FakeProcess:
         self.is_reading = False
 
     def resumeProducing(self) -> None:
+        if self.watch_error is not None:
+            raise self.watch_error
         self.is_reading = True
 
     def loseConnection(self) -> None:

@@ -46,8 +46,9 @@ class Subscriber(ProcessProtocol):
                 os.fchown(descriptor, self._pipe_owner, -1)
 
     def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.resumeProducing()
         if self._is_patient:
-            transport: Any = self.transport
             os.waitid(os.P_PID, transport.pid, os.WEXITED | os.WNOWAIT)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:

@@ -151,3 +151,39 @@ def test_running_children_are_not_waited_for(reaper: OrphanReaper) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as running:
         reaper.start()
         os.kill(running.pid, signal.SIGKILL)
+
+
+def sigchld() -> object:
+    return signal.getsignal(signal.SIGCHLD)
+
+
+def test_signal_is_muted_from_one_to_the_search_if_twisted_has_no_child(time: Clock) -> None:
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    handler = sigchld()
+    reaper = OrphanReaper(time, mutes_signal=True)
+    try:
+        reaper.start()
+        process.reapAllProcesses()
+        assert sigchld() is signal.SIG_DFL
+        pid = an_orphan()
+        time.advance(REAP_INTERVAL)
+        assert (sigchld(), is_there(pid)) == (handler, False)
+        process.reapAllProcesses()
+        reaper.unmute()
+        assert sigchld() is handler, "Twisted has got a child"
+        process.reapAllProcesses()
+        reaper.stop()
+        assert sigchld() is handler
+    finally:
+        reaper.stop()
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_signal_is_not_muted_while_twisted_has_a_child(time: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sigchld()
+    reaper = OrphanReaper(time, mutes_signal=True)
+    reaper.start()
+    monkeypatch.setitem(process.reapProcessHandlers, 1, Known({}))
+    reaper.reapProcess()
+    assert sigchld() is before
+    reaper.stop()

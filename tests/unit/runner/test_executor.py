@@ -15,7 +15,7 @@ from taskqd.execution import command_line
 from taskqd.execution.run import MARK, Owner
 from taskqd.model.job import Reason
 from taskqd.runner import executor
-from taskqd.runner.executor import Executor
+from taskqd.runner.executor import READ_DELAY, READ_RETRY_INTERVAL, Executor
 from taskqd.runner.process import MAX_LEFTOVER_GRACE
 from taskqd.runner.process_tree import MIN_SCAN_INTERVAL
 from tests.fakes.deferreds import result_of
@@ -27,6 +27,50 @@ from tests.support.leaks import LeakWatch
 def test_fake_process_implements_its_interface(harness: Harness) -> None:
     harness.start()
     verifyObject(IProcessTransport, harness.process)
+    harness.exits()
+
+
+# Reading.
+
+
+def test_pipes_are_watched_if_the_process_runs_for_a_while(harness: Harness) -> None:
+    harness.start(id=1)
+    harness.clock.advance(READ_DELAY / 2)
+    harness.output = FakeOutputWriter()
+    harness.start(id=2)
+    first, second = harness.reactor.processes
+    assert not first.is_reading
+    harness.clock.advance(READ_DELAY / 2)
+    assert (first.is_reading, second.is_reading) == (True, False)
+    harness.clock.advance(READ_DELAY / 2)
+    assert second.is_reading
+    for process in (first, second):
+        process.exits()
+
+
+def test_pipes_of_a_short_process_are_read_at_its_exit_only(harness: Harness) -> None:
+    ended = harness.start()
+    harness.process.pipes[1].put(b"all of it")
+    harness.exits()
+    result_of(ended)
+    assert not harness.process.is_reading
+    assert harness.output.data[1] == b"all of it"
+
+
+def test_pipes_are_watched_at_once_if_their_output_is_requested(harness: Harness) -> None:
+    harness.start()
+    harness.read_output()
+    assert harness.process.is_reading
+    harness.exits()
+
+
+def test_pipes_that_cannot_be_watched_are_watched_later(harness: Harness) -> None:
+    harness.start()
+    harness.process.watch_error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    harness.clock.advance(READ_DELAY)
+    harness.process.watch_error = None
+    harness.clock.advance(READ_RETRY_INTERVAL)
+    assert harness.process.is_reading
     harness.exits()
 
 

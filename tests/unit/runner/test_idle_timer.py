@@ -7,7 +7,7 @@ import pytest
 
 from taskqd.model.events import Output
 from taskqd.model.job import Reason
-from taskqd.runner.executor import Executor
+from taskqd.runner.executor import READ_DELAY, Executor
 from tests.fakes.deferreds import result_of
 from tests.fakes.runner import INT, KILL, TERM, Harness, run
 from tests.fakes.spool import FakeOutputWriter
@@ -42,6 +42,7 @@ def test_output_on_either_stream_resets_the_idle_timeout(harness: Harness, strea
 
 def test_output_does_not_touch_the_delayed_call(harness: Harness) -> None:
     harness.start(idle_timeout=10.0)
+    harness.clock.advance(READ_DELAY)
     timers = harness.clock.getDelayedCalls()
     times = [timer.getTime() for timer in timers]
     harness.pass_time(5)

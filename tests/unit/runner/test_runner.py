@@ -107,7 +107,14 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.is_held = False
         self.is_closed = False
+
+    def hold(self) -> None:
+        self.is_held = True
+
+    def flush(self) -> None:
+        self.is_held = False
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
@@ -501,3 +508,12 @@ def test_failed_sweep_closes_the_connection_and_refused_one_answers_nothing(
     assert link.is_closed
     assert not any(isinstance(message, Swept) for message in link.sent)
     assert len(logged_errors.flush(OSError)) == 1
+
+
+def test_messages_of_a_batch_are_held_until_its_end(site: Site) -> None:
+    with site.runner.batch():
+        pass
+    link = site.connect()
+    with site.runner.batch():
+        assert link.is_held
+    assert not link.is_held

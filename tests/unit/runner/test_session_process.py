@@ -173,25 +173,25 @@ def test_protocol_of_another_kind_is_refused(fast: Starter) -> None:
         fast.sessions.spawnProcess(ProcessProtocol(), b"/bin/true", [b"true"])
 
 
-def test_process_whose_pipes_cannot_be_watched_is_killed(
-    fast: Starter, reactor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pids: list[int] = []
-    spawn = os.posix_spawn
+async def test_pipes_are_not_watched_before_they_are_read(fast: Starter, reactor: Any) -> None:
+    class Passive(Subscriber):
+        def connectionMade(self) -> None:
+            pass
 
-    def record(*arguments: Any, **options: Any) -> int:
-        pids.append(spawn(*arguments, **options))
-        return pids[-1]
-
-    def refuse(reader: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_spawn", record)
-    monkeypatch.setattr(reactor, "addReader", refuse)
-    with pytest.raises(OSError, match="No space left"):
-        fast("exec sleep 300")
-    with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
+    subscriber = fast("read -r _", subscriber=Passive(), stdin="/dev/zero")
+    transport: Any = subscriber.transport
+    pipes = set(transport.pipes.values())
+    assert len(pipes) == 2
+    assert pipes.isdisjoint(reactor.getReaders())
+    transport.resumeProducing()
+    assert pipes <= set(reactor.getReaders())
+    transport.pauseProducing()
+    assert pipes.isdisjoint(reactor.getReaders())
+    for pipe in pipes:
+        pipe.loseConnection()
+    assert transport.pipes == {}
+    os.kill(transport.pid, signal.SIGKILL)
+    assert await subscriber.ended == -signal.SIGKILL
 
 
 async def test_empty_pipe_is_read_again_later(start: Starter, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from twisted.internet import process
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.interfaces import IProcessProtocol, IReactorProcess
 from twisted.internet.process import Process
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from taskqd.execution import proc
 from taskqd.runner import session_process
-from taskqd.runner.session_process import UNKNOWN_STATUS, ChildUsage
+from taskqd.runner.session_process import UNKNOWN_STATUS
 from taskqd.runner.session_reactor import SessionReactor
 from tests.support.leaks import LeakWatch
 from tests.support.sessions import WAYS, Starter, Subscriber, descriptors
@@ -55,6 +58,7 @@ async def test_exits_that_are_found_together_are_each_reported_despite_an_error(
 
 
 async def test_child_with_a_pidfd_is_in_children_and_not_in_the_table_of_twisted(fast: Starter) -> None:
+    assert await fast("true").ended == 0  # it makes the epoll(7)
     before = descriptors()
     subscriber = fast("read -r _", stdin="/dev/zero")
     transport: Any = subscriber.transport
@@ -84,8 +88,8 @@ async def test_child_without_a_free_descriptor_is_reaped_by_twisted(
 async def test_child_whose_pidfd_is_watched_no_more_is_reaped_by_twisted(reactor: Any, fast: Starter) -> None:
     subscriber = fast("read -r _", stdin="/dev/zero")
     transport: Any = subscriber.transport
-    [watch] = [reader for reader in reactor.getReaders() if reader.logPrefix() == "exit of a process"]
-    watch.connectionLost(Failure(ConnectionError()))
+    [poller] = [reader for reader in reactor.getReaders() if reader.logPrefix() == "exits of processes"]
+    poller.connectionLost(Failure(ConnectionError()))
     assert fast.sessions.children == {}
     os.kill(transport.pid, signal.SIGKILL)
     assert await subscriber.ended == -signal.SIGKILL
@@ -127,14 +131,67 @@ async def test_dead_child_of_other_code_hides_no_exit(session: Starter) -> None:
 
 
 async def test_error_in_the_protocol_leaves_no_process_behind(
-    session: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    session: Starter, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
-    def fail(_: Subscriber) -> None:
+    made = Subscriber.connectionMade
+
+    def fail(subscriber: Subscriber) -> None:
+        made(subscriber)
         raise ZeroDivisionError
 
     monkeypatch.setattr(Subscriber, "connectionMade", fail)
     assert await session("exit 3").ended == 3
-    assert "ZeroDivisionError" in caplog.text
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+async def test_exits_of_one_poll_are_one_batch(fast: Starter, reactor: Any) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def batch() -> Iterator[None]:
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    class Noting(Subscriber):
+        def connectionMade(self) -> None:
+            """Read no pipe: the end of one may be found before the exit."""
+
+        def processExited(self, reason: Failure) -> None:
+            seen.append("exit")
+            transport: Any = self.transport
+            for pipe in list(transport.pipes.values()):
+                pipe.loseConnection()
+
+    fast.sessions.batch = batch
+    reading, writing = os.pipe()
+    started = [
+        fast("read -r _", subscriber=Noting(), childFDs={0: reading, 1: "r", 2: "r"}) for _ in range(2)
+    ]
+    pids = [subscriber.transport.pid for subscriber in started]  # type: ignore[union-attr]
+    os.close(writing)
+    for pid in pids:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it ends at once
+    for subscriber in started:
+        await subscriber.ended
+    await deferLater(reactor, 0)
+    assert seen == ["begin", "exit", "exit", "end"]
+    os.close(reading)
+
+
+async def test_process_that_is_left_to_twisted_is_reported(
+    fast: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    left: list[None] = []
+    fast.sessions.on_unwatched = lambda: left.append(None)
+    assert await fast("true").ended == 0
+    assert left == []
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert await fast("true").ended == 0
+    assert left == [None]
 
 
 # What is known of a process.
@@ -145,7 +202,7 @@ async def test_resource_usage_is_set_before_the_exit_is_reported(session: Starte
     burn = f"exec {sys.executable} -c 'import time\nwhile time.process_time() < 0.2: sum(range(9999))'"
     subscriber = session(burn, subscriber=Subscriber(is_patient))
     assert await subscriber.ended == 0
-    assert isinstance(subscriber.rusage, ChildUsage if is_patient else resource.struct_rusage)
+    assert isinstance(subscriber.rusage, resource.struct_rusage)
     assert 0.2 <= subscriber.rusage.ru_utime + subscriber.rusage.ru_stime < 2
 
 
@@ -190,7 +247,7 @@ def test_session_process_is_supported_here(reactor: Any) -> None:
 @pytest.mark.parametrize(
     "name, method",
     [
-        ("_trySpawnInsteadOfFork", lambda self, path, uid, gid, executable, args, environment: False),
+        ("childConnectionLost", lambda self, childFD: None),
         ("processEnded", lambda self, reason, status: None),
     ],
 )
@@ -204,7 +261,7 @@ def test_twisted_with_other_methods_is_not_supported(
 
 
 def test_twisted_without_a_method_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Process, "processReaderFactory")
+    monkeypatch.delattr(Process, "childConnectionLost")
     assert not session_process.is_supported()
 
 
