@@ -54,6 +54,8 @@ def run_page(
     terminal = [
         f"printf '\\001'; script -qec {shlex.quote(command)} /dev/null </dev/null" for command in commands
     ]
+    # A person types more slowly than a busy disk syncs the start of the first job.
+    terminal.insert(1, "until taskq status 1 | grep -qv PENDING; do sleep 0.05; done")
     script = "\n".join(
         [
             f"{before}true || exit 77",

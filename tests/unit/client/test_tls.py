@@ -426,7 +426,11 @@ def test_refusal_sent_before_the_end_of_a_block_is_read(site: Site) -> None:
             secured.recv(10)
             secured.sendall(b"ERROR TOO_LARGE 67108865 bytes\r\n")
             with suppress(OSError):
-                secured.unwrap()
+                secured.unwrap()  # fails at the first bytes of the block, after it has sent close_notify
+            # A close with unread bytes resets the connection, perhaps before the client has read the reply.
+            with suppress(OSError):
+                while socket.socket.recv(secured, 1 << 20):
+                    pass
 
     with (
         server(refuse_and_close) as address,
