@@ -15,6 +15,16 @@ from taskqd.cli.parameters import OPTIONS_FIRST
 from taskqd.client import Client, Facts, Ref
 
 
+def _refuse_files(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Refuse the options of submit whose content would have to be kept as long as the schedule."""
+    if value is not None:
+        raise click.UsageError(
+            "a schedule keeps no --script, --stdin and --secret: let its command run a script, or read a "
+            "file that only you may read",
+            context,
+        )
+
+
 @taskq.command(
     context_settings=OPTIONS_FIRST,
     epilog="""\b
@@ -37,6 +47,7 @@ Examples:
     "--run-now",
     metavar="N",
     type=click.IntRange(1),
+    shell_complete=parameters.completion("schedules"),
     help="Submit a job of schedule N now; prints the job's id.",
 )
 @click.option(
@@ -45,7 +56,15 @@ Examples:
     metavar="N",
     type=click.IntRange(1),
     is_eager=True,
+    shell_complete=parameters.completion("schedules"),
     help="Change schedule N: its times, its command, and the options that are given.",
+)
+@click.option(
+    *("--script", "--stdin", "--secret", "--secret-file"),
+    "kept_file",
+    hidden=True,
+    expose_value=False,
+    callback=_refuse_files,
 )
 @job_options.recurring
 @click.pass_obj

@@ -104,3 +104,13 @@ def test_set_of_a_schedule_refuses_what_says_nothing_or_two_things(
     outcome = call("schedule", *words)
     assert (outcome.code, daemon.lines) == (2, [])
     assert part in outcome.stderr
+
+
+@pytest.mark.parametrize("option", ["--script", "--stdin", "--secret", "--secret-file"])
+def test_schedule_refuses_what_it_would_have_to_keep_and_says_what_to_do(
+    serve: Serve, call: Call, option: str
+) -> None:
+    daemon = serve(replies({}))
+    outcome = call("schedule", "--every", "1h", option, "x", "true")
+    assert (outcome.code, daemon.lines) == (2, [])
+    assert "let its command run a script" in outcome.stderr
