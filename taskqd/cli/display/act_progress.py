@@ -63,4 +63,4 @@ def _make_bar(name: str, total: int) -> "tuple[Progress, TaskID]":
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
     )
-    return bar, bar.add_task(name, total=total, counts="")
+    return bar, bar.add_task(name, total=total, counts=f"0 of {total:,}")
