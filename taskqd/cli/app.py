@@ -199,6 +199,8 @@ def main() -> NoReturn:
 
 def _show_usage_error(error: click.UsageError) -> None:
     message = error.format_message()
+    if isinstance(error, click.MissingParameter):  # it has a line per choice
+        message = " ".join(message.split())
     if "\n" not in message:
         help_hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         message = f"taskq: {message.rstrip('.')}{help_hint}"

@@ -25,7 +25,8 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     For a script, return its arguments as text for the shell, None if it has none.
     """
     if not words and not given["script"]:
-        raise click.UsageError("expected either a COMMAND or a --script")
+        hint = "" if sys.stdin.isatty() else "; --script - reads one from stdin"
+        raise click.UsageError(f"expected either a COMMAND or a --script{hint}")
     reject_shared_stdin(given["script"], given["stdin"])
     check_start_time(given)
     reject_duplicate_variables(given)

@@ -192,12 +192,19 @@ def format_age(duration: float) -> str:
     return format_duration(max(0, int(duration)), max_units=1)
 
 
+RELATIVE_TOLERANCE = 1.005
+"""A time to come that is shorter than a whole unit by up to 0.5 % is shown as that unit: 36 s for 2 h."""
+
+
 def relative_time(at: str, now: float) -> str:
-    """Return a time of the protocol relative to ``now``: ``3 min ago``, ``in 2 h``."""
+    """Return a time of the protocol relative to ``now``: ``3 min ago``, ``in 2 h``.
+
+    Ages are rounded down, so ``--delay 2h`` would show as ``in 1 h`` at once without the tolerance.
+    """
     left = epoch_seconds(at) - now
     if -1 < left < 1:
         return "now"
-    return f"in {format_age(left)}" if left > 0 else f"{format_age(-left)} ago"
+    return f"in {format_age(left * RELATIVE_TOLERANCE)}" if left > 0 else f"{format_age(-left)} ago"
 
 
 def epoch_seconds(at: str) -> float:

@@ -12,7 +12,8 @@ from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environ
 @pytest.mark.parametrize(
     "words,text",
     [
-        (("submit",), "expected either a COMMAND or a --script"),
+        (("submit",), "expected either a COMMAND or a --script; --script - reads one from stdin"),
+        (("token", "add", "x"), "Missing option '--role'. Choose from: submit, read, admin"),
         (("submit", "--script", "-", "--stdin", "-"), "only one option can read stdin (-)"),
         (("submit", "--from-file", "-", "--stdin", "-"), "only one option can read stdin (-)"),
         (

@@ -49,6 +49,8 @@ def test_age_uses_the_largest_unit(at: str, shown: str) -> None:
         (EARLIER, "3 min ago"),
         ("1970-01-12T13:46:45.500Z", "in 5 s"),
         (LATER, "in 2 h"),
+        ("1970-01-12T15:46:36Z", "in 2 h"),
+        ("1970-01-12T15:45:40Z", "in 1 h"),
         ("1970-01-14T13:46:40.000Z", "in 2 d"),
     ],
 )
