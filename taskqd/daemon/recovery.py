@@ -21,7 +21,8 @@ from taskqd.execution.runner_executor import settled_outcome
 from taskqd.model.job import Job, Status
 from taskqd.model.transitions import attempt_of
 from taskqd.state.capacity import CapacityTotals
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import InThread
 from taskqd.storage.journal.journal import Journal
 

@@ -5,18 +5,14 @@ an equal state. The indexes (keys, ready jobs, delays, dependencies, counts) are
 not persistent. Time is an argument. Submitting, starting and ending a job cost O(log n).
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from sys import intern
 from typing import Any, cast
-
-from msgspec.structs import replace
 
 from taskqd.errors import Gone, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.ended_job import make_ended_job
 from taskqd.model.events import (
-    Changed,
     Clocked,
     Compacted,
     Configured,
@@ -30,16 +26,20 @@ from taskqd.model.events import (
     Skipped,
     Submitted,
 )
-from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of, footprint_of_all
-from taskqd.model.job import NO_EXTRAS, Job, Reason, Status, Tasks
+from taskqd.model.footprint import footprint, footprint_of_all
+from taskqd.model.job import NO_EXTRAS, Job, Reason, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.model.spec import DEFAULT_SPEC
-from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
+from taskqd.model.spec_pool import SpecPool, with_known_ids
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.dependencies import Skips
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.job_changes import JobChanges
+from taskqd.state.job_counts import JobCounts
 from taskqd.state.job_index import JobIndex
+from taskqd.state.job_keys import JobKeys
 from taskqd.state.job_table import JobTable
 from taskqd.state.queues import Queues
 from taskqd.state.retention_index import RetentionIndex
@@ -50,24 +50,9 @@ from taskqd.state.waiting_jobs import WaitingJobs, is_unstarted
 UNLIMITED = CapacityTotals(slots=2**31)
 """More slots than jobs can use: for states that do not start jobs, such as an offline replay."""
 
-MOVE_COST = 24
-"""The cost of changing a touched task of an array, up to 20 µs, in that of looking at one."""
-PORTION_COST = 5_000
-"""The cost after which an event that changes many touched tasks yields: 200 of them, in up to 5 ms."""
-
-_END = object()
 _RUNNING_JOBS = JobFilter(statuses=frozenset({Status.RUNNING}))
 _PENDING = Status.PENDING
 """A global of the module, which is several times faster to read than a member of an Enum."""
-
-
-class InvalidTransition(Exception):
-    """An event is not possible for its job or schedule: a bug, or a journal that was edited by hand.
-
-    ``position`` is where the journal has it, None if that is not known.
-    """
-
-    position: RecordPosition | None = None
 
 
 class QueueState:
@@ -80,7 +65,6 @@ class QueueState:
 
     def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
         self.jobs = JobTable()
-        self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
         self.queues = Queues(totals.queues, totals.fair, totals.rates)
         self.schedules = Schedules()
@@ -95,21 +79,25 @@ class QueueState:
             self.jobs, lambda job_id: self.reason_to_keep(job_id) is not None
         )
         self._specs = SpecPool()
-        self._is_open = is_open
-        self._keys: dict[str, tuple[int, ...]] = {}
-        self._pending_of: defaultdict[str, int] = defaultdict(int)
-        self.pending_bytes = 0
-        self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
-        self._changes: dict[int, Iterator[None]] = {}  # of arrays, under way
+        self._keys = JobKeys(self.jobs)
+        self._counts = JobCounts(self.queues)
+        self.counts = self._counts.by_status
+        self._changes = JobChanges(
+            self.jobs,
+            self._keys,
+            self._counts,
+            self.capacity,
+            self.waiting,
+            self.index,
+            self.retention_index,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, QueueState) and self._compared() == other._compared()
 
     def _compared(self) -> tuple[Any, ...]:
-        known = self.jobs, self.counts, self.last_id, self.ahead, self.queues, self.schedules
-        counts = self._pending_of, self._pending_bytes_of
-        pending = [{owner: count for owner, count in each.items() if count} for each in counts]
-        return *known, self._keys, pending, self.pending_bytes
+        known = self.jobs, self.last_id, self.ahead, self.queues, self.schedules
+        return *known, self._keys, self._counts
 
     @property
     def ahead(self) -> float:
@@ -123,8 +111,7 @@ class QueueState:
 
         From now on new jobs are added too.
         """
-        if not self._is_open:
-            self._is_open = True
+        if not self.waiting.is_open:
             self.index.fill(self.jobs.objects())
             for array in self.jobs.arrays():
                 self._index_untouched(array)
@@ -148,15 +135,20 @@ class QueueState:
 
     def with_key(self, key: str) -> list[Job]:
         """Return the jobs that were submitted with a key, by id: at most one per owner."""
-        return [self.jobs[job_id] for job_id in self._keys.get(key, ())]
+        return self._keys.with_key(key)
 
     def pending_of(self, owner: str) -> int:
         """Return how many jobs of an owner are PENDING; of an array, its tasks count."""
-        return self._pending_of.get(owner, 0)
+        return self._counts.pending_of(owner)
 
     def pending_bytes_of(self, owner: str) -> int:
         """Return the footprint of an owner's PENDING jobs and unfinished arrays, in bytes."""
-        return self._pending_bytes_of.get(owner, 0)
+        return self._counts.pending_bytes_of(owner)
+
+    @property
+    def pending_bytes(self) -> int:
+        """The footprint of all PENDING jobs and unfinished arrays, in bytes."""
+        return self._counts.pending_bytes
 
     def walk(self, first: int, backwards: bool = False) -> Iterator[Job]:
         """Yield the jobs from id ``first`` on, by id, ascending or descending; jobs may change meanwhile."""
@@ -318,14 +310,14 @@ class QueueState:
         job = self.jobs.get(event.id)
         if job is None:
             raise InvalidTransition(f"{event.name} is not possible for job {event.id}, which is unknown")
-        if self._changes:
-            self._finish_change(self.array_of(job).id)
+        if self._changes.are_under_way:
+            self._changes.finish(self.array_of(job).id)
         if self.dependencies.has_unresolved:
             self.waiting.resolve_now(self.array_of(job))
-        self._apply_to_job(job, event)
+        self._changes.apply(job, event)
         if not in_portions:
-            if self._changes:
-                self._finish_change(job.id)
+            if self._changes.are_under_way:
+                self._changes.finish(job.id)
             while self.dependencies.has_unresolved:
                 self.resolve_portion()
         self._applied(job, event, position)
@@ -359,23 +351,19 @@ class QueueState:
     @property
     def has_changes(self) -> bool:
         """Whether ``is_changing`` is true of any array."""
-        return bool(self._changes)
+        return self._changes.are_under_way
 
     def is_changing(self, array_id: int) -> bool:
         """Whether an event of an array has not been applied to all its tasks yet."""
-        return array_id in self._changes
+        return self._changes.is_under_way(array_id)
 
     def continue_change(self, array_id: int) -> bool:
         """Apply the event of an array to more tasks; return whether it must be called again."""
-        change = self._changes.pop(array_id, None)
-        if change is None or next(change, _END) is _END:
-            return False
-        self._changes[array_id] = change
-        return True
+        return self._changes.advance(array_id)
 
-    def _finish_change(self, array_id: int) -> None:
-        while self.continue_change(array_id):
-            pass
+    def resolve_portion(self) -> bool:
+        """See JobChanges.resolve_portion."""
+        return self._changes.resolve_portion()
 
     def apply_replayed(self, records: Iterable[tuple[Replayed, RecordPosition | None]]) -> None:
         """Apply records with their positions as ``apply`` does; successive jobs that have ended in one step.
@@ -426,7 +414,7 @@ class QueueState:
             if job.spec is not DEFAULT_SPEC:
                 job.spec = self._specs.intern(job.spec)
                 if job.spec.key is not None:
-                    self._add_key(job, job.spec.key)
+                    self._keys.add(job, job.spec.key)
             if job.extras is not NO_EXTRAS and job.schedule is not None:
                 self._add_run(job, job.schedule)
             by_queue.setdefault(job.spec.queue, []).append(job)
@@ -434,17 +422,8 @@ class QueueState:
             for status, count in self.queues.jobs_ended(queue, some).items():
                 self.counts[status] += count
         self.retention_index.add_ended(jobs)
-        if self._is_open:
+        if self.waiting.is_open:
             self.index.fill(jobs)
-
-    def _apply_to_job(self, job: Job, event: JobEvent) -> None:
-        if type(event) is Changed:
-            event = replace(event, spec=with_parts_of(job.spec, event.spec))
-        if job.tasks is None:
-            self._move(job, event)
-        else:
-            self._changes[job.id] = self._apply_to_array(job, job.tasks, event)
-            self.continue_change(job.id)
 
     def _apply_queue_event(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):
@@ -506,11 +485,7 @@ class QueueState:
         last_id = job.id if spec.array is None else job.id + spec.array.count
         self.last_id = max(self.last_id, last_id)
         if spec.key is not None:
-            self._add_key(job, spec.key)
-
-    def _add_key(self, job: Job, key: str) -> None:
-        others = (one.id for one in self.with_key(key) if one.owner != job.owner)
-        self._keys[key] = (*others, job.id)
+            self._keys.add(job, spec.key)
 
     def _add_run(self, job: Job, schedule: int) -> None:
         """Note that a schedule has submitted a job."""
@@ -530,13 +505,13 @@ class QueueState:
         spec = job.spec
         if spec.array is not None:
             self.capacity.limit_array(job.id, spec.array.at_once)
-        self._count_bytes(job, footprint(job.command, spec))
-        self._count_new(job, 1 if spec.array is None else spec.array.count)
+        self._counts.add_bytes(job, footprint(job.command, spec))
+        self._counts.add_new(job, 1 if spec.array is None else spec.array.count)
         if spec.expires is not None:
             self.expiry_queue.add(job.id, job.submitted_at - self.ahead + spec.expires)
         if spec.has_dependencies:
             job.unmet_dependencies = self.dependencies.add(job, self.jobs)
-        if self._is_open:
+        if self.waiting.is_open:
             self.index.add(job)
             self._index_untouched(job)
             self.waiting.enqueue_all(job)
@@ -556,212 +531,15 @@ class QueueState:
         ]
         self.jobs.add_all(jobs)
         self.last_id = jobs[-1].id
-        self._count_bytes(job, footprint_of_all([event.command for event in events], spec))
-        self._count_new(job, len(jobs))
-        if self._is_open:
+        self._counts.add_bytes(job, footprint_of_all([event.command for event in events], spec))
+        self._counts.add_new(job, len(jobs))
+        if self.waiting.is_open:
             self.index.add_similar(jobs)
             self.ready_queue.add_similar(jobs)
 
     def _index_untouched(self, job: Job) -> None:
         if job.tasks is not None:
             self.index.put_tasks(job.tasks.shared, job.tasks.untouched, are_new=True)
-
-    def _count_new(self, job: Job, count: int) -> None:
-        self.counts[_PENDING] += count
-        self._pending_of[job.owner] += count
-        self.queues.job_added(job.spec.queue, count)
-
-    def _count_bytes(self, job: Job, more: int) -> None:
-        self.pending_bytes += more
-        self._pending_bytes_of[job.owner] += more
-
-    def _move(self, job: Job, event: JobEvent) -> None:
-        """Apply an event to a job that is not an array, and update everything that depends on the job."""
-        before, after = job.status, transitions.next_status(event, job)
-        if after is None:
-            raise InvalidTransition(
-                f"{event.name} is not possible for job {event.id}, which is {before.value}"
-            )
-        self.jobs.touch(job)
-        if before is _PENDING and self._is_open:
-            self.ready_queue.remove(job)
-        queue, runs = job.spec.queue, job.runs
-        self.waiting.count_start(job, event)
-        if before is _PENDING and job.array is None:
-            self._count_bytes(job, -footprint_of(job))
-        job.status = after
-        transitions.apply_event(job, event, self.array_of(job).spec, self.ahead)
-        if type(event) is Removed:
-            self._remove(job)
-            return
-        if type(event) is Ended:
-            self._record_duration(job, event, queue)
-        elif type(event) is Retried and job.array is None:
-            job.unmet_dependencies = self.dependencies.add(job, self.jobs)
-        self._count(job, queue, before, after)
-        self._reindex(job, before, event)
-        self.waiting.update_expiry(job, event)
-        if after is _PENDING:
-            self.waiting.enqueue(job)
-        self._status_changed(job, before)
-        if job.array is not None:
-            self._task_moved(self.jobs[job.array], event, before, after, job.runs - runs)
-        elif after is _PENDING:
-            self._count_bytes(job, footprint_of(job))
-
-    def _move_untouched(self, array: Job, tasks: Tasks, event: JobEvent) -> None:
-        """Apply an event of an array to its untouched tasks, in one step."""
-        shared, count = tasks.shared, len(tasks.untouched)
-        before, queue = shared.status, shared.spec.queue
-        if before is _PENDING and self._is_open:
-            self.ready_queue.remove_tasks(shared, tasks.untouched)
-        shared.status = after = cast(Status, transitions.next_status(event, shared))
-        transitions.apply_event(shared, event, array.spec, self.ahead)
-        self._count(shared, queue, before, after, count)
-        if self._is_open and (after is not before or type(event) is Changed):
-            self.index.put_tasks(shared, tasks.untouched)
-        if after is _PENDING:
-            self.waiting.enqueue_untouched(tasks)
-        if after.is_final:
-            shared.ahead = self.ahead
-            for job_id in self.dependencies.awaited_among(tasks.ids):
-                if job_id in tasks.untouched:
-                    self._resolve_dependencies(tasks.get(job_id))
-        self._tasks_moved(array, before, after, count, event)
-
-    def _count(self, job: Job, queue: str, before: Status, after: Status, count: int = 1) -> None:
-        """Update the counts of a job, or of jobs like it, that had another queue or status before."""
-        self.counts[before] -= count
-        self.counts[after] += count
-        if before is not after and _PENDING in (before, after):
-            self._pending_of[job.owner] += count if after is _PENDING else -count
-        if queue == job.spec.queue:
-            self.queues.job_moved(queue, before, after, count)
-        else:
-            self.queues.job_moved(job.spec.queue, None, after, count)
-            self.queues.job_moved(queue, before, None, count)
-
-    def _reindex(self, job: Job, before: Status, event: JobEvent) -> None:
-        """Update the index if an event has changed the status of a job, its queue or its label."""
-        if self._is_open and (job.status is not before or type(event) is Changed):
-            self.index.update(job)
-
-    def _task_moved(self, array: Job, event: JobEvent, before: Status, after: Status, more_runs: int) -> None:
-        """Update the array of a task that an event has moved."""
-        array.task_runs += more_runs
-        if not array.status.is_final:
-            self._count_bytes(array, ATTEMPT_BYTES * more_runs)
-        if type(event) is Ended:
-            array.output_bytes += event.stdout.size + event.stderr.size
-        self._tasks_moved(array, before, after, 1, event)
-
-    def _tasks_moved(self, array: Job, before: Status, after: Status, count: int, event: JobEvent) -> None:
-        """Update the array of tasks that have moved; its bytes count as pending until the array has ended."""
-        previous = array.status
-        arrays.tasks_moved(array, cast(Tasks, array.tasks), before, after, count, event)
-        self._reindex(array, previous, event)
-        if array.status.is_final:
-            self.expiry_queue.discard(array.id)
-        if array.status.is_final is not previous.is_final:
-            self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
-        self._status_changed(array, previous)
-
-    def _record_duration(self, job: Job, event: Ended, queue: str) -> None:
-        """Record how long an attempt lasted, on the monotonic clock: the system clock may have been set."""
-        if not event.is_void:
-            attempt = transitions.attempt_of(job)
-            ended_at = event.at if attempt.ended_at is None else attempt.ended_at
-            duration = (ended_at - self.ahead) - (attempt.started_at - job.ahead)
-            self.queues.record_duration(queue, max(0.0, duration))
-
-    def _status_changed(self, job: Job, before: Status) -> None:
-        """Update the indexes if a job has ended, or runs again after it had ended."""
-        if job.status.is_final and not before.is_final:
-            job.ahead = self.ahead
-            self.retention_index.add(job)
-            if job.unmet_dependencies:
-                job.unmet_dependencies = 0
-                no_longer_cause = self.dependencies.discard(job)
-                if no_longer_cause is not None:
-                    self.retention_index.reconsider(no_longer_cause)
-            self._resolve_dependencies(job)
-        elif before.is_final and not job.status.is_final:
-            self.retention_index.discard(job)
-
-    def _resolve_dependencies(self, job: Job) -> None:
-        """Enqueue the jobs that waited only for a job that has ended, unless these are many."""
-        for job_id in self.dependencies.resolve(job):
-            self.waiting.dependency_satisfied(self.jobs[job_id])
-
-    def resolve_portion(self) -> bool:
-        """Resolve more of many jobs that waited for one that has ended; return whether any are left.
-
-        To be called only if ``dependencies.has_unresolved``.
-        """
-        satisfied, no_longer_cause = self.dependencies.resolve_portion()
-        for job_id in satisfied:
-            self.waiting.dependency_satisfied(self.jobs[job_id])
-        if no_longer_cause is not None:
-            self.retention_index.reconsider(no_longer_cause)
-        self.ready_queue.needs_scheduling = True  # next_job has returned None meanwhile
-        return self.dependencies.has_unresolved
-
-    def _apply_to_array(self, array: Job, tasks: Tasks, event: JobEvent) -> Iterator[None]:
-        """Apply an event to an array: to its untouched tasks in one step, then to the touched ones.
-
-        Yields after every PORTION_COST; nothing else may change the array until the iteration has ended.
-        """
-        statuses = arrays.affected(event, tasks)
-        is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
-        if not statuses or not is_whole or not event.applies_to_arrays:
-            raise InvalidTransition(
-                f"{event.name} is not possible for array {array.id}, which is {array.status.value}"
-            )
-        if isinstance(event, Removed):
-            self._remove_array(array, tasks)
-            return
-        if isinstance(event, Retried):
-            array.unmet_dependencies = self.dependencies.add(array, self.jobs)
-        if tasks.untouched and tasks.shared.status in statuses:
-            self._move_untouched(array, tasks, event)
-        cost = 0
-        for job_id in sorted(tasks.touched):
-            task, cost = tasks.touched[job_id], cost + 1
-            if task.status in statuses and not (arrays.is_expiry(event) and task.attempts):
-                self._move(task, event)
-                cost += MOVE_COST
-            if cost >= PORTION_COST:
-                cost = 0
-                yield
-        if arrays.is_expiry(event):
-            self.expiry_queue.discard(array.id)
-        size = footprint_of(array)
-        arrays.apply_event(array, event, self.ahead)
-        self._reindex(array, array.status, event)
-        if not array.status.is_final:
-            self._count_bytes(array, footprint_of(array) - size)
-
-    def _remove_array(self, array: Job, tasks: Tasks) -> None:
-        self.capacity.limit_array(array.id, None)
-        for (queue, status), count in arrays.counts_by_queue(array, tasks).items():
-            self.counts[status] -= count
-            self.queues.job_moved(queue, status, None, count)
-        if self._is_open:
-            self.index.remove_tasks(tasks.ids)
-        self._remove(array)
-
-    def _remove(self, job: Job) -> None:
-        if job.tasks is None:
-            self.counts[job.status] -= 1
-            self.queues.job_moved(job.spec.queue, job.status, None)
-        self.retention_index.discard(job)
-        if self._is_open:
-            self.index.remove(job.id)
-        self.jobs.remove(job)
-        if job.spec.key is not None:
-            left = tuple(job_id for job_id in self._keys.pop(job.spec.key, ()) if job_id != job.id)
-            if left:
-                self._keys[job.spec.key] = left
 
 
 def _is_plain(event: Submitted) -> bool:

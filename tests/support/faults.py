@@ -997,6 +997,11 @@ def plain(queue_state: QueueState) -> dict[str, Any]:
                 if not is_running or each is not known.attempt:
                     attempt["pid"] = attempt["pid_started"] = None
                 attempts.append(attempt)
+    keys = {
+        key: [job.id for job in queue_state.with_key(key)]
+        for key in {known.spec.key for known in queue_state.jobs.values()}
+        if key is not None
+    }
     counts = {status.value: count for status, count in queue_state.counts.items()}
     others: dict[str, Any] = {
         "queues": list(queue_state.describe_queues()),
@@ -1005,7 +1010,7 @@ def plain(queue_state: QueueState) -> dict[str, Any]:
     }
     for queue in others["queues"]:
         queue["busy"] = None  # that is of those that run here
-    return {"jobs": jobs, "counts": counts, "keys": dict(queue_state._keys), "others": others}
+    return {"jobs": jobs, "counts": counts, "keys": keys, "others": others}
 
 
 def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from taskqd.errors import JournalDamaged
 from taskqd.model.job import Status
 from taskqd.protocol import documents, replies
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments

@@ -17,7 +17,8 @@ from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.errors import JournalDamaged
 from taskqd.model.events import Compacted, JobEvent, Opened, Record, RecordPosition, Snapshot, Submitted
 from taskqd.protocol.values import timestamp
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Layout, Segments, positions

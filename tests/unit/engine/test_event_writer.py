@@ -12,7 +12,7 @@ from taskqd.engine.event_writer import EventWriter
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Ended, Paused
 from taskqd.model.job import Status
-from taskqd.state import queue_state
+from taskqd.state import job_changes
 from tests.fakes.clocks import START, FakeClocks
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import replayed
@@ -107,7 +107,7 @@ def test_give_up_fails_events_that_wait_and_later_ones(it: Writer) -> None:
 
 def _array_with_touched_tasks(it: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Submit array 2 with 6 tasks, each cancelled alone; portions are of two tasks."""
-    monkeypatch.setattr(queue_state, "PORTION_COST", 2 * (queue_state.MOVE_COST + 1))
+    monkeypatch.setattr(job_changes, "PORTION_COST", 2 * (job_changes.MOVE_COST + 1))
     for event in (array(2, 6), *map(cancelled, range(3, 9))):
         it.state.apply(event)
 

@@ -11,7 +11,7 @@ from taskqd.engine import job_commands
 from taskqd.errors import Gone
 from taskqd.model.job import Status
 from taskqd.model.spec import Array
-from taskqd.state import queue_state
+from taskqd.state import job_changes
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
 from tests.fakes.processes import COMPLETED, FAILED, LARGE
@@ -21,7 +21,7 @@ TASKS = range(2, 8)
 
 @pytest.fixture
 def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_state, "PORTION_COST", 2 * (queue_state.MOVE_COST + 1))
+    monkeypatch.setattr(job_changes, "PORTION_COST", 2 * (job_changes.MOVE_COST + 1))
 
 
 def after_runs(*outcomes: Any) -> Harness:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from taskqd.model.events import Event, Spawned
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
     array,

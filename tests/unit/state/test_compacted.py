@@ -12,7 +12,8 @@ from taskqd.model.job import Job, Reason, Status, Usage
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from taskqd.protocol.documents import describe, describe_attempts
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from tests.support.events import cancelled, changed, held, removed, retried, scheduled, skipped, submitted
 
 POSITION = (2, 77, 345)

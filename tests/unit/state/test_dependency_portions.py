@@ -11,7 +11,8 @@ from taskqd.model.events import JobEvent
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.state import dependencies
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     array,
     cancelled,

@@ -26,7 +26,8 @@ from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
 from taskqd.model.transitions import MAX_PAST_ATTEMPTS, TRANSITIONS
 from taskqd.state.capacity import CapacityTotals
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
     array,

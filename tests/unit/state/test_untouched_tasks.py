@@ -35,10 +35,11 @@ from taskqd.model.events import (
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Array, Spec
-from taskqd.state import queue_state as queue_state_module
+from taskqd.state import job_changes
 from taskqd.state.capacity import CapacityTotals
+from taskqd.state.errors import InvalidTransition
 from taskqd.state.explain import explain
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -322,7 +323,7 @@ def test_counted_tasks_agree_with_tasks_that_are_objects(
 
 
 def test_act_on_many_touched_tasks_is_applied_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_state_module, "PORTION_COST", 2 * (queue_state_module.MOVE_COST + 1))
+    monkeypatch.setattr(job_changes, "PORTION_COST", 2 * (job_changes.MOVE_COST + 1))
     pair = Pair()
     pair.submit({"array": Array(1, 6)})
     for task in range(2, 7):

@@ -48,8 +48,9 @@ from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Array, Spec
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.dependencies import Kind, dependencies_of
+from taskqd.state.errors import InvalidTransition
 from taskqd.state.job_search import find_jobs
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
 

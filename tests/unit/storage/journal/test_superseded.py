@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from taskqd.model.events import Event, JobEvent
 from taskqd.model.job import Status
-from taskqd.state.queue_state import InvalidTransition, QueueState
+from taskqd.state.errors import InvalidTransition
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal.superseded import Superseded
 from tests.support.events import array, cancelled, changed, ended, held, released, retried, started, submitted
 

@@ -1,0 +1,66 @@
+"""Counts of jobs: by status, of each queue, and the pending ones of each owner, with their bytes."""
+
+from collections import defaultdict
+
+from taskqd.model.job import Job, Status
+from taskqd.state.queues import Queues
+
+_PENDING = Status.PENDING
+"""A global of the module, which is several times faster to read than a member of an Enum."""
+
+
+class JobCounts:
+    """The counts of all jobs; of an array, its tasks count. ``queues`` has the counts of each queue."""
+
+    def __init__(self, queues: Queues) -> None:
+        self.queues = queues
+        self.by_status: dict[Status, int] = dict.fromkeys(Status, 0)
+        self.pending_bytes = 0
+        self._pending_of: defaultdict[str, int] = defaultdict(int)
+        self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobCounts) and self._compared() == other._compared()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    def _compared(self) -> tuple[object, ...]:
+        by_owner = self._pending_of, self._pending_bytes_of
+        pending = [{owner: count for owner, count in each.items() if count} for each in by_owner]
+        return self.by_status, self.pending_bytes, pending
+
+    def pending_of(self, owner: str) -> int:
+        """Return how many jobs of an owner are PENDING."""
+        return self._pending_of.get(owner, 0)
+
+    def pending_bytes_of(self, owner: str) -> int:
+        """Return the footprint of an owner's PENDING jobs and unfinished arrays, in bytes."""
+        return self._pending_bytes_of.get(owner, 0)
+
+    def add_new(self, job: Job, count: int) -> None:
+        """Count new jobs that are like a job."""
+        self.by_status[_PENDING] += count
+        self._pending_of[job.owner] += count
+        self.queues.job_added(job.spec.queue, count)
+
+    def add_bytes(self, job: Job, more: int) -> None:
+        """Count more bytes of a pending job, or fewer if ``more`` is negative."""
+        self.pending_bytes += more
+        self._pending_bytes_of[job.owner] += more
+
+    def move(self, job: Job, queue: str, before: Status, after: Status, count: int = 1) -> None:
+        """Update the counts of a job, or of jobs like it, that had another queue or status before."""
+        self.by_status[before] -= count
+        self.by_status[after] += count
+        if before is not after and _PENDING in (before, after):
+            self._pending_of[job.owner] += count if after is _PENDING else -count
+        if queue == job.spec.queue:
+            self.queues.job_moved(queue, before, after, count)
+        else:
+            self.queues.job_moved(job.spec.queue, None, after, count)
+            self.queues.job_moved(queue, before, None, count)
+
+    def remove(self, queue: str, status: Status, count: int = 1) -> None:
+        """Count removed jobs of a queue no more."""
+        self.by_status[status] -= count
+        self.queues.job_moved(queue, status, None, count)
