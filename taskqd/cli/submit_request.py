@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import click
 
+from taskqd.cli.context import Session
 from taskqd.client import Options, Recurring
 from taskqd.client.encoder import MAX_BLOCK_BYTES, shell_command
 from taskqd.model.durations import format_duration
@@ -105,6 +106,10 @@ def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
     result["env"] = dict(given["env"])
     if is_local:
         result["cwd"] = _absolute_directory(given["cwd"])
+        if not os.path.isdir(result["cwd"]):  # it may be made before the job starts
+            click.get_current_context().ensure_object(Session).print_message(
+                f"there is no directory {result['cwd']} yet; without it the job fails (spawn)"
+            )
         result.setdefault("umask", _current_umask())
         if "PATH" in os.environ:
             result["env"] = {"PATH": _extend_path(os.environ["PATH"]), **result["env"]}

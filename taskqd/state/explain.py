@@ -10,6 +10,7 @@ from typing import cast
 
 from taskqd.model.durations import format_duration, format_time
 from taskqd.model.job import Job, Reason, Status, Tasks
+from taskqd.model.transitions import attempt_of
 from taskqd.state.arrays import first_with
 from taskqd.state.capacity import RATE, USER, Demand
 from taskqd.state.queue_state import QueueState
@@ -102,7 +103,9 @@ def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: s
     ahead = queue_state.ready_queue.count_ahead(job)
     place = f"{ahead} {_noun(ahead, 'job')} ahead" if ahead else "first"
     turns = ", whose users take turns" if queue_state.queues.is_fair(job.spec.queue) else ""
-    return f"{text}; {place} in queue {job.spec.queue}{turns}" + _estimate(queue_state, job, ahead, now)
+    return f"{text}; {place} in queue {job.spec.queue}{turns}" + _estimate(
+        queue_state, job, ahead, shortage, now
+    )
 
 
 def describe_excess(queue_state: QueueState, demand: Demand) -> str:
@@ -142,7 +145,7 @@ def _amount(demand: Demand) -> str:
     return f"{amount} {name}" if name else slots
 
 
-def _estimate(queue_state: QueueState, job: Job, ahead: int, now: float) -> str:
+def _estimate(queue_state: QueueState, job: Job, ahead: int, shortage: Demand | None, now: float) -> str:
     rate = queue_state.queues.rate(job.spec.queue)
     if rate is not None:
         delay = queue_state.capacity.rates.opens_at(job.spec.queue) - now + ahead // rate.starts * rate.period
@@ -151,10 +154,21 @@ def _estimate(queue_state: QueueState, job: Job, ahead: int, now: float) -> str:
     if len(durations) < MIN_ATTEMPTS:
         return ""
     mean = sum(durations) / len(durations)
+    if shortage is not None and _have_all_run_longer(queue_state, shortage, mean, now):
+        return ""
     parallel = max(1, queue_state.queues.running(job.spec.queue))
     return (
         f"; may start in about {_approximate(mean * (ahead + 1) / parallel)}: the last {len(durations)} "
         f"attempts in this queue took {_approximate(mean)} on average, {parallel} at a time"
+    )
+
+
+def _have_all_run_longer(queue_state: QueueState, shortage: Demand, seconds: float, now: float) -> bool:
+    """Whether all jobs that hold what is short have run longer than ``seconds``: no estimate from that."""
+    holders = [queue_state.get(holder) for holder in queue_state.ready_queue.holders(shortage.constraint)]
+    return all(
+        job.status is Status.RUNNING and now - (attempt_of(job).started_at - job.ahead) > seconds
+        for job in holders
     )
 
 

@@ -241,7 +241,7 @@ def test_explain_says_when_a_queue_with_a_rate_may_start_the_next_job() -> None:
 # When it may start.
 
 
-def _after_attempts(*seconds: float) -> QueueState:
+def _after_attempts(*seconds: float, since: float = NOW) -> QueueState:
     """Return a state with these durations of earlier attempts, jobs 1 to 4 running and the others pending."""
     runs = [
         event
@@ -250,8 +250,13 @@ def _after_attempts(*seconds: float) -> QueueState:
     ]
     queue_state = _queue_state(*TEN, *runs)
     assert next_jobs(queue_state) == [1, 2, 3, 4]
-    apply_all(queue_state, map(started, (1, 2, 3, 4)))
+    apply_all(queue_state, (started(job_id, at=since) for job_id in (1, 2, 3, 4)))
     return queue_state
+
+
+def test_explain_makes_no_estimate_that_all_running_jobs_contradict() -> None:
+    assert "may start" not in _explain(_after_attempts(4.0, 4.0, 4.0, since=NOW - 10.0), 5)
+    assert "may start" in _explain(_after_attempts(4.0, 4.0, 4.0, since=NOW - 3.0), 5)
 
 
 def test_explain_makes_no_estimate_from_fewer_than_three_attempts() -> None:

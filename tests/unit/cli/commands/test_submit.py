@@ -124,7 +124,8 @@ def test_submit_over_unix_socket_sends_directory_path_and_umask(
 
 def test_submit_options_override_the_environment(serve: Serve, call: Call, tmp_path: Path) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
-    call("submit", "--cwd", "sub", "--umask", "2", "--env", "PATH=/x", "make")
+    outcome = call("submit", "--cwd", "sub", "--umask", "2", "--env", "PATH=/x", "make")
+    assert f"there is no directory {tmp_path}/sub yet" in outcome.stderr
     words = daemon.lines[0].split(" ")
     assert sorted(words) == sorted(
         ["SUBMIT", f"--cwd={tmp_path}/sub", "--umask=002", "--env=PATH=/x", "make"]
