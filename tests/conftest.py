@@ -49,7 +49,8 @@ def _is_covering(item: pytest.Function) -> bool:
     """Whether a test runs for coverage: one with hypothesis, which takes thrice as long then, if needed."""
     if not item.nodeid.startswith(PURE_PACKAGES):
         return False
-    return getattr(item.obj, "hypothesis", None) is None or item.get_closest_marker("covers") is not None
+    is_property = hasattr(item.obj, "hypothesis") or item.get_closest_marker("hypothesis") is not None
+    return not is_property or item.get_closest_marker("covers") is not None
 
 
 def pytest_configure() -> None:

@@ -171,3 +171,7 @@ def test_event_has_the_fields_of_the_journal_with_other_times_and_output(event: 
 
 def test_event_of_every_class_is_formatted() -> None:
     assert {type(event) for event, _ in EVENTS} == set(ALL_EVENTS) - {Clocked}
+
+
+def test_progress_has_what_is_done_and_the_total() -> None:
+    assert replies.progress(250, 1000) == b"PROGRESS 250 1000\r\n"

@@ -128,6 +128,7 @@ STEPS = st.none() | st.tuples(st.just(FIRST) | st.sampled_from(JOBS), st.integer
 """A portion, or an event by job and number."""
 
 
+@pytest.mark.covers
 @settings(max_examples=200)
 @given(st.lists(STEPS, min_size=3, max_size=40))
 def test_state_resolved_in_portions_is_that_resolved_at_once(

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -733,6 +734,7 @@ def _any_event(job_id: int) -> list[JobEvent]:
     ]
 
 
+@pytest.mark.hypothesis
 def test_every_legal_walk_agrees_with_the_model_and_with_its_replay() -> None:
     run_state_machine_as_test(
         Walk, settings=settings(max_examples=180, stateful_step_count=40, deadline=None)
