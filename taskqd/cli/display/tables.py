@@ -111,7 +111,7 @@ def status_of(job: Facts, now: float) -> Cell:
     status = str(job["status"])
     text = Cell(status, style=COLOURS.get(status, ""))
     done, count = progress_of(job)
-    if status == "RUNNING" and done:
+    if status == "RUNNING" and (done or job.get("tasks")):
         text.append(f" {bar(done, count, BAR_WIDTH)} " + (f"{done}%" if count == 100 else f"{done}/{count}"))
     elif status == "PENDING" and (reason := wait_reason(job, now)):
         text.append(f" {reason}", style="dim")

@@ -84,6 +84,7 @@ ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
         (a_job(1, "RUNNING", progress=0), "RUNNING"),
         (a_job(1, "RUNNING", progress=40), "RUNNING ████░░░░░░ 40%"),
         (a_job(1, "RUNNING", tasks=ARRAY), "RUNNING ███░░░░░░░ 3/8"),
+        (a_job(1, "RUNNING", tasks={**ARRAY, "completed": 0, "failed": 0}), "RUNNING ░░░░░░░░░░ 0/8"),
         (a_job(1, "PENDING", reason="queued"), "PENDING"),
         (a_job(1, "PENDING", reason="held"), "PENDING held"),
         (a_job(1, "PENDING", reason="retrying", not_before=LATER), "PENDING in 2 h"),
