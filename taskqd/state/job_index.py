@@ -114,7 +114,8 @@ class JobIndex:
                 chunk = self._chunks.setdefault(number, _Chunk())
             chunk.count += 1
             if common is not None and job.spec is common.spec and job.owner is common.owner:
-                chunk.statuses[job.id & _OFFSETS] = _status_code(job)
+                code = job.status.code
+                chunk.statuses[job.id & _OFFSETS] = code if job.array is None else code + _TASK
             else:
                 self._put(chunk, job)
                 columns = chunk.columns

@@ -120,12 +120,12 @@ def decode_events(lines: Sequence[bytes]) -> tuple[list[int], list[Record]] | No
 
     Each step is done for all lines, which takes a third of the time of decoding line by line.
     """
-    texts = [line[9:] for line in lines]
-    checksums = pack(f">{len(texts)}I", *map(crc32, texts))
-    if b"".join([line[:9] for line in lines]) != (checksums.hex(" ", 4) + " ").encode():
-        return None
     try:
-        numbers, bodies = zip(*[text.split(b" ", 1) for text in texts], strict=True)
+        checksums, numbers, bodies = zip(*[line.split(b" ", 2) for line in lines], strict=True)
+        beginnings = map(crc32, [number + b" " for number in numbers])
+        found = pack(f">{len(lines)}I", *map(crc32, bodies, beginnings))
+        if b" ".join(checksums) != found.hex(" ", 4).encode():
+            return None
         sequences = [*map(int, numbers)]
         records: list[Record] = [*map(_EVENT_DECODER.decode, bodies)]
         for index in [index for index, record in enumerate(records) if not getattr(record, "command", True)]:
