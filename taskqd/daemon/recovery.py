@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from taskqd.daemon.clocks import Clocks
+from taskqd.daemon.heap import trim_heap
 from taskqd.engine import clock_jumps
 from taskqd.engine.suspects import newest_start
 from taskqd.errors import JournalDamaged, StartRefused
@@ -54,6 +55,7 @@ class Recovery:
         finally:
             gc.enable()
         gc.freeze()
+        trim_heap()  # of the segments' content, glibc would keep up to 32 MiB
         queue_state.last_id = max(queue_state.last_id, self._journal.next_id - 1)
         return queue_state
 
