@@ -103,7 +103,7 @@ REPLIES: dict[bytes, Reply] = {
     b"SET-QUEUE": Reply(("QUEUE", _is_object)),
     b"PAUSE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"RESUME": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
-    b"SCHEDULE": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "DRAINING")),
+    b"SCHEDULE": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "DRAINING", "FORBIDDEN")),
     b"SCHEDULES": Reply(_COUNT, ("SCHEDULE", _is_object), codes=_OF_A_JOB),
     b"UNSCHEDULE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"WATCH": Reply(
