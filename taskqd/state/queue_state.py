@@ -6,7 +6,6 @@ not persistent. Time is an argument. Submitting, starting and ending a job cost 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from sys import intern
 from typing import Any, cast
 
 from taskqd.errors import Gone, NoSuchJob
@@ -26,12 +25,9 @@ from taskqd.model.events import (
     Skipped,
     Submitted,
 )
-from taskqd.model.footprint import footprint, footprint_of_all
-from taskqd.model.job import NO_EXTRAS, Job, Reason, Status
+from taskqd.model.job import Job, Reason, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
-from taskqd.model.spec import DEFAULT_SPEC
-from taskqd.model.spec_pool import SpecPool, with_known_ids
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.dependencies import Skips
@@ -41,6 +37,7 @@ from taskqd.state.job_counts import JobCounts
 from taskqd.state.job_index import JobIndex
 from taskqd.state.job_keys import JobKeys
 from taskqd.state.job_table import JobTable
+from taskqd.state.new_jobs import NewJobs, end_of_similar, is_plain
 from taskqd.state.queues import Queues
 from taskqd.state.retention_index import RetentionIndex
 from taskqd.state.schedules import Schedules
@@ -65,7 +62,6 @@ class QueueState:
 
     def __init__(self, totals: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
         self.jobs = JobTable()
-        self.last_id = 0
         self.queues = Queues(totals.queues, totals.fair, totals.rates)
         self.schedules = Schedules()
         self.capacity = Capacity(totals, self.queues.limit, StartRates(self.queues.rate))
@@ -78,10 +74,19 @@ class QueueState:
         self.retention_index = RetentionIndex(
             self.jobs, lambda job_id: self.reason_to_keep(job_id) is not None
         )
-        self._specs = SpecPool()
         self._keys = JobKeys(self.jobs)
         self._counts = JobCounts(self.queues)
         self.counts = self._counts.by_status
+        self._new_jobs = NewJobs(
+            self.jobs,
+            self._keys,
+            self._counts,
+            self.capacity,
+            self.waiting,
+            self.schedules,
+            self.index,
+            self.retention_index,
+        )
         self._changes = JobChanges(
             self.jobs,
             self._keys,
@@ -100,6 +105,15 @@ class QueueState:
         return *known, self._keys, self._counts
 
     @property
+    def last_id(self) -> int:
+        """The highest id of a job or task so far."""
+        return self._new_jobs.last_id
+
+    @last_id.setter
+    def last_id(self, job_id: int) -> None:
+        self._new_jobs.last_id = job_id
+
+    @property
     def ahead(self) -> float:
         """How many seconds the time of day is ahead of the monotonic clock."""
         return self.waiting.ahead
@@ -114,7 +128,7 @@ class QueueState:
         if not self.waiting.is_open:
             self.index.fill(self.jobs.objects())
             for array in self.jobs.arrays():
-                self._index_untouched(array)
+                self._new_jobs.index_untouched(array)
             self.waiting.open()
 
     # Lookups.
@@ -301,7 +315,7 @@ class QueueState:
         ``resolve_portion`` then resolves the jobs that wait for a job that ends, if they are many.
         """
         if type(event) is Submitted:
-            return self._submitted(event)
+            return self._new_jobs.add(event)
         if isinstance(event, Compacted):
             return self._apply_compacted(event, position)
         if isinstance(event, QueueEvent | Clocked):
@@ -328,9 +342,9 @@ class QueueState:
         at = 0
         while at < len(events):
             event = events[at]
-            if type(event) is Submitted and event.id > self.last_id and _is_plain(event):
-                similar = cast("Sequence[Submitted]", events[at : _end_of_similar(events, at)])
-                self._submitted_together(similar)
+            if type(event) is Submitted and event.id > self.last_id and is_plain(event):
+                similar = cast("Sequence[Submitted]", events[at : end_of_similar(events, at)])
+                self._new_jobs.add_similar(similar)
                 at += len(similar)
             else:
                 self.apply(event, in_portions=True)
@@ -380,7 +394,7 @@ class QueueState:
                     ended.append(job)
                     continue
             if ended:
-                self._add_ended(ended)
+                self._new_jobs.add_ended(ended)
                 ended = []
             try:
                 self.apply(record, position)
@@ -388,42 +402,16 @@ class QueueState:
                 why.position = position
                 raise
             last_id = self.last_id
-        self._add_ended(ended)
+        self._new_jobs.add_ended(ended)
 
     def _apply_compacted(self, record: Compacted, position: RecordPosition | None) -> Job:
         job = make_ended_job(record, self.ahead, position)
         if job is not None and job.id > self.last_id:
-            self._add_ended([job])
+            self._new_jobs.add_ended([job])
             return job
         for event in record.events:
             self.apply(event, position)
         return self.jobs[record.id]
-
-    def _add_ended(self, jobs: list[Job]) -> None:
-        """Add new jobs that ended with their first attempt, by ascending id.
-
-        This has the same effect as to apply their events. It does not touch what depends on jobs that have
-        not ended, and so takes a fourth of the time.
-        """
-        if not jobs:
-            return
-        self.jobs.add_all(jobs)
-        self.last_id = jobs[-1].id
-        by_queue: dict[str, list[Job]] = {}
-        for job in jobs:
-            if job.spec is not DEFAULT_SPEC:
-                job.spec = self._specs.intern(job.spec)
-                if job.spec.key is not None:
-                    self._keys.add(job, job.spec.key)
-            if job.extras is not NO_EXTRAS and job.schedule is not None:
-                self._add_run(job, job.schedule)
-            by_queue.setdefault(job.spec.queue, []).append(job)
-        for queue, some in by_queue.items():
-            for status, count in self.queues.jobs_ended(queue, some).items():
-                self.counts[status] += count
-        self.retention_index.add_ended(jobs)
-        if self.waiting.is_open:
-            self.index.fill(jobs)
 
     def _apply_queue_event(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):
@@ -448,123 +436,10 @@ class QueueState:
         self.ready_queue.unblock_all()
 
     def _apply_to_schedule(self, schedule: int, event: QueueEvent) -> None:
-        latest = self._latest_run(schedule)
+        latest = self.schedules.latest_run(schedule)
         try:
             self.schedules.apply(event)
         except ValueError as why:
             raise InvalidTransition(str(why)) from None
         if latest is not None:
             self.retention_index.reconsider(latest)
-
-    def _latest_run(self, schedule: int) -> int | None:
-        known = self.schedules.by_id.get(schedule)
-        return None if known is None else known.last_job
-
-    def _new_job(self, event: Submitted) -> Job:
-        """Return a new job, which is not known yet."""
-        spec = event.spec
-        if spec is not DEFAULT_SPEC:
-            spec = self._specs.intern(with_known_ids(spec, self.jobs))
-        if event.id <= self.last_id and self.jobs.has_any(range(event.id, event.last_id + 1)):
-            raise InvalidTransition(f"job {event.id} was submitted twice")
-        return Job(
-            id=event.id,
-            command=event.command,
-            spec=spec,
-            owner=intern(event.owner),
-            submitted_at=event.at,
-            is_held=spec.hold,
-            not_before=spec.at if spec.delay is None else event.at - self.ahead + spec.delay,
-            is_dated=spec.delay is None and spec.at is not None,
-        )
-
-    def _add_job(self, job: Job) -> None:
-        """Add a new job to the indexes that do not depend on its status."""
-        spec = job.spec
-        self.jobs.add(job)
-        last_id = job.id if spec.array is None else job.id + spec.array.count
-        self.last_id = max(self.last_id, last_id)
-        if spec.key is not None:
-            self._keys.add(job, spec.key)
-
-    def _add_run(self, job: Job, schedule: int) -> None:
-        """Note that a schedule has submitted a job."""
-        job.schedule = schedule
-        latest = self._latest_run(schedule)
-        self.schedules.job_submitted(schedule, job.submitted_at, job.id)
-        if latest is not None:
-            self.retention_index.reconsider(latest)
-
-    def _submitted(self, event: Submitted) -> Job:
-        job = self._new_job(event)
-        if event.spec.array is not None:
-            arrays.make_tasks(job, event, event.spec.array)
-        self._add_job(job)
-        if event.schedule is not None:
-            self._add_run(job, event.schedule)
-        spec = job.spec
-        if spec.array is not None:
-            self.capacity.limit_array(job.id, spec.array.at_once)
-        self._counts.add_bytes(job, footprint(job.command, spec))
-        self._counts.add_new(job, 1 if spec.array is None else spec.array.count)
-        if spec.expires is not None:
-            self.expiry_queue.add(job.id, job.submitted_at - self.ahead + spec.expires)
-        if spec.has_dependencies:
-            job.unmet_dependencies = self.dependencies.add(job, self.jobs)
-        if self.waiting.is_open:
-            self.index.add(job)
-            self._index_untouched(job)
-            self.waiting.enqueue_all(job)
-        return job
-
-    def _submitted_together(self, events: Sequence[Submitted]) -> None:
-        """Add the jobs of similar submissions; the result is the same as that of ``_submitted`` for each."""
-        first, *others = events
-        job = self._new_job(first)
-        spec, owner = job.spec, job.owner
-        jobs = [
-            job,
-            *[
-                Job(id=event.id, command=event.command, spec=spec, owner=owner, submitted_at=event.at)
-                for event in others
-            ],
-        ]
-        self.jobs.add_all(jobs)
-        self.last_id = jobs[-1].id
-        self._counts.add_bytes(job, footprint_of_all([event.command for event in events], spec))
-        self._counts.add_new(job, len(jobs))
-        if self.waiting.is_open:
-            self.index.add_similar(jobs)
-            self.ready_queue.add_similar(jobs)
-
-    def _index_untouched(self, job: Job) -> None:
-        if job.tasks is not None:
-            self.index.put_tasks(job.tasks.shared, job.tasks.untouched, are_new=True)
-
-
-def _is_plain(event: Submitted) -> bool:
-    """Whether a job is ready when it is submitted, is no array, and nothing refers to it or from it."""
-    spec = event.spec
-    refers = spec.has_dependencies or spec.key is not None
-    waits = spec.hold or spec.expires is not None or spec.delay is not None or spec.at is not None
-    return not (refers or waits or spec.array is not None or event.schedule is not None)
-
-
-def _end_of_similar(events: Sequence[JobEvent | QueueEvent], start: int) -> int:
-    """Return where the events end that submit similar jobs.
-
-    They differ from the plain one at ``start`` only in time and command, and have the ids that follow.
-    """
-    first = cast(Submitted, events[start])
-    spec, owner, offset = first.spec, first.owner, first.id - start
-    for at in range(start + 1, len(events)):
-        event = events[at]
-        if (
-            type(event) is not Submitted
-            or event.spec is not spec
-            or event.id != at + offset
-            or event.owner != owner
-            or event.schedule is not None
-        ):
-            return at
-    return len(events)

@@ -127,6 +127,11 @@ class Schedules:
         Resumed: _paused_or_resumed,
     }
 
+    def latest_run(self, schedule: int) -> int | None:
+        """Return the id of the latest job of a schedule, None if there is no such schedule or job."""
+        known = self.by_id.get(schedule)
+        return None if known is None else known.last_job
+
     def job_submitted(self, number: int, at: float, job_id: int) -> None:
         """Record that a schedule has submitted a job; does nothing if the schedule was ended meanwhile."""
         schedule = self.by_id.get(number)
