@@ -1,15 +1,11 @@
-"""Prints tables to the terminal; the module of their columns is imported only here."""
+"""Prints tables to the terminal; rich is imported only here."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from taskqd.cli.display.text import DEFAULT_SIZE, has_colours
-
-if TYPE_CHECKING:
-    from taskqd.cli.display.table import Table
+from taskqd.cli.display.text import DEFAULT_SIZE
 
 
 def print_jobs(jobs: Sequence[dict[str, Any]]) -> None:
@@ -40,8 +36,10 @@ def print_tokens(tokens: Sequence[dict[str, Any]]) -> None:
     _draw(lambda width: tables.make_token_table(tokens, time.time(), width))
 
 
-def _draw(table: "Callable[[int], Table]") -> None:
-    # Python 3.10 returns zeros for a terminal without a size, such as a serial line.
-    width = get_terminal_size().columns or DEFAULT_SIZE[0]
-    for line in table(width).lines(has_colours(sys.stdout)):
-        sys.stdout.write(f"{line}\n")
+def _draw(table: Callable[[int], Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    # Without both numbers, rich assumes 80 columns for dumb terminals. Python 3.10 returns zeros for a
+    # terminal without a size, such as a serial line, and rich would draw nothing.
+    width, height = (size or default for size, default in zip(get_terminal_size(), DEFAULT_SIZE, strict=True))
+    Console(width=width, height=height).print(table(width))

@@ -1,12 +1,16 @@
 """Tables for a terminal: their columns, and which of them are shown at which width.
 
-All cells go through ``sanitize_line``, because they contain text from users.
+Imported late, because rich is slow to import. All cells go through ``sanitize_line``, because they contain
+text from users.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from taskqd.cli.display.table import GAP, Cell, Header, Table, cell_len
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
 from taskqd.cli.display.text import (
     bar,
     command_of,
@@ -36,7 +40,7 @@ class Column(NamedTuple):
     """
 
     title: str
-    cell: Callable[[Facts], Cell]
+    cell: Callable[[Facts], Text]
     drop_order: int = 0
     is_number: bool = False
 
@@ -49,36 +53,41 @@ def fit_table(columns: Sequence[Column], rows: Sequence[Facts], width: int) -> T
     cells = {column: [column.cell(row) for row in rows] for column in columns}
     shown = [column for column in columns if not column.drop_order or any(cells[column])]
     widths = {
-        column: max(cell_len(column.title), *(cell.width for cell in cells[column]), 0) for column in shown
+        column: max(cell_len(column.title), *(cell.cell_len for cell in cells[column]), 0) for column in shown
     }
-    while (
-        sum(widths[column] + len(GAP) for column in shown[:-1]) + min(widths[shown[-1]], MIN_LAST_WIDTH)
-        > width
-    ):
+    while sum(widths[column] + 2 for column in shown[:-1]) + min(widths[shown[-1]], MIN_LAST_WIDTH) > width:
         dropped = max(shown[:-1], key=lambda column: column.drop_order)
         if not dropped.drop_order:
             break
         shown.remove(dropped)
-    headers = [Header(column.title, column.is_number) for column in shown]
-    return Table(headers, [[cells[column][number] for column in shown] for number in range(len(rows))], width)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in shown:
+        table.add_column(
+            column.title,
+            justify="right" if column.is_number else "left",
+            no_wrap=column is not shown[-1],  # only the last column is cut
+        )
+    for number in range(len(rows)):
+        table.add_row(*(cells[column][number] for column in shown))
+    return table
 
 
-def _plain(text: object) -> Cell:
-    return Cell("" if text is None else sanitize_line(str(text)))
+def _plain(text: object) -> Text:
+    return Text("" if text is None else sanitize_line(str(text)), no_wrap=True, overflow="ellipsis")
 
 
-def _field(name: str, default: str | None = "") -> Callable[[Facts], Cell]:
+def _field(name: str, default: str | None = "") -> Callable[[Facts], Text]:
     """Return a function that shows a field, or nothing if it has its default value."""
     return lambda row: _plain("" if row.get(name) == default else row.get(name))
 
 
-def _cut_field(width: int, name: str, default: str | None = "") -> Callable[[Facts], Cell]:
+def _cut_field(width: int, name: str, default: str | None = "") -> Callable[[Facts], Text]:
     """Return a function that shows a field as ``_field`` does, cut to leave room for other columns."""
     field = _field(name, default)
 
-    def cell(row: Facts) -> Cell:
+    def cell(row: Facts) -> Text:
         text = field(row)
-        text.truncate(max(MIN_NAME_WIDTH, width // NAME_SHARE))
+        text.truncate(max(MIN_NAME_WIDTH, width // NAME_SHARE), overflow="ellipsis")
         return text
 
     return cell
@@ -106,10 +115,10 @@ def name_of(job: Facts) -> str:
     return str(job["id"]) if job.get("array") is None else f"{job['id']} ({job['array']}.{job['index']})"
 
 
-def status_of(job: Facts, now: float) -> Cell:
+def status_of(job: Facts, now: float) -> Text:
     """Return the status of a job with its progress or the reason for which it waits."""
     status = str(job["status"])
-    text = Cell(status, style=COLOURS.get(status, ""))
+    text = Text(status, style=COLOURS.get(status, ""), no_wrap=True)
     done, count = progress_of(job)
     if status == "RUNNING" and (done or job.get("tasks")):
         text.append(f" {bar(done, count, BAR_WIDTH)} " + (f"{done}%" if count == 100 else f"{done}/{count}"))
@@ -153,12 +162,12 @@ def make_queue_table(queues: Sequence[Facts], width: int) -> Table:
     """Return queues as a table."""
 
     def count(name: str, drop_order: int) -> Column:
-        return Column(name, lambda queue: Cell(str(queue[name])), drop_order, is_number=True)
+        return Column(name, lambda queue: Text(str(queue[name])), drop_order, is_number=True)
 
     columns = (
         Column("queue", lambda queue: _plain(queue["name"])),
-        Column("busy", lambda queue: Cell(str(queue["busy"])), is_number=True),
-        Column("slots", lambda queue: Cell("-" if queue["slots"] is None else str(queue["slots"])), 2, True),
+        Column("busy", lambda queue: Text(str(queue["busy"])), is_number=True),
+        Column("slots", lambda queue: Text("-" if queue["slots"] is None else str(queue["slots"])), 2, True),
         Column("", usage_bar, 3),
         Column("rate", lambda queue: _plain(queue.get("rate")), 7),
         count("pending", 1),
@@ -166,21 +175,21 @@ def make_queue_table(queues: Sequence[Facts], width: int) -> Table:
         count("completed", 5),
         count("failed", 4),
         count("cancelled", 6),
-        Column("", lambda queue: Cell("fair" if queue.get("fair") else ""), 8),
-        Column("", lambda queue: Cell("paused" if queue["paused"] else "", style="yellow")),
+        Column("", lambda queue: Text("fair" if queue.get("fair") else ""), 8),
+        Column("", lambda queue: Text("paused" if queue["paused"] else "", style="yellow")),
     )
     return fit_table(columns, queues, width)
 
 
-def usage_bar(queue: Facts) -> Cell:
+def usage_bar(queue: Facts) -> Text:
     """Return a bar of the used slots of a queue; empty if the queue has no limit."""
-    return Cell(bar(queue["busy"], queue["slots"], BAR_WIDTH) if queue["slots"] else "", style="cyan")
+    return Text(bar(queue["busy"], queue["slots"], BAR_WIDTH) if queue["slots"] else "", style="cyan")
 
 
 def make_schedule_table(schedules: Sequence[Facts], now: float, width: int) -> Table:
     """Return schedules as a table."""
     columns = (
-        Column("schedule", lambda schedule: Cell(str(schedule["schedule"])), is_number=True),
+        Column("schedule", lambda schedule: Text(str(schedule["schedule"])), is_number=True),
         Column("when", lambda schedule: _plain(describe_recurrence(schedule))),
         Column("next", lambda schedule: _next_run(schedule, now)),
         Column("at", lambda schedule: _next_time(schedule, now), 4),
@@ -205,10 +214,10 @@ def make_token_table(tokens: Sequence[Facts], now: float, width: int) -> Table:
     return fit_table(columns, tokens, width)
 
 
-def _end_of(token: Facts, now: float) -> Cell:
+def _end_of(token: Facts, now: float) -> Text:
     if token["expired"]:
-        return Cell("expired", style="red")
-    return Cell(relative_time(token["expires_at"], now) if token["expires_at"] else "never")
+        return Text("expired", style="red")
+    return Text(relative_time(token["expires_at"], now) if token["expires_at"] else "never")
 
 
 def describe_recurrence(schedule: Facts) -> str:
@@ -223,18 +232,18 @@ def describe_recurrence(schedule: Facts) -> str:
     return f"every {every:g} s"
 
 
-def _next_run(schedule: Facts, now: float) -> Cell:
+def _next_run(schedule: Facts, now: float) -> Text:
     if schedule["paused"]:
-        return Cell("paused", style="yellow")
+        return Text("paused", style="yellow")
     at = schedule.get("next_run_at")
-    return Cell(relative_time(at, now) if at else "-")
+    return Text(relative_time(at, now) if at else "-")
 
 
-def _next_time(schedule: Facts, now: float) -> Cell:
+def _next_time(schedule: Facts, now: float) -> Text:
     at = schedule.get("next_run_at")
-    return Cell(local_time(at, now) if at and not schedule["paused"] else "")
+    return Text(local_time(at, now) if at and not schedule["paused"] else "")
 
 
-def _last_run(schedule: Facts, now: float) -> Cell:
+def _last_run(schedule: Facts, now: float) -> Text:
     at = schedule.get("last_run_at")
-    return Cell(relative_time(at, now) if at else "")
+    return Text(relative_time(at, now) if at else "")
