@@ -18,7 +18,7 @@ MEMORY_GOAL = Goal(500, is_most=True, is_ratio=False)
 
 def measure(bench: Bench) -> Measured:
     """Generate stores, compact them, and start a daemon with each."""
-    jobs = bench.many(JOBS, 60_000)
+    jobs = bench.many(JOBS, 45_000)
     snapshots: list[float] = []
     starts: list[float] = []
     sizes: list[float] = []

@@ -97,10 +97,10 @@ def measure(bench: Bench) -> Measured:
     for _ in bench.turns(LAPS):
         capacity = _submissions(bench, turns)
         _beside_snapshot(bench, turns, capacity)
-        slow_disks = SLOW_DISKS[: bench.many(len(SLOW_DISKS), 1)]
+        slow_disks = SLOW_DISKS[: bench.many(len(SLOW_DISKS), 0)]
         for seconds in slow_disks:
             _slow_submissions(bench, turns, capacity, seconds)
-        for seconds in (0.0, *slow_disks)[: bench.many(1 + len(SLOW_DISKS), 1)]:
+        for seconds in (0.0, *slow_disks):
             _jobs(bench, turns, seconds)
         _peers(bench, turns)
     text = (
