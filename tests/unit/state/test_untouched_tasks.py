@@ -232,7 +232,8 @@ class Pair:
         for owner in ("ann", "bob"):
             assert counted.pending_of(owner) == objects.pending_of(owner)
             assert counted.pending_bytes_of(owner) == objects.pending_bytes_of(owner)
-        assert counted.dependencies.unsatisfiable == objects.dependencies.unsatisfiable
+        # Which of several failed dependencies is named depends on the order in which tasks are changed.
+        assert counted.dependencies.unsatisfiable.keys() == objects.dependencies.unsatisfiable.keys()
         assert counted.needs_scheduling or not objects.needs_scheduling
         assert counted.next_due(self.now) == objects.next_due(self.now)
         assert [self._retained(each) for each in self.both] == [self._retained(counted)] * 2
