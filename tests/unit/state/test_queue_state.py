@@ -919,3 +919,15 @@ def test_similar_jobs_are_ordered_among_those_of_another_priority() -> None:
     queue_state = fold(submitted(1), submitted(2, priority=2))
     queue_state.apply_all([replace(submitted(job_id), spec=shared) for job_id in (3, 4, 6, 5)])
     assert next_jobs(queue_state, 0.0) == [2, 3, 4, 5, 6, 1]
+
+
+def test_last_id_can_be_raised_to_that_of_a_job_whose_records_are_gone() -> None:
+    queue_state = fold(submitted(5))
+    queue_state.last_id = 9
+    with pytest.raises(Gone, match="job 7 has been removed"):
+        queue_state.get(7)
+
+
+def test_next_to_start_has_ready_jobs_before_delayed_ones() -> None:
+    queue_state = fold(submitted(1, delay=5.0), submitted(2), submitted(3, priority=1))
+    assert [job_id for job_id in queue_state.next_to_start() if job_id is not None] == [3, 2, 1]
