@@ -224,6 +224,7 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
     if site.version not in BEFORE_0_9:
         assert (jobs[30].spec.expires, jobs[31].spec.unless) == (36500 * 86400.0, "nightly")
         assert (jobs[32].command, jobs[32].spec.script) == ('"a b" c', 10)
+        assert jobs[32].spec.script_line == 'echo "$@"'
         changed = site.queue_state.schedules.by_id[4]
         assert (changed.command, changed.every, changed.spec.label) == ("false", None, "after")
         assert (changed.last_job, jobs[33].command, jobs[33].spec.label) == (33, "true", "before")

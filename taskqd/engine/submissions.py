@@ -22,7 +22,7 @@ from taskqd.model.events import Submitted
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Spec
-from taskqd.model.submission import SECRET_BLOCK, Refusal, SimilarSubmissions
+from taskqd.model.submission import SECRET_BLOCK, Refusal, SimilarSubmissions, first_line_of
 from taskqd.state.job_search import find_jobs
 from taskqd.state.pending_quota import PendingQuota, Reservation
 from taskqd.storage.interfaces import ISpool
@@ -106,9 +106,11 @@ class Submissions:
         to_hash = [content for name, content in new.blocks.items() if name != SECRET_BLOCK]
         if not to_hash:
             return self._submit(new)
+        script = new.blocks.get("script")
+        line = None if script is None else first_line_of(script)
         digest = self._spool.digest(to_hash)
         return digest.addCallback(
-            lambda found: self._submit(new._replace(spec=replace(new.spec, blocks=found)))
+            lambda found: self._submit(new._replace(spec=replace(new.spec, blocks=found, script_line=line)))
         )
 
     def _submit(self, new: NewJob) -> "Deferred[int]":
@@ -226,7 +228,9 @@ class Submissions:
             known = self._queue_state.by_key(key, new.by.name)
             if known is None:
                 return await self._accept_if_unused(new)
-            is_same = (known.command, known.original_spec) == (new.command, new.spec)
+            # A store of 0.8 or older lacks the line of the script, which the digest of the blocks includes.
+            spec = replace(known.original_spec, script_line=new.spec.script_line)
+            is_same = (known.command, spec) == (new.command, new.spec)
             if not is_same or not self._has_secrets(known, new.blocks.get(SECRET_BLOCK)):
                 raise KeyConflict(
                     f"the key {key} cannot be used: job {known.id} has it and is a different submission; "

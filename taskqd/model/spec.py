@@ -29,7 +29,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     not part of it. Durations are in seconds, sizes in bytes, ``at`` is a time. ``script`` and ``stdin``
     are the sizes of the blocks of the submission, which are in the spool, and ``blocks`` is the SHA-256
     of the two in that order, so that equal commands with equal specs are equal submissions. A job has
-    either a command or a script, of which the command is the arguments, if it has any. ``env_base64`` has
+    either a command or a script, of which the command is the arguments, if it has any. ``script_line`` is
+    a line of it for people, which the daemon sets (submission.first_line_of). ``env_base64`` has
     the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose name is not, ``secrets``
     has the names of variables whose values are only in the spool. ``needs`` are amounts by resource;
     ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job ``as_daemon`` runs as
@@ -40,6 +41,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """
 
     script: int | None = None
+    script_line: str | None = None
     stdin: int | None = None
     blocks: str | None = None
     queue: str = DEFAULT_QUEUE

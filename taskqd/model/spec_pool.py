@@ -14,7 +14,7 @@ MAX_SPECS = 1000
 
 _ENCODE = msgspec.json.Encoder().encode
 _DIGEST_BYTES = 32
-_FIXED = ("env", "env_base64", "secrets", "after", "after_any", "after_fail")
+_FIXED = ("script_line", "env", "env_base64", "secrets", "after", "after_any", "after_fail")
 """Fields that SET never changes and that may be large."""
 
 

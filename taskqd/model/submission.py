@@ -39,6 +39,22 @@ def _encoded(text: str) -> bytes:
 BLOCKS = ("script", "stdin")
 """The options that announce a block, in the order of the blocks."""
 
+MAX_LINE = 80
+"""Characters of a script's first line that are kept."""
+_MAX_CHARACTER = 4
+"""Bytes of a character in UTF-8."""
+
+
+def first_line_of(script: bytes) -> str | None:
+    """Return the first line that is not blank, without the spaces around it; None if all lines are blank.
+
+    The line that names the interpreter (``#!``) is skipped. Bytes that are not UTF-8 are replaced.
+    """
+    if script.startswith(b"#!"):
+        script = script.partition(b"\n")[2]
+    line = script.lstrip()[: MAX_LINE * _MAX_CHARACTER].partition(b"\n")[0]
+    return line.decode(errors="replace")[:MAX_LINE].rstrip() or None
+
 
 class Submission(NamedTuple):
     """The request of a SUBMIT: a command, and how to run it."""

@@ -189,6 +189,8 @@ def _options(spec: Spec) -> dict[str, Any]:
     """Return the options that differ from their defaults and that every document has only then."""
     options: dict[str, Any] = msgspec.to_builtins(spec)
     shown = {field: options[field] for field in _SHOWN_FIELDS if field in options}
+    if spec.script_line is not None:
+        shown["script_line"] = spec.script_line
     if spec.secrets:
         shown["secrets"] = spec.secrets
     if spec.tz is not None:

@@ -208,6 +208,22 @@ def test_submit_sends_its_options(taskq: Taskq, wire: Wire, tmp_path: Path) -> N
     assert wire.result(job).stdout == b"from the script\nand stdin"
 
 
+def test_command_of_several_lines_is_shown_by_its_first_line_also_after_a_restart(
+    daemon: DaemonFactory, taskq: Taskq
+) -> None:
+    made = daemon()
+    address = f"unix:{made.socket}"
+    command = "\ncafe=1\nexit $cafe\n"
+    job = _submit(taskq, "--hold", "--key", "k", command, address=address)
+    shown = made.connect().show(job)
+    assert (shown["command"], shown["script"], shown["script_line"]) == (None, len(command), "cafe=1")
+    made.restart()
+    assert made.connect().show(job) == shown
+    assert _submit(taskq, "--hold", "--key", "k", command, address=address) == job
+    assert taskq("list", address=address).out.split(b"\t")[-1].decode() == "cafe=1 …\n"
+    assert b"\nscript_line: cafe=1\n" in taskq("show", str(job), address=address).out
+
+
 def test_job_finds_taskq_if_the_caller_has_none_in_path(taskq: Taskq, wire: Wire) -> None:
     shown = taskq("run", "taskq submit --label inner true", PATH="/bin:/usr/bin")
     [inner] = wire.list("--label=inner")

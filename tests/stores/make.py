@@ -213,7 +213,7 @@ def _expire_jobs(daemon: Daemon) -> None:
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
-    *(b'"expires":', b'"expired"', b'"unless":', b'"rescheduled"'),
+    *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"'),
 )
 """Parts of records that some circumstances write only, of 0.7.0, 0.8.0 and 0.9.0."""
 

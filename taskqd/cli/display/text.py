@@ -122,12 +122,22 @@ def with_local_times(text: str, now: float) -> str:
 
 
 def command_of(job: dict[str, Any]) -> str:
-    """Return the command of a job on one line: the first of several, with ``…`` for the others."""
+    """Return the command of a job on one line: the first of several, with ``…`` for the others.
+
+    Of a script it is the line that the daemon shows, and behind it the arguments.
+    """
     command = job.get("command") or ""
     if job.get("script") is not None:
-        command = f"(a script of {job['script']} bytes) {command}"
+        command = f"{_line_of_script(job)} {command}"
     first, _, rest = command.strip().partition("\n")
     return sanitize_line(first.rstrip() + (" …" if rest.strip() else ""))
+
+
+def _line_of_script(job: dict[str, Any]) -> str:
+    size, line = job["script"], job.get("script_line")
+    if line is None:  # blank, or accepted by a daemon of 0.8 or older
+        return f"(a script of {size} bytes)"
+    return f"{line} …" if size > len(line.encode()) + len("\n") else line
 
 
 def job_line(job: dict[str, Any]) -> str:

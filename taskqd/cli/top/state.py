@@ -87,7 +87,7 @@ class Snapshot(NamedTuple):
     output: bytes | None = None
 
 
-_SEARCHED = ("command", "label", "queue", "owner")
+_SEARCHED = ("command", "script_line", "label", "queue", "owner")
 _SORT_KEYS: dict[Sort, Callable[[Facts], Any]] = {
     Sort.DEFAULT: lambda _: 0,
     Sort.QUEUE: lambda job: str(job.get("queue")),

@@ -1,8 +1,10 @@
 """Submissions: blocks, submission keys, dependencies, jobs that could never start."""
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from taskqd.engine.submissions import NewJob
@@ -16,6 +18,7 @@ from taskqd.errors import (
 )
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
+from taskqd.model.footprint import footprint
 from taskqd.model.job import Status
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
@@ -98,6 +101,37 @@ def test_key_compares_blocks() -> None:
     other = harness.begin_submit("cat", {"stdin": b"no"}, stdin=2, key="k")
     harness.settle()
     assert result_of(first) == result_of(same) == 1
+    assert isinstance(error_of(other), KeyConflict)
+
+
+def test_first_line_of_a_script_is_recorded() -> None:
+    harness = opened()
+    harness.begin_submit("-j4", {"script": b"#!/bin/sh\n\nmake $1\n"}, script=19)
+    harness.begin_submit("", {"script": b"\n"}, script=1)
+    harness.begin_submit("cat", {"stdin": b"in\n"}, stdin=3)
+    harness.settle()
+    recorded = [event.spec for event in harness.journal.events if isinstance(event, Submitted)]
+    assert [spec.script_line for spec in recorded] == ["make $1", None, None]
+    assert [harness.job(job_id).spec for job_id in (1, 2, 3)] == recorded
+
+
+def test_line_of_a_script_counts_as_pending_bytes() -> None:
+    harness = opened()
+    answer = harness.begin_submit("", {"script": b"x" * 40}, script=40, hold=True)
+    harness.settle()
+    job = harness.job(result_of(answer))
+    without = footprint("", replace(job.spec, script_line=None))
+    assert harness.queue_state.pending_bytes == without + 40
+
+
+def test_key_finds_a_script_whose_line_an_older_daemon_did_not_record() -> None:
+    spec = Spec(script=6, key="k", blocks=sha256(b"echo 1").hexdigest())
+    accepted = Submitted(id=1, at=1.0, owner=ACTOR.name, command="", spec=spec)
+    harness = opened(events=[accepted], next_id=2)
+    same = harness.begin_submit("", {"script": b"echo 1"}, script=6, key="k")
+    other = harness.begin_submit("", {"script": b"echo 2"}, script=6, key="k")
+    harness.settle()
+    assert result_of(same) == 1
     assert isinstance(error_of(other), KeyConflict)
 
 

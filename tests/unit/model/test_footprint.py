@@ -49,6 +49,7 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
         ({}, 0),
         ({"env": {"AB": "xyz"}}, ENTRY_BYTES + 5),
         ({"env_base64": {"AB": b"xyz"}}, ENTRY_BYTES + 5),
+        ({"script_line": "make"}, 4),
         ({"key": "abc"}, 3),
         ({"cwd": "/tmp"}, 4),
         ({"label": "mail"}, 4),

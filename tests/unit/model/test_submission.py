@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
-from taskqd.model.submission import RescheduleRequest, SimilarSubmissions, pack_secrets, unpack_secrets
+from taskqd.model.submission import (
+    MAX_LINE,
+    RescheduleRequest,
+    SimilarSubmissions,
+    first_line_of,
+    pack_secrets,
+    unpack_secrets,
+)
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
 VALUES = st.binary(max_size=20).map(
@@ -78,6 +85,30 @@ def test_exclusive_label_does_not_replace_another_label() -> None:
     change = RescheduleRequest(schedule=1, values={"unless": "y"}).change
     assert change(Spec(label="nightly")) == Spec(label="nightly", unless="y")
     assert change(DEFAULT_SPEC) == Spec(label="y", unless="y")
+
+
+@pytest.mark.parametrize(
+    "script, line",
+    [
+        (b"cd /x\nmake\n", "cd /x"),
+        (b"make", "make"),
+        (b"#!/bin/sh -e\n\n  make -j4 \r\nexit", "make -j4"),
+        (b"\n \t\r\n# build it\n", "# build it"),
+        (b"\n#!/bin/sh\nmake", "#!/bin/sh"),
+        (b"a\rb\0\x1b[2J", "a\rb\0\x1b[2J"),
+        (b"caf\xc3\xa9 \xff", "caf\xe9 \ufffd"),
+        (b"x" * 100, "x" * MAX_LINE),
+        ("\N{SNAKE}".encode() * 100, "\N{SNAKE}" * MAX_LINE),
+        (b"x" * 79 + b" y", "x" * 79),
+        (b"#!/bin/true", None),
+        (b" \n\t\r\n", None),
+        (b"", None),
+    ],
+)
+def test_first_line_of_a_script_is_the_first_that_is_not_blank_behind_its_interpreter(
+    script: bytes, line: str | None
+) -> None:
+    assert first_line_of(script) == line
 
 
 def test_similar_submissions_are_taken_apart() -> None:

@@ -125,6 +125,10 @@ DESCRIBED = [
         '{"exit_code": null, "signal": null, "detail": "no sh"}',
     ),
     (a_job(command="", spec=Spec(script=5, stdin=6)), '{"command": null, "script": 5, "stdin": 6}'),
+    (
+        a_job(command="", spec=Spec(script=5, script_line="make")),
+        '{"command": null, "script": 5, "script_line": "make"}',
+    ),
     (a_job(command="echo\n\0é", spec=WITH_OPTIONS), OPTIONS),
     (a_job(spec=Spec(cwd_base64=b"/\xff\xc3\xa9")), r'{"cwd": "/\\xffé"}'),
     (a_job(spec=WITH_MORE_OPTIONS, is_held=True), MORE_OPTIONS),
@@ -169,7 +173,7 @@ def test_describe_omits_options_with_default_values() -> None:
 
 
 def test_describe_keeps_the_order_of_the_options() -> None:
-    spec = replace(WITH_MORE_OPTIONS, nice=1, script=2, stdin=3, umask=0o77, env={"A": "b"})
+    spec = replace(WITH_MORE_OPTIONS, nice=1, script=2, script_line="a", stdin=3, umask=0o77, env={"A": "b"})
     names = list(_described(a_job(spec=spec)))[len(FIELDS) :]
     assert names == [
         *(
@@ -183,7 +187,7 @@ def test_describe_keeps_the_order_of_the_options() -> None:
             "after_any",
         ),
         *("after_fail", "hold", "nice", "memory", "cpu_time", "nofile", "notify_fail", "script", "stdin"),
-        *("secrets", "tz", "need", "at", "umask", "env"),
+        *("script_line", "secrets", "tz", "need", "at", "umask", "env"),
     ]
 
 

@@ -30,6 +30,7 @@ SPECS = st.builds(
     at=st.none() | st.just(500.0),
     key=st.none() | st.just("k"),
     stdin=st.none() | st.just(12),
+    script_line=st.none() | st.just("make"),
     queue=st.sampled_from(["default", "mail"]),
     after=st.sampled_from([(), (1,)]),
     after_any=st.sampled_from([(), (2,)]),

@@ -101,14 +101,16 @@ def test_line_has_id_status_exit_code_submission_and_the_first_line_of_the_comma
         + job(8, "FAILED", -9, command="x" * 300, submitted_at=AT)
         + job(9, "PENDING", None, command=None, script=12, submitted_at=AT)
         + job(10, "PENDING", None, command="\ncd /x\nmake\n", submitted_at=AT)
+        + job(11, "PENDING", None, command="-j4", script=12, script_line="cd /x", submitted_at=AT)
     )
-    serve(replies({"LIST": jobs + b"END 4\r\n"}))
+    serve(replies({"LIST": jobs + b"END 5\r\n"}))
     outcome = call("list", "--all")
     assert [line.split("\t") for line in outcome.stdout.decode().splitlines()] == [
         ["7", "RUNNING", "-", AT, r"make\t-j4 \x1B]0;owned\x07"],
         ["8", "FAILED", "-9", AT, "x" * 300],
         ["9", "PENDING", "-", AT, "(a script of 12 bytes)"],
         ["10", "PENDING", "-", AT, "cd /x …"],
+        ["11", "PENDING", "-", AT, "cd /x … -j4"],
     ]
 
 

@@ -105,6 +105,27 @@ def test_colours_are_used_on_terminals_that_support_them(
 
 
 @pytest.mark.parametrize(
+    "job, shown",
+    [
+        ({"command": "make"}, "make"),
+        ({"command": "\ncd /x\nmake\n"}, "cd /x …"),
+        ({"command": None, "script": 4, "script_line": "make"}, "make"),
+        ({"command": None, "script": 5, "script_line": "make"}, "make"),
+        ({"command": None, "script": 6, "script_line": "make"}, "make …"),
+        ({"command": "-j4 'a b'", "script": 90, "script_line": "make"}, "make … -j4 'a b'"),
+        ({"command": "-j4", "script": 6, "script_line": "caf\xe9"}, "caf\xe9 -j4"),
+        ({"command": None, "script": 99, "script_line": "a\r\x1b[2J"}, r"a\r\x1B[2J …"),
+        ({"command": None, "script": 12}, "(a script of 12 bytes)"),
+        ({"command": "-j4", "script": 12}, "(a script of 12 bytes) -j4"),
+    ],
+)
+def test_command_of_a_script_is_its_line_with_an_ellipsis_for_more_and_its_arguments(
+    job: dict[str, object], shown: str
+) -> None:
+    assert text.command_of(job) == shown
+
+
+@pytest.mark.parametrize(
     "seconds, shown",
     [(0.011, "11 ms"), (2.44, "2.4 s"), (59.9, "59 s"), (320.5, "5 min 20 s"), (90061, "1 d 1 h")],
 )

@@ -158,6 +158,14 @@ def test_slash_filters_by_text_until_escape() -> None:
     assert len(state.jobs) == 6
 
 
+def test_filter_searches_the_line_of_a_script() -> None:
+    script = a_job(9, "PENDING", command=None, script=20, script_line="make all")
+    state = at(1, SNAPSHOT._replace(pending=[script]))
+    for key in ("/", *"make", "enter"):
+        press(state, key)
+    assert state.jobs == [script]
+
+
 def test_escape_while_typing_ends_the_filter() -> None:
     state = at(1)
     for key in ("/", "z", "escape"):
