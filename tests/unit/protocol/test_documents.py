@@ -196,6 +196,14 @@ def test_describe_has_the_given_progress_and_reason() -> None:
     assert (described["progress"], described["reason"]) == (42, "delayed")
 
 
+@pytest.mark.parametrize("status, shown", [(Status.RUNNING, "TERM"), (Status.FAILED, None)])
+def test_describe_has_the_signal_by_which_a_running_job_is_being_cancelled(
+    status: Status, shown: str | None
+) -> None:
+    described = _described(a_job(status=status, reason=None, attempt=_ended(), cancelling=15))
+    assert described.get("cancelling") == shown
+
+
 def test_array_spec_without_limit_has_no_percent_sign() -> None:
     tasks = some_tasks(8, 3)
     job = a_job(command="true", spec=Spec(array=Array(0, 2)), tasks=tasks)
