@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 TARGET = Path(__file__).parents[1] / "docs" / "transcripts"
 COLUMNS, ROWS = 100, 40
+_ERASED = re.compile(r"[^\n]*\r?\n\r?\x1b\[1A\x1b\[2K|[^\n]*\r\x1b\[2K")
+"""A line that is erased later, such as a progress bar."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
@@ -193,7 +195,7 @@ def on_terminal(command: str, environment: dict[str, str]) -> str:
         output += piece
     os.close(ours)
     process.wait()
-    return _ESCAPE.sub("", output.decode("utf-8", "replace"))
+    return _ESCAPE.sub("", _ERASED.sub("", output.decode("utf-8", "replace")))
 
 
 def record(feature: Feature) -> str:
