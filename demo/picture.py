@@ -64,12 +64,12 @@ TIMES = {
     "7": ("7 min",),
     "8": ("31 min",),
     "9": ("2 min", "3 h"),
-    "2": ("3 min", "87 s"),
-    "1": ("9 min", "14 s"),
+    "2": ("3 min ago", "87 s"),
+    "1": ("9 min ago", "14 s"),
 }
 """By the first word of a line, the times that replace those of the run."""
 USER = "ana"
-_TIME = re.compile(r" *\b(?:[0-9.]+ (?:ms|s|min|h)|now)\b")
+_TIME = re.compile(r" *\b(?:[0-9.]+ (?:ms|s|min|h)(?: ago)?|now)\b")
 
 
 def _write_programs(place: Path) -> None:

@@ -112,18 +112,19 @@ def test_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFactory
 
 
 def test_why_shows_the_jobs_ahead_and_an_estimate_if_there_is_data(daemon: DaemonFactory) -> None:
-    wire = daemon(slots=1).connect()
-    blocker = wire.submit("sleep 300")
+    wire = daemon(slots=5).connect()
+    blocker = wire.submit("--slots=5 sleep 300")
     wire.wait_running(blocker)
-    jobs = [wire.submit("true") for _ in range(5)]
+    jobs = [wire.submit("sleep 2") for _ in range(5)]
     text = wire.ask(f"WHY {jobs[3]}")
-    assert text.startswith(f"OK needs 1 slot, none of 1 is available; job {blocker} holds all; 3 jobs ahead")
+    assert text.startswith(f"OK needs 1 slot, none of 5 is available; job {blocker} holds all; 3 jobs ahead")
     assert "may start" not in text
     wire.cancel(blocker)
     for job in jobs:
         wire.wait(job)
-    again = wire.submit("sleep 300")
+    again = wire.submit("--slots=5 sleep 300")
     wire.wait_running(again)
+    # An estimate is made while this job runs for a shorter time than those before.
     assert "may start in about " in wire.ask(f"WHY {wire.submit('true')}")
 
 

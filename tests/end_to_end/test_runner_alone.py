@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+from taskqd.execution.notes import read_notes
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import fill
 from tests.end_to_end.wire import until
@@ -32,7 +33,7 @@ def test_ends_on_a_full_disk_stay_in_the_runner_until_a_daemon_takes_them(
     until(lambda: "cannot be noted" in (directory / "errors").read_text(), "the runner to fail to note ends")
     ballast.unlink()
     [notes] = directory.glob("*.ends")
-    until(lambda: notes.read_bytes().count(b"\n") == 3, "the notes of all ends")
+    until(lambda: len(read_notes(str(notes)).ends) == 3, "the notes of all ends")
     wire = one.start().connect()
     assert [wire.wait(job) for job in (quiet, short, long)] == ["FAILED"] * 3
     assert [wire.show(job)["exit_code"] for job in (quiet, short)] == [5, 6]

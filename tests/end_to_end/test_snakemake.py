@@ -102,6 +102,7 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
     assert workflow.returncode == 1, output
     assert [(place / "out" / str(n)).read_text() for n in range(36)] == [f"{n}\n" for n in range(36)]
     assert (place / "limits").read_text() == "4096000\n"
+    assert (place / "after").exists(), output
     assert (place / "after").read_text() == (place / "waits").read_text()
     assert not (place / "fails").exists()
     wire = one.connect()
