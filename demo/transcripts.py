@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 TARGET = Path(__file__).parents[1] / "docs" / "transcripts"
 COLUMNS, ROWS = 100, 40
-_ERASED = re.compile(r"[^\n]*\r?\n\r?\x1b\[1A\x1b\[2K|[^\n]*\r\x1b\[2K")
+_ERASED = re.compile(r"[^\n]*\r?\n(?:\x1b\[\?25h)?\r?\x1b\[1A\x1b\[2K|[^\n]*\r\x1b\[2K")
 """A line that is erased later, such as a progress bar."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
