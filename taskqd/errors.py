@@ -127,6 +127,10 @@ class StoreFailed(TaskqError):
     code = "STORE_FAILED"
 
 
+class BlocksLost(StoreFailed):
+    """The files of a schedule are gone, so its job was not accepted; a retry does not help."""
+
+
 class StartRefused(TaskqError):
     """The daemon cannot start; the text is one line for the operator."""
 

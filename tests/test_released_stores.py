@@ -96,9 +96,9 @@ SINCE_0_9: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
     30: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
     31: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
     32: ((Status.COMPLETED, None, 1, 0), (b"a b c\n", b"")),
-    33: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    33: ((Status.COMPLETED, None, 1, 0), (b"avalue\nold", b"")),
 }
-"""Jobs of the stores since version 0.9, with expiries, an exclusive label, and a changed schedule."""
+"""Jobs of the stores since version 0.9, with expiries, an exclusive label, and a schedule with blocks."""
 
 
 BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
@@ -173,7 +173,9 @@ def test_released_store_has_the_same_jobs(site: Site) -> None:
     assert site.journal.next_id == last_id + 1
     assert (
         site.spool.sweep(
-            lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None, ()
+            lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None,
+            (),
+            site.queue_state.schedules.file_names(),
         )
         == 0
     )
@@ -226,8 +228,15 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
         assert (jobs[32].command, jobs[32].spec.script) == ('"a b" c', 10)
         assert jobs[32].spec.script_line == 'echo "$@"'
         changed = site.queue_state.schedules.by_id[4]
-        assert (changed.command, changed.every, changed.spec.label) == ("false", None, "after")
-        assert (changed.last_job, jobs[33].command, jobs[33].spec.label) == (33, "true", "before")
+        assert (changed.command, changed.every, changed.spec.label) == ("a", None, "after")
+        assert (changed.last_job, jobs[33].command, jobs[33].spec.label) == (33, "a", "before")
+        for name, content in (
+            ("script", b'echo "$1$KEY"; cat\n'),
+            ("stdin", b"new"),
+            ("secret", b"KEY=value\0"),
+        ):
+            assert site.spool.read_schedule_block(changed.blocks, name) == content
+        assert site.spool.read_block(33, "stdin") == b"old"
     site.close()
 
 

@@ -19,8 +19,14 @@ from taskqd.model.job import Job
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
-from taskqd.model.spec import Spec
-from taskqd.model.submission import Refusal, RescheduleRequest, SimilarSubmissions, Submission
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.submission import (
+    Refusal,
+    RescheduleRequest,
+    ScheduleRequest,
+    SimilarSubmissions,
+    Submission,
+)
 from taskqd.protocol.act_requests import RetryRequest, SetRequest
 from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
@@ -114,14 +120,18 @@ class Authorizer:
     def check_before_blocks(self, principal: Principal, verb: str, argument: Any) -> None:
         """Raise Forbidden or TooLarge if a submission will be refused whatever its blocks contain."""
         roles.check_verb(verb, VERBS[verb].permission, principal.role)
-        if isinstance(argument, Submission):
+        if isinstance(argument, Submission | ScheduleRequest):
             self.submission_limits.check_blocks(argument.spec)
+        elif isinstance(argument, RescheduleRequest):
+            self.submission_limits.check_blocks(argument.change(DEFAULT_SPEC))
 
-    def authorize_schedule(self, principal: Principal, command: str, spec: Spec) -> Spec:
+    def authorize_schedule(
+        self, principal: Principal, command: str, spec: Spec, secret_size: int = 0
+    ) -> Spec:
         """Return the accepted spec of the submissions of a schedule (see `authorize_submission`)."""
         if principal.role is not Role.ADMIN:
             self.submission_limits.check_schedules(principal, command, spec)
-        return self.authorize_submission(principal, command, spec)
+        return self.authorize_submission(principal, command, spec, secret_size)
 
     def authorize_schedule_change(self, principal: Principal, request: RescheduleRequest) -> None:
         """Raise Forbidden or NoSuchJob if a client may not change a schedule, or what its jobs execute.
@@ -134,11 +144,12 @@ class Authorizer:
         if request.changes_execution and principal.name != owner:
             raise Forbidden(
                 f"permission denied: schedule {request.schedule} belongs to {owner}, who alone may change "
-                "its command, --env, --cwd and --umask; change its other options, or UNSCHEDULE it"
+                "its command, --env, --cwd, --umask, --script, --stdin and --secret; change its other "
+                "options, or UNSCHEDULE it"
             )
 
     def authorize_changed_schedule(
-        self, principal: Principal, schedule: Schedule, command: str, spec: Spec
+        self, principal: Principal, schedule: Schedule, command: str, spec: Spec, secret_size: int
     ) -> Spec:
         """Return the accepted spec of a changed schedule, whose jobs still run as those of its owner.
 
@@ -147,7 +158,7 @@ class Authorizer:
         if principal.role is not Role.ADMIN:
             self.submission_limits.check_schedules(principal, command, spec, schedule.id)
         owner = principal._replace(name=schedule.owner)
-        return self.authorize_submission(owner, command, replace(spec, as_daemon=False))
+        return self.authorize_submission(owner, command, replace(spec, as_daemon=False), secret_size)
 
     def authorize_run(self, principal: Principal, number: int) -> None:
         """Raise Forbidden or NoSuchJob if a client may not run a schedule, QueueFull above its rate."""

@@ -22,6 +22,8 @@ MAX_CHARACTER_SIZE = 4
 NOTHING_PENDING = Pending()
 MAX_SCHEDULES_BYTES = 16 * 1024**2
 """Bytes of memory that the schedules of one user may take, as `footprint` counts them."""
+MAX_SCHEDULES_BLOCKS = 256 * 1024**2
+"""Bytes of scripts and stdins that the schedules of one user may keep on disk."""
 
 
 class SubmissionLimits:
@@ -216,11 +218,21 @@ class SubmissionLimits:
                 f"your {len(own)} schedules take {used} bytes of memory and this one takes {size}, the limit "
                 f"is {MAX_SCHEDULES_BYTES}; UNSCHEDULE one of them"
             )
+        kept = sum(_block_bytes(schedule.spec) for schedule in own if schedule.id != replaced)
+        if _block_bytes(spec) and kept + _block_bytes(spec) > MAX_SCHEDULES_BLOCKS:
+            raise QueueFull(
+                f"the scripts and stdins of your schedules have {kept} bytes and those of this one "
+                f"{_block_bytes(spec)}, the limit is {MAX_SCHEDULES_BLOCKS}; let its command read a file"
+            )
 
 
 def count_changes(jobs: Iterable[Job]) -> int:
     """Return the number of jobs that a change of these jobs affects: of an array, its tasks."""
     return sum(1 if job.tasks is None else job.tasks.count for job in jobs)
+
+
+def _block_bytes(spec: Spec) -> int:
+    return (spec.script or 0) + (spec.stdin or 0)
 
 
 def _schedule_footprint(command: str, spec: Spec) -> int:

@@ -113,10 +113,10 @@ def submission(function: Any) -> Any:
 def recurring(function: Any) -> Any:
     """Add the options for the submissions of a schedule, and the words of the command.
 
-    With --set, which must be eager, the word none is accepted for each of them.
+    With --set, which must be eager, the word none is accepted for each of them, but for secrets and files.
     """
     options = (_ZONE, *_SCHEDULING, *_TIMEOUTS, *_RETRIES, *_ENVIRONMENT)
-    return all_of(*map(_clearable, options), _WORDS)(function)
+    return all_of(*map(_clearable, options), *_SECRETS, *_BLOCKS, _WORDS)(function)
 
 
 def _clearable(add: Decorator) -> Decorator:

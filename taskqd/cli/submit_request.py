@@ -25,15 +25,26 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
 
     For a script, return its arguments as text for the shell, None if it has none.
     """
+    result = command_to_schedule(words, given)
+    check_start_time(given)
+    return result
+
+
+def command_to_schedule(words: Sequence[str], given: dict[str, Any]) -> str | None:
+    """Validate the arguments of a schedule; return what ``command`` does."""
     if not words and not given["script"]:
         hint = "" if sys.stdin.isatty() else "; --script - reads one from stdin"
         raise click.UsageError(f"expected either a COMMAND or a --script{hint}")
+    return changed_command(words, given)
+
+
+def changed_command(words: Sequence[str], given: dict[str, Any]) -> str | None:
+    """Validate the arguments of a changed schedule; return what ``command`` does, None if it stays."""
     reject_shared_stdin(given["script"], given["stdin"])
-    check_start_time(given)
     reject_duplicate_variables(given)
     if given["script"]:
         return shlex.join(words) if words else None
-    return shell_line(words)
+    return shell_line(words) if words else None
 
 
 def shell_line(words: Sequence[str]) -> str:
@@ -79,16 +90,21 @@ def options(is_local: bool, given: dict[str, Any]) -> Options:
     A daemon on this machine also gets the working directory, umask and PATH of taskq as defaults.
     """
     result = _with_environment(is_local, given)
-    result["secret"] = dict((*given["secret"], *result.pop("secret_file")))
-    for block in {"stdin", "script"} & result.keys():
-        # One byte over the limit is enough for the client to refuse it.
-        result[block] = result[block].read(MAX_BLOCK_BYTES + 1)
+    _read_contents(result)
     return cast("Options", result)
 
 
 def recurring(is_local: bool, given: dict[str, Any]) -> Recurring:
     """Return the options for the submissions of a schedule, with the same defaults as ``options``."""
-    return cast("Recurring", _with_environment(is_local, given))
+    return cast("Recurring", options(is_local, given))
+
+
+def _read_contents(result: dict[str, Any]) -> None:
+    """Replace files by their content, and the two options for secrets by one."""
+    result["secret"] = dict((*result.get("secret", ()), *result.pop("secret_file", ())))
+    for block in {"stdin", "script"} & result.keys():
+        # One byte over the limit is enough for the client to refuse it.
+        result[block] = result[block].read(MAX_BLOCK_BYTES + 1)
 
 
 def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +114,7 @@ def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
         result["env"] = dict(given["env"])
     if "cwd" in given:
         result["cwd"] = _absolute_directory(given["cwd"])
+    _read_contents(result)
     return result
 
 

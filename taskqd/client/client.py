@@ -253,14 +253,14 @@ class Client(Acts):
 
     def schedule(
         self,
-        command: Command,
+        command: Command | None = None,
         *,
         every: float | str | None = None,
         cron: str | None = None,
         overlap: bool = False,
         **options: "Unpack[Recurring]",
     ) -> int:
-        """Submit a command periodically; return the number of the schedule.
+        """Submit a command, or a ``script=``, periodically; return the number of the schedule.
 
         ``every`` is a duration, ``cron`` has five fields as in crontab(5), in the daemon's local time.
         Without ``overlap``, no job is submitted while the previous one has not ended.
@@ -283,8 +283,9 @@ class Client(Acts):
     ) -> int:
         """Change a schedule and return its number; what is not given stays, as do its pause and last job.
 
-        ``every`` replaces a ``cron`` and the reverse. Variables in ``env`` are added. ``remove`` has the
-        options that are removed, by name, such as ``["timeout"]``.
+        ``every`` replaces a ``cron`` and the reverse, a command a ``script`` and the reverse. Variables in
+        ``env`` and ``secret`` are added. ``remove`` has the options that are removed, by name, such as
+        ``["timeout"]``.
         """
         when = {"every": every, "cron": cron, "overlap": overlap}
         return self._request(

@@ -39,6 +39,9 @@ class Recurring(TypedDict, total=False):
     Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need``
     maps resources to amounts, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions
     such as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``; ``tz`` is a time zone such as ``"UTC"``.
+    ``secret`` contains variables whose values the daemon reveals only to the job. ``stdin`` is the input of
+    the job; ``script`` replaces the command, which is then its arguments, if any. A schedule accepts these
+    three since release 0.9.
     """
 
     queue: str
@@ -67,15 +70,16 @@ class Recurring(TypedDict, total=False):
     nofile: int
     max_output: int | str
     notify_fail: bool
+    secret: Mapping[str, str | bytes]
+    stdin: bytes
+    script: bytes
 
 
 class Options(Recurring, total=False):
     """Options of a single submission.
 
     ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
-    ``after_fail`` are the jobs to wait for. ``secret`` contains variables whose values the daemon reveals
-    only to the job. ``stdin`` is the input of the job; ``script`` replaces the command,
-    which is then its arguments, if any.
+    ``after_fail`` are the jobs to wait for.
     """
 
     delay: float | str
@@ -85,9 +89,6 @@ class Options(Recurring, total=False):
     after_fail: Iterable[Ref] | Ref
     hold: bool
     key: str
-    secret: Mapping[str, str | bytes]
-    stdin: bytes
-    script: bytes
 
 
 class Changes(TypedDict, total=False):
@@ -148,9 +149,11 @@ def submit_options(options: Options) -> bytes:
 
     Raises BadRequest for an invalid name of an environment variable, and TypeError for an unknown option.
     """
-    return _encode_options(
-        "a submission", Options, {name: value for name, value in options.items() if name not in _BLOCKS}
-    )
+    return _encode_options("a submission", Options, _without_blocks(options))
+
+
+def _without_blocks(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _BLOCKS}
 
 
 def changes(options: Changes) -> bytes:
@@ -221,10 +224,14 @@ def submit(
     """
     if command is None and script is None:
         raise BadRequest("expected either a command or a script")
-    head = b"SUBMIT" + options
+    return _with_blocks(b"SUBMIT" + options, command, script, stdin) + b"\r\n"
+
+
+def _with_blocks(head: bytes, command: Command | None, script: bytes | None, stdin: bytes | None) -> bytes:
+    """Return a request without its last line end: its line, and the blocks that follow it; see ``submit``."""
     if stdin is not None:
         head += b" --stdin=%d" % len(stdin)
-    line, arguments = b"", b""
+    line, arguments = head, b""
     if command is not None and script is not None:
         arguments = _script_arguments(command)
     elif command is not None:
@@ -244,48 +251,41 @@ def submit(
         raise TooLarge(
             f"a script or stdin exceeds the limit of {MAX_BLOCK_BYTES} bytes; let the job read a file"
         )
-    return b"\r\n".join([line, *blocks, b""])
+    return b"\r\n".join([line, *blocks])
 
 
-def schedule(command: Command, options: Recurring, **when: Any) -> bytes:
-    """Return a SCHEDULE without its line end; ``when`` has every, cron and overlap.
+def schedule(command: Command | None, options: Recurring, **when: Any) -> bytes:
+    """Return a SCHEDULE with its blocks, without the last line end; ``when`` has every, cron and overlap.
 
-    Raises BadRequest for a command that does not fit on a line, and LineTooLong.
+    Raises as ``submit`` does.
     """
+    if command is None and options.get("script") is None:
+        raise BadRequest("expected either a command or a script")
     words = b"".join(_encode_option(name, value) for name, value in when.items())
-    return _schedule_line(words + _encode_options("a schedule", Recurring, options), command)
+    words += _encode_options("a schedule", Recurring, _without_blocks(options))
+    return _with_blocks(b"SCHEDULE" + words, command, options.get("script"), options.get("stdin"))
 
 
 def schedule_change(
     number: int, command: Command | None, options: Recurring, remove: Iterable[str], **when: Any
 ) -> bytes:
-    """Return a SCHEDULE --set without its line end; options named in ``remove`` get back their defaults.
+    """Return a SCHEDULE --set with its blocks, without the last line end.
 
-    Raises as ``schedule`` does, and TypeError for an unknown option.
+    Options named in ``remove`` get back their defaults. Raises as ``submit`` does, and TypeError for an
+    unknown option.
     """
     given: dict[str, Any] = {name: value for name, value in when.items() if value is not None}
-    given |= options
+    given |= _without_blocks(options)
+    remove = tuple(remove)
     given |= {name: "" if name in _CLEARED_BY_NOTHING else "none" for name in remove}
     for name in given.keys() - {*Recurring.__annotations__, *when}:
         raise TypeError(f"a schedule has no option {name!r}")
+    for name in {*_BLOCKS, "env", "secret"}.intersection(remove):
+        raise TypeError(f"{name!r} cannot be removed from a schedule, only replaced")
     words = option("set", number)
     for name, value in given.items():
         words += _encode_option(name, str(value).lower() if isinstance(value, bool) else value)
-    return _schedule_line(words, command)
-
-
-def _schedule_line(words: bytes, command: Command | None) -> bytes:
-    line = b"SCHEDULE" + words
-    if command is not None:
-        line += _command_argument(_command_bytes(command))
-    if not _fits_on_line(line):
-        raise BadRequest("the command of a schedule must be a single line of UTF-8; let it run a script file")
-    if len(line) > MAX_LINE_BYTES:
-        raise LineTooLong(
-            f"the request needs a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}; "
-            "let it run a script file"
-        )
-    return line
+    return _with_blocks(b"SCHEDULE" + words, command, options.get("script"), options.get("stdin"))
 
 
 def _command_bytes(command: Command) -> bytes:

@@ -238,7 +238,9 @@ class TaskqService(Service):
         try:
             parts.spool.open()
             running = {job.id: job.attempt for job in queue_state.running() if job.attempt is not None}
-            removed = parts.spool.sweep(lambda job_id: attempts_of(queue_state, job_id), running)
+            removed = parts.spool.sweep(
+                lambda job_id: attempts_of(queue_state, job_id), running, queue_state.schedules.file_names()
+            )
         except OSError as why:
             raise self._state_directory_error(why) from None
         if removed:

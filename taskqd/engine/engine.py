@@ -18,13 +18,13 @@ from taskqd.engine.dispatcher import Dispatcher, MakeStart
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.expirations import Expirations
 from taskqd.engine.job_commands import JobCommands
-from taskqd.engine.locks import JobLocks
+from taskqd.engine.locks import JobLocks, KeyedLock
 from taskqd.engine.queue_commands import QueueCommands
 from taskqd.engine.randomness import Randomness
-from taskqd.engine.submissions import NewJob, Submissions
+from taskqd.engine.schedule_runs import ScheduleRuns
+from taskqd.engine.submissions import Submissions
 from taskqd.errors import WrongState
 from taskqd.execution.interfaces import IExecutor
-from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Status, Tasks
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock, IJournal, ISpool
@@ -88,7 +88,10 @@ class Engine:
             self._on_ended,
             self._on_tasks_ended,
         )
-        self.queue_commands = QueueCommands(event_writer, self.dispatcher.start_due_jobs)
+        schedule_locks: KeyedLock[int] = KeyedLock()
+        self.queue_commands = QueueCommands(
+            event_writer, spool, schedule_locks, self.dispatcher.start_due_jobs
+        )
         self.submissions = Submissions(
             event_writer,
             spool,
@@ -98,6 +101,7 @@ class Engine:
             self._on_accepted,
             lambda job_id: self.job_commands.purge({job_id: 0}),
         )
+        self.schedule_runs = ScheduleRuns(queue_state.schedules, self.submissions, schedule_locks)
         self.clock_jumps = ClockJumps(event_writer)
         self.clock_jumps.add_observer(self.dispatcher.start_due_jobs)
 
@@ -132,14 +136,7 @@ class Engine:
                 f"nothing was submitted: job {job.id}, the last one of schedule {number}, is "
                 f"{job.status.value}; run it when that has ended"
             )
-        new = NewJob(
-            schedule.command,
-            schedule.spec,
-            Actor(schedule.owner, origin),
-            schedule=number,
-            max_pending=max_pending,
-        )
-        return self.submissions.submit(new)
+        return self.schedule_runs.submit(schedule, origin, max_pending)
 
     def journal_stats(self) -> dict[str, Any]:
         """Return the journal's state as STATS shows it."""

@@ -8,6 +8,9 @@ from msgspec.structs import replace
 from taskqd.engine.admission import check_capacity
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
+from taskqd.engine.schedule_blocks import ScheduleBlockStore
+from taskqd.engine.submissions import NO_BLOCKS
+from taskqd.errors import StoreFailed
 from taskqd.model.actor import Actor
 from taskqd.model.events import (
     Configured,
@@ -16,27 +19,43 @@ from taskqd.model.events import (
     Rescheduled,
     Resized,
     Resumed,
+    ScheduleContent,
     Scheduled,
     Unscheduled,
 )
-from taskqd.model.schedule import Schedule, check_cron, check_every
+from taskqd.model.schedule import Schedule, ScheduleBlocks, check_cron, check_every
 from taskqd.model.spec import Spec
-from taskqd.model.submission import RescheduleRequest
+from taskqd.model.submission import SECRET_BLOCK, RescheduleRequest
+from taskqd.storage.interfaces import ISpool
+
+AcceptSchedule = Callable[[Schedule, str, Spec, int], Spec]
+"""``accept(schedule, command, spec, secret_size)`` returns the accepted spec of a changed schedule.
+
+It gets the new command and spec, and the size of all secrets in bytes; what it raises is raised.
+"""
 
 
 class QueueCommands:
     """Changes queues and schedules; ``start_due_jobs`` is called when more jobs may be able to start.
 
+    ``schedule_locks`` are held during changes of schedules.
     Each command returns when its event is durable and applied. All raise StoreFailed, and NoSuchJob for a
     schedule that does not exist.
     """
 
-    def __init__(self, event_writer: EventWriter, start_due_jobs: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        event_writer: EventWriter,
+        spool: ISpool,
+        schedule_locks: KeyedLock[int],
+        start_due_jobs: Callable[[], None],
+    ) -> None:
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
         self._clock = event_writer.clock
         self._start_due_jobs = start_due_jobs
-        self._schedule_locks: KeyedLock[int] = KeyedLock()
+        self._schedule_locks = schedule_locks
+        self._block_store = ScheduleBlockStore(spool)
         self._next_schedule = self._queue_state.schedules.last_id + 1
         self._schedule_observers: list[Callable[[], object]] = []
 
@@ -96,11 +115,19 @@ class QueueCommands:
         await self.change(by, queue, {"slots": slots})
 
     async def schedule(
-        self, command: str, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool
+        self,
+        command: str,
+        spec: Spec,
+        by: Actor,
+        every: float | None,
+        cron: str | None,
+        overlap: bool,
+        blocks: Mapping[str, bytes] = NO_BLOCKS,
     ) -> int:
         """Make a schedule that submits a job repeatedly, and return its number; raises BadRequest.
 
-        Either ``every``, in seconds, or ``cron`` is given.
+        Either ``every``, in seconds, or ``cron`` is given. ``blocks`` are the script, stdin and secrets of
+        its jobs, by name.
         """
         check_capacity(self._queue_state, spec)
         if every is not None:
@@ -119,26 +146,37 @@ class QueueCommands:
             every=every,
             cron=cron,
             overlap=overlap,
+            version=1 if blocks else 0,
         )
-        await self._event_writer.record_other(event)
+        if blocks:
+            await self._record_with_blocks(event, blocks, ScheduleBlocks(number, 0, ()))
+        else:
+            await self._event_writer.record_other(event)
         self._notify_schedules_changed()
         return number
 
     async def reschedule(
-        self, request: RescheduleRequest, by: Actor, accept: Callable[[Schedule, str, Spec], Spec]
+        self,
+        request: RescheduleRequest,
+        by: Actor,
+        accept: AcceptSchedule,
+        blocks: Mapping[str, bytes] = NO_BLOCKS,
     ) -> None:
         """Change a schedule, which keeps its number, owner, pause and last job; raises BadRequest.
 
-        ``accept`` gets the schedule, its new command and its new Spec, and returns the accepted Spec; what it
-        raises is raised.
+        ``blocks`` are the new ones; of secrets, those that the request has.
         """
         number = request.schedule
         await self._schedule_locks.acquire(number)
         try:
             schedule = self._queue_state.schedules.get(number)
-            command = schedule.command if request.command is None else request.command
-            spec = accept(schedule, command, request.change(schedule.spec))
+            command, spec = request.change_command(schedule.command), request.change(schedule.spec)
+            given = request.values.get("secrets", ())
+            blocks = self._block_store.merge_secrets(schedule, spec, blocks, given)
+            spec = accept(schedule, command, spec, len(blocks.get(SECRET_BLOCK, b"")))
             check_capacity(self._queue_state, spec)
+            before = schedule.blocks
+            has_new_blocks = bool(blocks) or spec.block_names != before.names
             is_new_timing = request.every is not None or request.cron is not None
             event = Rescheduled(
                 schedule=number,
@@ -150,8 +188,13 @@ class QueueCommands:
                 every=request.every if is_new_timing else schedule.every,
                 cron=request.cron if is_new_timing else schedule.cron,
                 overlap=schedule.overlap if request.overlap is None else request.overlap,
+                version=before.version + has_new_blocks,
             )
-            await self._event_writer.record_other(event)
+            if has_new_blocks:
+                await self._record_with_blocks(event, blocks, before)
+                self._block_store.remove(before)
+            else:
+                await self._event_writer.record_other(event)
         finally:
             self._schedule_locks.release(number)
         self._notify_schedules_changed()
@@ -159,16 +202,31 @@ class QueueCommands:
     async def unschedule(self, number: int, by: Actor) -> None:
         """End a schedule; the jobs that it has submitted are left alone."""
         event = Unscheduled(schedule=number, at=self._clock.now(), by=by.name, origin=by.origin)
-        await self._record_for_schedule(event, number)
+        self._block_store.remove(await self._record_for_schedule(event, number))
 
-    async def _record_for_schedule(self, event: QueueEvent, number: int) -> None:
+    async def _record_for_schedule(self, event: QueueEvent, number: int) -> ScheduleBlocks:
+        """Record an event about a schedule; return the blocks that this has."""
         await self._schedule_locks.acquire(number)
         try:
-            self._queue_state.schedules.get(number)  # it may have ended while this waited for the lock
+            # It may have ended while this waited for the lock.
+            blocks = self._queue_state.schedules.get(number).blocks
             await self._event_writer.record_other(replace(event, at=self._clock.now()))
         finally:
             self._schedule_locks.release(number)
         self._notify_schedules_changed()
+        return blocks
+
+    async def _record_with_blocks(
+        self, event: ScheduleContent, contents: Mapping[str, bytes], before: ScheduleBlocks
+    ) -> None:
+        """Record the content of a schedule when its blocks are durable; those not given are the last ones."""
+        blocks = ScheduleBlocks(event.schedule, event.version, event.spec.block_names)
+        spec = await self._block_store.store(blocks, event.spec, contents, before)
+        try:
+            await self._event_writer.record_other(replace(event, at=self._clock.now(), spec=spec))
+        except StoreFailed:
+            await self._block_store.remove(blocks)  # before these names are used again
+            raise
 
     def _notify_schedules_changed(self) -> None:
         for on_schedules_changed in self._schedule_observers:

@@ -11,9 +11,7 @@ from twisted.python.failure import Failure
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.engine import Engine
-from taskqd.engine.submissions import NewJob
-from taskqd.errors import LabelInUse, StoreFailed, TaskqError
-from taskqd.model.actor import Actor
+from taskqd.errors import BlocksLost, LabelInUse, StoreFailed, TaskqError
 from taskqd.model.schedule import Schedule
 from taskqd.storage.interfaces import IClock
 
@@ -97,15 +95,8 @@ class RecurringSubmitter:
         return job is not None and not job.status.is_final
 
     async def _submit(self, schedule: Schedule) -> None:
-        new = NewJob(
-            schedule.command,
-            schedule.spec,
-            Actor(schedule.owner),
-            schedule=schedule.id,
-            max_pending=self._max_pending,
-        )
         try:
-            await self._engine.submissions.submit(new)
+            await self._engine.schedule_runs.submit(schedule, None, self._max_pending)
         finally:
             self._submitting.discard(schedule.id)
         self._refusals.pop(schedule.id, None)
@@ -119,13 +110,14 @@ class RecurringSubmitter:
         if not failure.check(TaskqError):
             self._log.failure("internal error in schedule {number}", failure=failure, number=number)
             return
-        if failure.check(LabelInUse):  # as its --unless says
+        is_ended = number not in self._schedules.by_id
+        if is_ended or failure.check(LabelInUse):  # as its --unless says
             return
         why = str(failure.value)
         if why != self._refusals.get(number):
             self._log.warn("schedule {number} could not submit: {why}", number=number, why=why)
         self._refusals[number] = why
-        if failure.check(StoreFailed):
+        if failure.check(StoreFailed) and not failure.check(BlocksLost):
             self._schedules.set_next_run_base(number, None)
             self._not_before = self._clock.elapsed() + RETRY_INTERVAL
             self._set_timer()

@@ -16,11 +16,12 @@ from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine import admission
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
-from taskqd.errors import Draining, KeyConflict, LabelInUse, StoreFailed, TaskqError
+from taskqd.errors import BlocksLost, Draining, KeyConflict, LabelInUse, StoreFailed, TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
+from taskqd.model.schedule import ScheduleBlocks
 from taskqd.model.spec import Spec
 from taskqd.model.submission import SECRET_BLOCK, Refusal, SimilarSubmissions, first_line_of
 from taskqd.state.job_search import find_jobs
@@ -37,7 +38,8 @@ class NewJob(NamedTuple):
     """A job to accept.
 
     ``blocks`` are its script, stdin and secrets by name, ``schedule`` is the number of the schedule that
-    submits it, and ``max_pending`` is the limit of pending jobs of its owner.
+    submits it, whose ``schedule_blocks`` it gets, and ``max_pending`` is the limit of pending jobs of its
+    owner.
     """
 
     command: str
@@ -45,6 +47,7 @@ class NewJob(NamedTuple):
     by: Actor
     blocks: Mapping[str, bytes] = NO_BLOCKS
     schedule: int | None = None
+    schedule_blocks: ScheduleBlocks | None = None
     max_pending: PendingLimit = UNBOUNDED
 
 
@@ -184,16 +187,22 @@ class Submissions:
             spec=new.spec,
             schedule=new.schedule,
         )
-        if not new.blocks:
+        kept = self._store_blocks(event.id, new)
+        if kept is None:
             recorded = self._event_writer.record(event)
         else:
-            kept = self._spool.store_blocks(event.id, dict(new.blocks)).addErrback(_raise_not_kept)
-            recorded = kept.addCallback(
+            recorded = kept.addErrback(_raise_not_kept).addCallback(
                 lambda _: self._event_writer.record(replace(event, at=self._clock.now()))
             )
         return recorded.addCallbacks(
             self._accepted, self._not_accepted, (reservation,), errbackArgs=(event, reservation)
         )
+
+    def _store_blocks(self, job_id: int, new: NewJob) -> "Deferred[None] | None":
+        if new.schedule_blocks is not None:
+            linked = self._spool.link_blocks(job_id, new.schedule_blocks)
+            return linked.addErrback(_raise_lost, new.schedule_blocks.schedule)
+        return self._spool.store_blocks(job_id, dict(new.blocks)) if new.blocks else None
 
     def _accept_if_unused(self, new: NewJob) -> "Deferred[int]":
         """Accept a job, unless its spec has an ``unless`` and a job with that label is pending or running."""
@@ -282,6 +291,14 @@ class Submissions:
                 f"the submission cannot be compared with job {job.id}, which has the same key: the secrets "
                 f"of that job cannot be read: {why}"
             ) from None
+
+
+def _raise_lost(failure: Failure, schedule: int) -> None:
+    failure.trap(FileNotFoundError)
+    raise BlocksLost(
+        f"the script, stdin or secrets of schedule {schedule} are gone: {failure.value}; UNSCHEDULE it, and "
+        "make another"
+    )
 
 
 def _raise_not_kept(failure: Failure) -> None:

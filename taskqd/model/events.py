@@ -359,7 +359,8 @@ class Resumed(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
 class ScheduleContent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """The content of a schedule: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
-    Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended.
+    Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended. ``version``
+    (since format 8) counts how often the blocks were set; the names of their files contain it.
     """
 
     schedule: int
@@ -368,6 +369,7 @@ class ScheduleContent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
+    version: int = 0
 
 
 class Scheduled(ScheduleContent, frozen=True, kw_only=True, tag=_tag):

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
+from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 from msgspec import Struct
@@ -85,6 +86,26 @@ def _backwards(fields: str) -> str | None:
     return None
 
 
+class ScheduleBlocks(NamedTuple):
+    """The blocks of a schedule: its number, their version, and their names.
+
+    They are kept in files, of which each job of the schedule gets links.
+    """
+
+    schedule: int
+    version: int
+    names: tuple[str, ...]
+
+    def file_name(self, name: str) -> str:
+        """Return the name of the file with a block."""
+        return f"{self.schedule}.{self.version}.{name}"
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of all files."""
+        return tuple(map(self.file_name, self.names))
+
+
 class Schedule(Struct, kw_only=True, gc=False):
     """A schedule: it submits a job every ``every`` seconds, or whenever ``cron`` matches.
 
@@ -92,7 +113,7 @@ class Schedule(Struct, kw_only=True, gc=False):
     has not ended. The next run is the first after ``next_run_base``: the latest run, creation, change, pause
     or resumption, so that runs missed in a pause are not made up for. ``next_run_base`` is a time of day if
     there is a ``cron``, else a time on the monotonic clock. ``ahead`` is how many seconds the time of day was
-    ahead of that clock at the creation (events.Clocked).
+    ahead of that clock at the creation (events.Clocked). ``version`` is that of the blocks.
     """
 
     id: int
@@ -104,10 +125,16 @@ class Schedule(Struct, kw_only=True, gc=False):
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
+    version: int = 0
     is_paused: bool = False
     ahead: float = 0.0
     last_run_at: float | None = None
     last_job: int | None = None
+
+    @property
+    def blocks(self) -> ScheduleBlocks:
+        """The blocks of its jobs."""
+        return ScheduleBlocks(self.id, self.version, self.spec.block_names)
 
 
 def next_of_every(created_at: float, every: float, after: float) -> float:

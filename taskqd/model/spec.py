@@ -87,6 +87,16 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
         """Whether the job waits for other jobs."""
         return bool(self.after or self.after_any or self.after_fail)
 
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The names of the blocks that the job has: ``script``, ``stdin``, ``secret``."""
+        has_block = {
+            "script": self.script is not None,
+            "stdin": self.stdin is not None,
+            "secret": bool(self.secrets),
+        }
+        return tuple(name for name, is_there in has_block.items() if is_there)
+
 
 DEFAULT_SPEC = Spec()
 """The spec of a SUBMIT without options."""

@@ -94,14 +94,15 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     overlap: bool = False
 
 
-_EXECUTION = frozenset({"env", "env_base64", "cwd", "cwd_base64", "umask"})
+_EXECUTION = frozenset({"env", "env_base64", "cwd", "cwd_base64", "umask", "script", "stdin", "secrets"})
 """Fields of a Spec that concern how a command is executed."""
 
 
 class RescheduleRequest(Struct, frozen=True, kw_only=True):
     """The request of a SCHEDULE --set: change a schedule; what is None and what ``values`` lacks stays.
 
-    ``values`` are fields of its Spec; those of ``env`` and ``env_base64`` are added to its variables.
+    ``values`` are fields of its Spec; those of ``env``, ``env_base64`` and ``secrets`` are added to its
+    variables. A command replaces a script, and a script the command.
     """
 
     schedule: int
@@ -116,14 +117,27 @@ class RescheduleRequest(Struct, frozen=True, kw_only=True):
         """Whether it changes what the jobs execute, or where and with which variables, not only when."""
         return self.command is not None or not _EXECUTION.isdisjoint(self.values)
 
+    def change_command(self, command: str) -> str:
+        """Return the changed command of the schedule: with a script, the arguments of that."""
+        if "script" in self.values:
+            return self.command or ""
+        return command if self.command is None else self.command
+
     def change(self, spec: Spec) -> Spec:
-        """Return the changed Spec of the schedule."""
+        """Return the changed Spec of the schedule, with the digest of the blocks before."""
         values = dict(self.values)
         env, data = values.pop("env", {}), values.pop("env_base64", {})
-        if env or data:
-            kept = {name: value for name, value in spec.env.items() if name not in data}
-            kept_data = {name: value for name, value in spec.env_base64.items() if name not in env}
+        secrets = values.pop("secrets", ())
+        if env or data or secrets:
+            kept = {name: value for name, value in spec.env.items() if name not in (*data, *secrets)}
+            kept_data = {
+                name: value for name, value in spec.env_base64.items() if name not in (*env, *secrets)
+            }
+            kept_secrets = {name for name in spec.secrets if name not in (*env, *data)}
             values |= {"env": {**kept, **env}, "env_base64": {**kept_data, **data}}
+            values["secrets"] = tuple(sorted({*kept_secrets, *secrets}))
+        if self.command is not None or "script" in values:
+            values = {"script": None, "script_line": None, **values}
         if "cwd" in values or "cwd_base64" in values:
             values = {"cwd": None, "cwd_base64": None, **values}
         if values.get("unless") is not None and spec.label in (None, spec.unless):

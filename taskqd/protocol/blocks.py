@@ -1,4 +1,4 @@
-"""Reads the raw blocks that follow a SUBMIT line, each followed by a line end (docs/protocol.md §3)."""
+"""Reads the raw blocks after a line of SUBMIT or SCHEDULE, each with a line end (docs/protocol.md §3)."""
 
 from taskqd.errors import BadRequest
 

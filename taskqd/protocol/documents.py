@@ -21,7 +21,7 @@ _SHOWN_FIELDS = tuple(option.field for option in SUBMIT_OPTIONS.values() if opti
 
 
 def describe_event(event: Event) -> dict[str, Any]:
-    """Return an event as a JSON document: of its output only the sizes, and nothing that is for runners."""
+    """Return an event as a JSON document: of output only the sizes, and nothing for runners and files."""
     document: dict[str, Any] = msgspec.to_builtins(event)
     for name in ("at", "retry_at", "ended_at"):
         if name in document:
@@ -29,6 +29,8 @@ def describe_event(event: Event) -> dict[str, Any]:
     if isinstance(event, Started):
         document.pop("word", None)
         document.pop("runner", None)
+    if isinstance(event, ScheduleContent):
+        document.pop("version", None)
     if isinstance(event, Submitted | Changed | ScheduleContent):
         document["spec"] = _pop_spec(document)
     for name in ("stdout", "stderr"):
@@ -123,7 +125,7 @@ def describe_schedule(
         **({} if next_runs is None else {"next_runs": list(map(timestamp, next_runs))}),
         "last_run_at": timestamp(schedule.last_run_at),
         "last_job": schedule.last_job,
-        "command": schedule.command,
+        "command": schedule.command or None,
         "queue": spec.queue,
         "priority": spec.priority,
         **{name: value for name, value in options.items() if value},

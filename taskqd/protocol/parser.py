@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TaskqError, UnknownCommand
+from taskqd.model.submission import RescheduleRequest, ScheduleRequest, Submission
 from taskqd.protocol import submit
 from taskqd.protocol.submit_cache import parse_cached
 from taskqd.protocol.values import capitals
@@ -13,7 +14,7 @@ MAX_LINE_LENGTH = 65_536
 """Bytes of a request line, without its line end."""
 
 VERBS_WITH_BLOCKS = frozenset({"SUBMIT", "SCHEDULE"})
-"""Verbs whose line may announce blocks. SCHEDULE refuses them, but they are skipped."""
+"""Verbs whose line may announce blocks."""
 
 _LINE = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
 _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) ")
@@ -25,7 +26,7 @@ class Request(NamedTuple):
     `argument` is a value of requests.py, a Submission or a ScheduleRequest. `blocks` has the sizes in bytes
     of the blocks after the line, script before stdin; those of a refused line have to be skipped. If
     `is_lost`, these sizes are unknown and the connection must be closed. `secret` has the values of a
-    submission's secrets, of which the argument has only the names.
+    secrets, of which the argument has only the names.
     """
 
     verb: str
@@ -62,11 +63,16 @@ def parse_line(line: bytes) -> Request:
             raise UnknownCommand(f"{word[:40]!r} is not a command of this server; HELP lists them")
         row = VERBS[verb]
         argument = row.parse(row.usage, rest)
-        has_secrets = verb == "SUBMIT" and argument.spec.secrets
-        secret = submit.secret_block(rest) if has_secrets else None
+        secret = submit.secret_block(rest) if _has_secrets(argument) else None
         return Request(verb, argument, None, blocks, secret=secret)
     except TaskqError as error:
         return Request(verb, None, error, blocks)
+
+
+def _has_secrets(argument: Any) -> bool:
+    if isinstance(argument, RescheduleRequest):
+        return "secrets" in argument.values
+    return isinstance(argument, Submission | ScheduleRequest) and bool(argument.spec.secrets)
 
 
 def _check_encoding(line: bytes) -> None:

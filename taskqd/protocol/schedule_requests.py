@@ -6,7 +6,13 @@ from taskqd.errors import BadRequest
 from taskqd.model.submission import RescheduleRequest, RunNowRequest, ScheduleRequest
 from taskqd.protocol.arguments import Option, OptionType, parse_options, parse_switch, split_options
 from taskqd.protocol.option_values import integer
-from taskqd.protocol.submit import SUBMIT_OPTIONS, TIMING_OPTIONS, make_spec, separate_bytes
+from taskqd.protocol.submit import (
+    SUBMIT_OPTIONS,
+    TIMING_OPTIONS,
+    check_blocks,
+    make_spec,
+    separate_bytes,
+)
 
 MAX_SCHEDULE_NUMBER = 999_999_999_999_999_999
 """The highest number of a schedule that a request may name: 18 digits, as those of jobs have."""
@@ -38,7 +44,11 @@ ALL_SCHEDULE_OPTIONS: Mapping[str, OptionType] = {
 
 
 def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest | RescheduleRequest:
-    """Parse the text after SCHEDULE. Raises BadRequest."""
+    """Parse the text after SCHEDULE.
+
+    Of secrets, the request has only the names. Raises BadRequest, and TooLarge for a block that is skipped
+    but not accepted.
+    """
     options, command = split_options(text)
     if any(name == _RUN_NOW for name, _ in options):
         if command.strip(" \t") or len(options) > 1:
@@ -57,8 +67,13 @@ def parse_schedule(text: str) -> ScheduleRequest | RunNowRequest | RescheduleReq
         raise BadRequest(
             'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
         )
+    check_blocks(values)
     if not command.strip(" \t"):
-        raise BadRequest("expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing")
+        if "script" not in values:
+            raise BadRequest(
+                "expected SCHEDULE --every=|--cron= [options] <command>, but the command is missing"
+            )
+        command = ""
     return ScheduleRequest(command=command, spec=make_spec(values), **timing)
 
 
@@ -69,6 +84,7 @@ def _parse_reschedule(options: list[Option], command: str) -> RescheduleRequest:
         raise BadRequest("--every and --cron cannot be given together; give one of them")
     if command.strip(" \t"):
         top["command"] = command
+    check_blocks(values)
     separate_bytes(values)
     if len(top) == 1 and not values:
         raise BadRequest("expected what to change: options of SCHEDULE, or the new command")

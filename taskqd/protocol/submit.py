@@ -138,13 +138,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "unless": SubmitOption("unless", parse_label, "<quoted>", clear=Clear(word="")),
     "cwd": SubmitOption("cwd", parse_path, "<path>", is_shown=False),
     "env": SubmitOption("env", parse_env, "NAME=<value>", is_shown=False),
-    "secret": SubmitOption(
-        "secrets",
-        parse_secret,
-        "NAME=<value>",
-        not_scheduled="a schedule keeps nothing but the journal; give it a command that reads a file",
-        is_shown=False,
-    ),
+    "secret": SubmitOption("secrets", parse_secret, "NAME=<value>", is_shown=False),
     "umask": SubmitOption("umask", parse_octal, "<octal>", is_shown=False),
     "nice": SubmitOption("nice", integer(-20, 19), "<n>", is_settable=True, clear=Clear()),
     "memory": SubmitOption("memory", parse_memory, "<size>", is_settable=True, clear=Clear()),
@@ -154,18 +148,8 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "nofile": SubmitOption("nofile", integer(3, 1024**2), "<n>", is_settable=True, clear=Clear()),
     "max-output": SubmitOption("max_output", parse_size, "<size>", is_settable=True),
     "notify-fail": SubmitOption("notify_fail", parse_flag),
-    "script": SubmitOption(
-        "script",
-        integer(0, MAX_SKIPPED_BLOCK),
-        "<n>",
-        not_scheduled="a schedule keeps no blocks; give it a command that runs a file",
-    ),
-    "stdin": SubmitOption(
-        "stdin",
-        integer(0, MAX_SKIPPED_BLOCK),
-        "<n>",
-        not_scheduled="a schedule keeps no blocks; give it a command that reads a file",
-    ),
+    "script": SubmitOption("script", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
+    "stdin": SubmitOption("stdin", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
 }
 """The options of SUBMIT by name, in the order in which HELLO and HELP list them. `field` is that of Spec."""
 
@@ -183,7 +167,7 @@ SET_OPTIONS: Mapping[str, OptionType] = {
 
 
 def block_sizes(text: str) -> tuple[int, ...]:
-    """Return the sizes of the blocks that follow a SUBMIT line, in bytes and in their order.
+    """Return the sizes of the blocks that follow a SUBMIT or SCHEDULE line, in bytes and in their order.
 
     `text` is the text after the verb. Raises BadRequest if the sizes cannot be parsed, and TooLarge if a
     block is larger than the server skips; in both cases the server cannot find the next line.
@@ -216,7 +200,7 @@ def _block_too_large(name: str, size: object) -> TooLarge:
 
 
 def secret_block(text: str) -> bytes:
-    """Return the secrets of a valid SUBMIT as a block; `text` is the text after the verb."""
+    """Return the secrets of a valid SUBMIT or SCHEDULE as a block; `text` is the text after the verb."""
     values: dict[str, str] = {}
     for name, value in split_options(text).options:
         if name == "secret":
@@ -236,22 +220,32 @@ def parse_submission(text: str) -> Submission:
             raise BadRequest(f"--{name} is an option of SCHEDULE, which submits a job repeatedly")
     values = parse_options("SUBMIT", options, SUBMIT_OPTIONS)
     resolve_time(values)
-    for name in BLOCKS:
-        if values.get(name, 0) > MAX_BLOCK_SIZE:
-            raise _block_too_large(name, values[name])
+    check_blocks(values)
     if not command.strip(" \t"):
         if "script" not in values:
             raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
         command = ""
     _check_delay(values)
-    values["secrets"] = tuple(sorted(values.get("secrets", ())))
-    duplicates = values.get("env", {}).keys() & set(values["secrets"])
-    if duplicates:
-        raise BadRequest(f"{min(duplicates)} is given by --env and by --secret; give it once")
     dependencies = sum(len(values.get(field, ())) for field in ("after", "after_any", "after_fail"))
     if dependencies > MAX_DEPENDENCIES:
         raise BadRequest(f"expected up to {MAX_DEPENDENCIES} dependencies, not {dependencies}")
     return Submission(command, make_spec(values))
+
+
+def check_blocks(values: dict[str, Any]) -> None:
+    """Keep only the names of the secrets; raises TooLarge for a block that is skipped but not accepted.
+
+    Raises BadRequest for a variable that is given twice.
+    """
+    for name in BLOCKS:
+        if values.get(name, 0) > MAX_BLOCK_SIZE:
+            raise _block_too_large(name, values[name])
+    if "secrets" not in values:
+        return
+    values["secrets"] = tuple(sorted(values["secrets"]))
+    duplicates = values.get("env", {}).keys() & set(values["secrets"])
+    if duplicates:
+        raise BadRequest(f"{min(duplicates)} is given by --env and by --secret; give it once")
 
 
 def _check_delay(values: dict[str, Any]) -> None:

@@ -71,6 +71,10 @@ class Schedules:
             raise NoSuchJob(f"there is no schedule {number}; SCHEDULES lists them")
         return self.by_id[number]
 
+    def file_names(self) -> set[str]:
+        """Return the names of the files of all schedules."""
+        return {name for schedule in self.by_id.values() for name in schedule.blocks.file_names}
+
     def apply(self, event: QueueEvent) -> None:
         """Apply a durable event that names a schedule.
 
@@ -98,6 +102,7 @@ class Schedules:
             every=event.every,
             cron=event.cron,
             overlap=event.overlap,
+            version=event.version,
         )
         self.last_id = max(self.last_id, number)
 
@@ -105,7 +110,7 @@ class Schedules:
         _check(event)
         schedule = self.by_id[number]
         schedule.command, schedule.spec, schedule.overlap = event.command, event.spec, event.overlap
-        schedule.every, schedule.cron = event.every, event.cron
+        schedule.every, schedule.cron, schedule.version = event.every, event.cron, event.version
         schedule.next_run_base = self._on_its_clock(schedule, event.at)
         self._base_overrides.pop(number, None)
 

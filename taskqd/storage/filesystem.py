@@ -139,6 +139,13 @@ class Filesystem:
             self.make_directory(os.path.dirname(path), 2)
             return self.create(path, mode)
 
+    def link_with_parents(self, path: str, new_path: str) -> None:
+        """Give a file a second name, as ``create_with_parents`` would create it."""
+        with self._directories_lock:
+            self.make_directory(os.path.dirname(new_path), 2)
+            self.remove(new_path)
+            os.link(path, new_path)
+
     def remove_empty_directory(self, path: str) -> None:
         """Remove a directory if it is empty; otherwise do nothing."""
         with self._directories_lock:

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import Attribute, Interface
 
 from taskqd.model.events import Event, Output, Record, RecordPosition
+from taskqd.model.schedule import ScheduleBlocks
 
 InThread = Callable[..., "Deferred[Any]"]
 """``in_thread(function, *args)`` calls a blocking function in another thread; fires with its result."""
@@ -130,6 +131,24 @@ class ISpool(Interface):
         Fires once they are durable. After an OSError some may be there; ``remove_jobs`` removes them, and so
         does the next start.
         """
+
+    def link_blocks(job_id: int, blocks: ScheduleBlocks) -> "Deferred[None]":
+        """Give a job of a schedule the blocks of that, as ``store_blocks`` would store them."""
+
+    def store_schedule(
+        blocks: ScheduleBlocks, contents: "Mapping[str, bytes]", before: ScheduleBlocks
+    ) -> "Deferred[str | None]":
+        """Store the blocks of a schedule; those that ``contents`` lacks are those of the version ``before``.
+
+        Fires once they are durable, with the SHA-256 of script and stdin, in hex digits; None without both.
+        After an OSError some may be there.
+        """
+
+    def read_schedule_block(blocks: ScheduleBlocks, name: str) -> bytes:
+        """Return the content of a small block of a schedule; raises OSError."""
+
+    def remove_schedule(blocks: ScheduleBlocks) -> "Deferred[None]":
+        """Remove the files of a schedule's blocks; fails with OSError. The files of its jobs stay."""
 
     def digest(blocks: "Sequence[bytes]") -> "Deferred[str]":
         """Return the SHA-256 of the concatenated blocks, in hex digits."""

@@ -89,7 +89,7 @@ def test_invalid_schedule_is_refused(wire: Wire) -> None:
         assert wire.ask(f"SCHEDULE {wrong}").startswith("ERROR BAD_REQUEST "), wrong
     assert wire.ask("SUBMIT --every=1h true").startswith("ERROR BAD_REQUEST ")
     assert "SCHEDULE" in wire.ask("SUBMIT --cron=@daily true")
-    wire.send(b"SCHEDULE --every=1h --script=4\r\nPING\r\nPING\r\n")
+    wire.send(b"SCHEDULE --every=1h --key=k --script=4\r\nPING\r\nPING\r\n")
     assert wire.line().startswith("ERROR BAD_REQUEST ")
     assert wire.line() == "OK"
 

@@ -101,9 +101,14 @@ def test_refusal_does_not_repeat_or_store_the_secret(daemon: DaemonFactory) -> N
         reply = wire.ask(f"SUBMIT {text}")
         assert reply.startswith("ERROR ")
         assert VALUE.decode() not in reply
-    for line in (f"SCHEDULE --every=1h {SECRET} true", f"SET {wire.submit('--hold true')} {SECRET}"):
+    for line in (
+        f"SCHEDULE --every=1h {SECRET} --env=KEY=1 true",
+        f"SCHEDULE --every=1h {SECRET} --bogus true",
+        f"SCHEDULE --run-now=1 {SECRET}",
+        f"SET {wire.submit('--hold true')} {SECRET}",
+    ):
         reply = wire.ask(line)
-        assert "--secret is not an option of" in reply
+        assert reply.startswith("ERROR BAD_REQUEST ")
         assert VALUE.decode() not in reply
     assert files_with(one.place, VALUE) == []
 
@@ -122,6 +127,68 @@ def test_tasks_of_an_array_share_the_stored_secret(daemon: DaemonFactory) -> Non
     assert wire.result(f"{job}.2").stdout == VALUE + b"2"
     assert wire.ask(f"REMOVE {job}") == "OK"
     until(lambda: not files_with(one.place / "state" / "input", VALUE), "the file to be removed with its job")
+
+
+def test_secret_of_a_schedule_is_only_in_its_files_and_in_its_jobs(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    script = b'printf "%s%s" "$KEY" "$1" | tr Z X; cat'
+    request = f"SCHEDULE --every=1d {SECRET} --script={len(script)} --stdin=2 /arg\r\n".encode()
+    wire.send(request + script + b"\r\nin\r\n")
+    assert wire.line() == "OK 1"
+    own = one.state / "input" / "schedules" / "1.1.secret"
+    assert files_with(one.place, VALUE) == [own]
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+
+    one.kill()
+    one.start()
+    wire = one.connect()
+    jobs = []
+    for _ in range(2):
+        jobs.append(int(wire.ask("SCHEDULE --run-now=1").split(" ")[1]))
+        assert wire.wait(jobs[-1]) == "COMPLETED"
+        assert wire.result(jobs[-1]).stdout == b"Xq8x-hunter2/argin"
+    wire.send(f"SHOW {jobs[0]}\r\nSCHEDULES\r\nHISTORY {jobs[0]}\r\nLIST\r\n".encode())
+    wire.half_close()
+    shown = wire.rest()
+    assert shown.count(b'"secrets":["KEY"]') >= 3
+    assert VALUE not in shown
+    assert VALUE not in one.log.encode()
+    watcher = one.connect()
+    watcher.send(b"WATCH --since=1\r\n")
+    event = watcher.lines(2)[1]
+    assert '"type":"scheduled"' in event
+    assert VALUE.decode() not in event
+
+    wire = one.connect()
+    wire.send(b"SCHEDULE --set=1 --secret=KEY=other --stdin=3\r\nnew\r\n")
+    assert wire.line() == "OK 1"
+    assert wire.ask(f"REMOVE {jobs[0]}") == "OK"
+    kept = one.state / "input" / "0" / f"{jobs[1]}.secret"
+    until(lambda: files_with(one.place, VALUE) == [kept], "only the second job to have the secret")
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.ask(f"RETRY {jobs[1]}") == f"JOB_ID {jobs[1]}"
+    assert wire.wait(jobs[1]) == "COMPLETED"
+    assert wire.result(jobs[1]).stdout == b"Xq8x-hunter2/argin"
+    job = int(wire.ask("SCHEDULE --run-now=1").split(" ")[1])
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job).stdout == b"other/argnew"
+    assert wire.ask("UNSCHEDULE 1") == "OK"
+    until(lambda: not list((one.state / "input" / "schedules").iterdir()), "its files to be removed")
+
+
+def test_files_of_a_schedule_that_was_not_recorded_are_removed_at_the_start(daemon: DaemonFactory) -> None:
+    one = daemon()
+    assert one.connect().ask(f"SCHEDULE --every=1d {SECRET} true") == "OK 1"
+    directory = one.state / "input" / "schedules"
+    one.kill()
+    for name in ("1.2.secret", "2.1.secret", "1.1.script"):
+        (directory / name).write_bytes(VALUE)
+    one.start()
+    assert files_with(one.state, VALUE) == [directory / "1.1.secret"]
+    assert "removed 3 files" in one.log
 
 
 @pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])

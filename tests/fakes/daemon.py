@@ -137,7 +137,7 @@ class FakeDaemon:
                 connection.sendall(part)
 
     def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
-        if not line.startswith(b"SUBMIT "):
+        if not line.startswith((b"SUBMIT ", b"SCHEDULE ")):
             return ()
         sizes = {name: int(size) for name, size in _SIZE.findall(line)}
         blocks = []

@@ -13,8 +13,9 @@ from taskqd.config.limits import UNBOUNDED, Limits
 from taskqd.config.settings import OnStop
 from taskqd.engine.dispatcher import MakeStart
 from taskqd.engine.engine import Engine
+from taskqd.engine.queue_commands import AcceptSchedule
 from taskqd.engine.randomness import Randomness
-from taskqd.engine.submissions import NewJob
+from taskqd.engine.submissions import NO_BLOCKS, NewJob
 from taskqd.execution.run import Outcome
 from taskqd.model.actor import Actor
 from taskqd.model.events import Event
@@ -99,6 +100,7 @@ class Harness:
             lambda pid, started: (pid, started) in self.stopped_processes,
         )
         self.shutdown = FakeShutdown()
+        self.accept: AcceptSchedule = lambda _, _command, spec, _size: spec
         self.event_stream = EventStream(self.journal, self.queue_state, self.clock)
         self.router = Router(
             self.engine,
@@ -186,16 +188,19 @@ class Harness:
         """Return the Deferred of a change of a queue's settings."""
         return begin(self.engine.queue_commands.change(ACTOR, queue, values))
 
-    def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
+    def schedule(
+        self, every: float = 60.0, blocks: Mapping[str, bytes] = NO_BLOCKS, **options: Any
+    ) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""
         command, spec = options.pop("command", "true"), Spec(**options)
-        return begin(self.engine.queue_commands.schedule(command, spec, ACTOR, every, None, False))
+        return begin(self.engine.queue_commands.schedule(command, spec, ACTOR, every, None, False, blocks))
 
-    def reschedule(self, number: int = 1, **changes: Any) -> "Deferred[None]":
-        """Return the Deferred of a change of a schedule, which is always accepted."""
+    def reschedule(
+        self, number: int = 1, blocks: Mapping[str, bytes] = NO_BLOCKS, **changes: Any
+    ) -> "Deferred[None]":
+        """Return the Deferred of a change of a schedule, which is accepted unless ``accept`` raises."""
         request = RescheduleRequest(schedule=number, **changes)
-        accepted = self.engine.queue_commands.reschedule(request, ACTOR, lambda _, command, spec: spec)
-        return begin(accepted)
+        return begin(self.engine.queue_commands.reschedule(request, ACTOR, self.accept, blocks))
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of an unschedule."""

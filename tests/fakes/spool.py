@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
+from taskqd.model.schedule import ScheduleBlocks
 from taskqd.storage.interfaces import IOutputWriter, ISpool
 
 
@@ -49,10 +50,14 @@ class FakeOutputWriter:
 
 @implementer(ISpool)
 class FakeSpool:
-    """A spool in memory; ``leftovers`` has by (job, attempt) the output that a crash has left."""
+    """A spool in memory; ``leftovers`` has by (job, attempt) the output that a crash has left.
+
+    ``schedule_files`` has the content of the files of schedules by their names.
+    """
 
     def __init__(self) -> None:
         self.blocks: dict[int, dict[str, bytes]] = {}
+        self.schedule_files: dict[str, bytes] = {}
         self.pending_writes: list[Deferred[None]] = []
         self.is_slow = False
         self.error: Exception | None = None
@@ -73,6 +78,34 @@ class FakeSpool:
             return succeed(None)
         self.pending_writes.append(Deferred())
         return self.pending_writes[-1]
+
+    def link_blocks(self, job_id: int, blocks: ScheduleBlocks) -> "Deferred[None]":
+        try:
+            content = {name: self.read_schedule_block(blocks, name) for name in blocks.names}
+        except FileNotFoundError as why:
+            return fail(why)
+        return self.store_blocks(job_id, content)
+
+    def store_schedule(
+        self, blocks: ScheduleBlocks, contents: Mapping[str, bytes], before: ScheduleBlocks
+    ) -> "Deferred[str | None]":
+        kept = {name: self.schedule_files.get(before.file_name(name), b"") for name in blocks.names}
+        stored = {**kept, **contents}
+        self.schedule_files |= {blocks.file_name(name): stored[name] for name in blocks.names}
+        if self.error is not None:
+            return fail(self.error)
+        content = [stored[name] for name in blocks.names if name != "secret"]
+        return succeed(sha256(b"".join(content)).hexdigest() if content else None)
+
+    def read_schedule_block(self, blocks: ScheduleBlocks, name: str) -> bytes:
+        if blocks.file_name(name) not in self.schedule_files:
+            raise FileNotFoundError(2, "No such file or directory", blocks.file_name(name))
+        return self.schedule_files[blocks.file_name(name)]
+
+    def remove_schedule(self, blocks: ScheduleBlocks) -> "Deferred[None]":
+        for name in blocks.file_names:
+            self.schedule_files.pop(name, None)
+        return succeed(None) if self.error is None else fail(self.error)
 
     def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
         return succeed(sha256(b"".join(blocks)).hexdigest())

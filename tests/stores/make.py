@@ -202,18 +202,21 @@ def _share_a_queue(daemon: Daemon) -> None:
 
 
 def _expire_jobs(daemon: Daemon) -> None:
-    """Features of version 0.9.0: expiry, an exclusive label, arguments of a script, a changed schedule."""
+    """Features of version 0.9.0: expiry, an exclusive label, arguments of a script, schedules with blocks."""
     daemon.ask(b"SUBMIT --hold --expires=10ms true", b"WAIT 29", b"SUBMIT --hold --expires=36500d true")
     daemon.ask(b"SUBMIT --hold --unless=nightly true", b"SUBMIT --unless=nightly true")
     daemon.ask(b'SUBMIT --script=10 "a b" c\necho "$@"\n\n', b"WAIT 32")
-    daemon.ask(b"SCHEDULE --every=36500d --label=before true", b"SCHEDULE --run-now=4", b"WAIT 33")
-    daemon.ask(b"SCHEDULE --set=4 --cron=@yearly --label=after false", b"PAUSE --schedule=4")
+    content = b'echo "$1$KEY"; cat\n\nold\n'
+    options = b"--script=19 --stdin=3 --secret=KEY=value"
+    daemon.ask(b"SCHEDULE --every=36500d --label=before %b a\n%b" % (options, content))
+    daemon.ask(b"SCHEDULE --run-now=4", b"WAIT 33")
+    daemon.ask(b"SCHEDULE --set=4 --cron=@yearly --label=after --stdin=3\nnew", b"PAUSE --schedule=4")
 
 
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
-    *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"'),
+    *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"', b'"version":2'),
 )
 """Parts of records that some circumstances write only, of 0.7.0, 0.8.0 and 0.9.0."""
 

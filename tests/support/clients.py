@@ -1,5 +1,6 @@
 """Clients of several users on a server in memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -27,15 +28,15 @@ class Server:
         self.harness = Harness(slots=1, limits=Limits(**limits))
         self.harness.engine.start()
 
-    def ask(self, principal: Principal | None, line: str) -> str:
+    def ask(self, principal: Principal | None, line: str, blocks: Sequence[bytes] = ()) -> str:
         """Return the first word of the reply to a request, or the code of its error."""
-        return self.whole(principal, line).split()[0]
+        return self.whole(principal, line, blocks).split()[0]
 
-    def whole(self, principal: Principal | None, line: str) -> str:
+    def whole(self, principal: Principal | None, line: str, blocks: Sequence[bytes] = ()) -> str:
         """Return the reply to a request, or the code and text of its error; WAITS if there is none."""
         client = FakeClient(principal)
         request = parser.parse_line(line.encode())
-        answer = maybeDeferred(self.harness.router.handle, client, request, [])
+        answer = maybeDeferred(self.harness.router.handle, client, request, list(blocks))
         replies: list[str] = []
         answer.addCallbacks(
             lambda reply: replies.append(reply.decode()),

@@ -38,6 +38,7 @@ from twisted.logger import ILogObserver, LogEvent, LogPublisher, globalLogBeginn
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskqd.config.limits import UNBOUNDED
 from taskqd.config.settings import Retention
 from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
@@ -50,7 +51,7 @@ from taskqd.execution.run import Outcome, Run
 from taskqd.execution.start_message import make_start
 from taskqd.model.events import NOTHING, Event, Output
 from taskqd.model.job import Job, Reason, Status
-from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.model.spec import Array, Spec
 from taskqd.server.handlers.job_view import JobView
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
@@ -83,7 +84,7 @@ TORN = 0.4
 SECTOR = 512
 """Bytes that a disk writes atomically."""
 LIMITS = CapacityTotals(slots=2)
-KEPT = 12
+KEPT = 13
 """Finished jobs that the retention keeps."""
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
 """Errors that a command may return after an earlier one was refused."""
@@ -91,6 +92,10 @@ CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
 _CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - CHECKS
 _WRITES = frozenset({"write", "write_at"})
 _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
+
+
+AGAIN = {"script": b"#!/bin/true", "stdin": b"again", "secret": b"A=1\0"}
+"""The blocks of the scenario's schedule."""
 
 
 class Mode(Enum):
@@ -137,6 +142,12 @@ class _File:
         if not self.is_lost:
             self.synced = self.size
             self.overwritten.clear()
+
+    def linked(self) -> "_File":
+        """Return the state of another name of this file, which was synced before."""
+        other = _File()
+        other.size, other.synced = self.size, self.synced
+        return other
 
     def cut(self, size: int) -> None:
         """Note a durable truncation."""
@@ -225,6 +236,8 @@ class FaultyFilesystem(Filesystem):
             self._files[args[0]].cut(args[1])
         elif name == "rename":
             self._files[args[1]] = self._files.pop(args[0])
+        elif name == "link_with_parents":
+            self._files[args[1]] = self._files[args[0]].linked()
         else:
             self._note_name(name, *args)
 
@@ -499,7 +512,9 @@ class Scenario:
         try:
             self.spool.open()
             running = {job.id for job in queue_state.running()}
-            self.spool.sweep(lambda job_id: _attempts(queue_state, job_id), running)
+            self.spool.sweep(
+                lambda job_id: _attempts(queue_state, job_id), running, queue_state.schedules.file_names()
+            )
         except OSError as why:
             raise StartRefused(str(why)) from None
         self.engine = Engine(
@@ -698,18 +713,31 @@ class Scenario:
         sizes: dict[str, Any] = {name: len(content) for name, content in (blocks or {}).items()}
         spec = Spec(**options, **sizes)
 
-        def accepted(job_id: int) -> int:
-            job = self.replayed().jobs.get(job_id)
-            if job is None or job.command != command:
-                raise RuleViolation(f"job {job_id} is acknowledged, but not durable")
-            ids.append(job_id)
-            self._blocks[job_id] = blocks or {}
-            self._waits.append((job_id, self.engine.wait(job_id)))
-            return job_id
-
         new = NewJob(command, spec, ACTOR, blocks or {})
-        self.ask("SUBMIT", self.engine.submissions.submit(new).addCallback(accepted))
+        submitted = self.engine.submissions.submit(new)
+        self.ask("SUBMIT", submitted.addCallback(self._accepted, command, blocks or {}, ids))
         return ids
+
+    def _accepted(self, job_id: int, command: str, blocks: dict[str, bytes], ids: list[int]) -> int:
+        job = self.replayed().jobs.get(job_id)
+        if job is None or job.command != command:
+            raise RuleViolation(f"job {job_id} is acknowledged, but not durable")
+        ids.append(job_id)
+        self._blocks[job_id] = blocks
+        self._waits.append((job_id, self.engine.wait(job_id)))
+        return job_id
+
+    def schedule(self) -> None:
+        """Make a schedule with blocks."""
+        spec = Spec(script=len(AGAIN["script"]), stdin=len(AGAIN["stdin"]), secrets=("A",))
+        commands = self.engine.queue_commands
+        self.decide("SCHEDULE", commands.schedule("again", spec, ACTOR, 3600.0, None, False, AGAIN))
+
+    def run_schedule(self) -> None:
+        """Submit a job of the schedule, if there is one."""
+        if 1 in self.engine.queue_state.schedules.by_id:
+            submitted = self.engine.run_schedule(1, None, UNBOUNDED)
+            self.ask("SUBMIT", submitted.addCallback(self._accepted, "again", AGAIN, []))
 
     def cancel(self, ids: list[int]) -> None:
         for job_id in ids:
@@ -846,7 +874,9 @@ class Scenario:
             self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
             self.decide("RELEASE", changes.release(job_id, ACTOR))
         self.decide("RESUME", controls.resume(ACTOR, "slow"))
-        self.decide("SCHEDULE", controls.schedule("again", DEFAULT_SPEC, ACTOR, 3600.0, None, False))
+        self.schedule()
+        yield
+        self.run_schedule()
         yield
         self.end_all()
         yield
@@ -943,7 +973,7 @@ class Scenario:
         self.die()
 
     def _check_files(self) -> None:
-        """Check that the blocks of all jobs exist, and no files of unknown jobs."""
+        """Check that the blocks of all jobs and schedules exist, and no files of unknown ones."""
         jobs = self.engine.queue_state.jobs
         for job_id in jobs:
             for name, content in self._blocks.get(job_id, {}).items():
@@ -951,11 +981,23 @@ class Scenario:
                     if file.read() != content:
                         raise RuleViolation(f"the {name} of job {job_id} differs from the one that was sent")
         for directory, _, names in os.walk(self.directory):
+            is_of_jobs = "/output/" in directory or "/input/" in directory
             for name in names:
-                if "/output/" in directory or "/input/" in directory:
+                if is_of_jobs and not directory.endswith("/schedules"):
                     number = int(name.split(".")[0])
                     if number not in jobs:
                         raise RuleViolation(f"{name} of unknown job {number} is left")
+        self._check_schedules()
+
+    def _check_schedules(self) -> None:
+        schedules = self.engine.queue_state.schedules
+        directory = Path(self.directory, "input", "schedules")
+        if set(os.listdir(directory) if directory.is_dir() else ()) != schedules.file_names():
+            raise RuleViolation(f"expected the files {schedules.file_names()} of schedules")
+        for schedule in schedules.by_id.values():
+            for name in schedule.blocks.names:
+                if self.spool.read_schedule_block(schedule.blocks, name) != AGAIN[name]:
+                    raise RuleViolation(f"the {name} of schedule {schedule.id} is not the one that was sent")
 
     def __call__(self, event: LogEvent) -> None:
         """Collect errors that are logged."""

@@ -15,22 +15,13 @@ from taskqd.cli.parameters import OPTIONS_FIRST
 from taskqd.client import Client, Facts, Ref
 
 
-def _refuse_files(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    """Refuse the options of submit whose content would have to be kept as long as the schedule."""
-    if value is not None:
-        raise click.UsageError(
-            "a schedule keeps no --script, --stdin and --secret: let its command run a script, or read a "
-            "file that only you may read",
-            context,
-        )
-
-
 @taskq.command(
     context_settings=OPTIONS_FIRST,
     epilog="""\b
 Examples:
   taskq schedule --every 10m ./poll
   taskq schedule --cron '30 2 * * mon-fri' --label nightly -- ./backup --all
+  taskq schedule --every 1d --secret TOKEN --script sync.sh all
   taskq schedule --run-now 3
   taskq schedule --set 3 --cron '0 4 * * *' --timeout none
   taskq schedule --cron @daily --queue slow 'find /tmp -mtime +7 -delete'
@@ -59,13 +50,6 @@ Examples:
     shell_complete=parameters.completion("schedules"),
     help="Change schedule N: its times, its command, and the options that are given.",
 )
-@click.option(
-    *("--script", "--stdin", "--secret", "--secret-file"),
-    "kept_file",
-    hidden=True,
-    expose_value=False,
-    callback=_refuse_files,
-)
 @job_options.recurring
 @click.pass_obj
 def schedule(
@@ -86,18 +70,16 @@ def schedule(
     daemon was not running, one job is submitted for all of them. Without --overlap, no job is submitted
     while the previous one has not ended.
 
-    With --set, what is not given stays, and so do the number, the pause and the last job; --env adds
-    variables, `none` removes an option, and '' a label.
+    With --set, what is not given stays, and so do the number, the pause and the last job; --env and --secret
+    add variables, a COMMAND replaces a --script, `none` removes an option, and '' a label.
     """
     if run_now is not None:
         return _run_now(session, run_now)
     if changed is not None:
-        return _change(session, changed, words)
+        return _change(session, changed, words, given)
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
-    if not words:
-        raise click.UsageError("expected a COMMAND")
-    command = submit_request.shell_line(words)
+    command = submit_request.command_to_schedule(words, given)
     with session.connect() as client:
         number = client.schedule(
             command,
@@ -120,13 +102,13 @@ def _typed(*own: str) -> dict[str, Any]:
     }
 
 
-def _change(session: Session, number: int, words: tuple[str, ...]) -> int:
+def _change(session: Session, number: int, words: tuple[str, ...], options: dict[str, Any]) -> int:
+    command = submit_request.changed_command(words, options)
     given = _typed("changed", "words")
     if not given and not words:
         raise click.UsageError("expected what to change: options, or the new COMMAND")
     if "every" in given and "cron" in given:
         raise click.UsageError("expected either --every or --cron")
-    command = submit_request.shell_line(words) if words else None
     changes = submit_request.schedule_changes(given)
     with session.connect() as client:
         client.set_schedule(number, command, **changes)

@@ -1,6 +1,6 @@
 """Handlers for queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from twisted.internet.defer import Deferred
 
@@ -15,6 +15,7 @@ from taskqd.protocol.requests import (
     UnscheduleRequest,
 )
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles, send_lines
+from taskqd.server.handlers.with_blocks import WithBlocks
 from taskqd.server.interfaces import IClient
 
 MAX_NEXT_RUNS = 5
@@ -48,30 +49,35 @@ class QueueHandlers(HandlerGroup):
 
     @handles("SCHEDULE")
     def _schedule(
-        self, client: IClient, request: ScheduleRequest | RunNowRequest | RescheduleRequest
+        self, client: IClient, given: WithBlocks[ScheduleRequest | RunNowRequest | RescheduleRequest]
     ) -> Reply:
-        principal = client.principal
+        principal, request, blocks = client.principal, given.request, given.blocks
         if isinstance(request, RescheduleRequest):
-            return self._reschedule(principal, request)
+            return self._reschedule(principal, request, blocks)
         if isinstance(request, RunNowRequest):
             self._authorizer.authorize_run(principal, request.schedule)
             max_pending = self._authorizer.max_pending(principal)
             submitted = self._engine.run_schedule(request.schedule, principal.actor.origin, max_pending)
             return submitted.addCallback(replies.job_id)
-        spec = self._authorizer.authorize_schedule(principal, request.command, request.spec)
+        spec = self._authorizer.authorize_schedule(
+            principal, request.command, request.spec, given.secret_size
+        )
         made = self._engine.queue_commands.schedule(
-            request.command, spec, principal.actor, request.every, request.cron, request.overlap
+            request.command, spec, principal.actor, request.every, request.cron, request.overlap, blocks
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
-    def _reschedule(self, principal: Principal, request: RescheduleRequest) -> Reply:
+    def _reschedule(
+        self, principal: Principal, request: RescheduleRequest, blocks: Mapping[str, bytes]
+    ) -> Reply:
         self._authorizer.authorize_schedule_change(principal, request)
         changed = self._engine.queue_commands.reschedule(
             request,
             principal.actor,
-            lambda schedule, command, spec: self._authorizer.authorize_changed_schedule(
-                principal, schedule, command, spec
+            lambda schedule, command, spec, secret_size: self._authorizer.authorize_changed_schedule(
+                principal, schedule, command, spec, secret_size
             ),
+            blocks,
         )
         return Deferred.fromCoroutine(changed).addCallback(lambda _: replies.ok(str(request.schedule)))
 

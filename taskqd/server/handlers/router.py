@@ -13,7 +13,7 @@ from taskqd.engine.engine import Engine
 from taskqd.errors import AuthRequired, TaskqError
 from taskqd.model.roles import Permission
 from taskqd.model.submission import SimilarSubmissions
-from taskqd.protocol.parser import Request
+from taskqd.protocol.parser import VERBS_WITH_BLOCKS, Request
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.admin import AdminHandlers
 from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
@@ -24,7 +24,8 @@ from taskqd.server.handlers.output import OutputHandlers
 from taskqd.server.handlers.query import QueryHandlers
 from taskqd.server.handlers.queues import QueueHandlers
 from taskqd.server.handlers.streaming import StreamingHandlers
-from taskqd.server.handlers.submit import SubmitHandlers, SubmitRequest
+from taskqd.server.handlers.submit import SubmitHandlers
+from taskqd.server.handlers.with_blocks import with_blocks
 from taskqd.server.interfaces import IClient, IShutdown
 from taskqd.storage.interfaces import IClock
 
@@ -97,8 +98,8 @@ class Router:
         if request.verb not in OPEN_VERBS:
             self._authorizer.authorize(client.principal, request.verb, request.argument)
         argument = request.argument
-        if request.verb == "SUBMIT":
-            argument = SubmitRequest(argument, blocks, request.secret)
+        if request.verb in VERBS_WITH_BLOCKS:
+            argument = with_blocks(argument, blocks, request.secret)
         return self._handlers[request.verb](client, argument)
 
     def submit_all(

@@ -1,7 +1,6 @@
 """Handler of SUBMIT, one at a time or in batches of many connections."""
 
 from itertools import starmap
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -9,37 +8,26 @@ from taskqd.auth.principal import Principal
 from taskqd.engine.submissions import NewJob, SubmissionBatch
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
-from taskqd.model.submission import BLOCKS, SECRET_BLOCK, Refusal, SimilarSubmissions, Submission
+from taskqd.model.submission import Refusal, SimilarSubmissions, Submission
 from taskqd.protocol import replies
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
+from taskqd.server.handlers.with_blocks import WithBlocks
 from taskqd.server.interfaces import IClient
 
 _NO_ACTOR = Actor("")
 """The actor of a batch that is refused as a whole, so that nothing is recorded under this name."""
 
 
-class SubmitRequest(NamedTuple):
-    """SUBMIT: the parsed line, the blocks after it, and the block of its secrets."""
-
-    submission: Submission
-    blocks: list[bytes]
-    secret: bytes | None = None
-
-
 class SubmitHandlers(HandlerGroup):
     """Accepts jobs. Each request is answered once its job is durable."""
 
     @handles("SUBMIT")
-    def _submit(self, client: IClient, request: SubmitRequest) -> Reply:
-        command, spec = request.submission
-        names = [name for name in BLOCKS if getattr(spec, name) is not None]
-        blocks = dict(zip(names, request.blocks, strict=True))
-        if request.secret is not None:
-            blocks[SECRET_BLOCK] = request.secret
+    def _submit(self, client: IClient, request: WithBlocks[Submission]) -> Reply:
+        command, spec = request.request
         principal = client.principal
-        spec = self._authorizer.authorize_submission(principal, command, spec, len(request.secret or b""))
+        spec = self._authorizer.authorize_submission(principal, command, spec, request.secret_size)
         max_pending = self._authorizer.max_pending(principal)
-        new = NewJob(command, spec, principal.actor, blocks, max_pending=max_pending)
+        new = NewJob(command, spec, principal.actor, request.blocks, max_pending=max_pending)
         return self._engine.submissions.submit(new).addCallback(replies.job_id)
 
     def submit_all(

@@ -5,7 +5,7 @@ KiB, ``input/`` the blocks of submissions, and ``progress/`` the files to which 
 """
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from twisted.internet.defer import Deferred, execute, succeed
@@ -13,9 +13,11 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
+from taskqd.model.schedule import ScheduleBlocks
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
 from taskqd.storage.spool import sweep
+from taskqd.storage.spool.block_files import BlockFiles
 from taskqd.storage.spool.output import OutputObservers, notify
 from taskqd.storage.spool.progress import ProgressFiles
 from taskqd.storage.spool.user_files import IUserFiles
@@ -60,6 +62,7 @@ class Spool:
         self._in_thread = in_thread
         self._user_files = user_files
         self._progress = ProgressFiles(filesystem, self._open_user_progress)
+        self._block_files = BlockFiles(f"{directory}/input", filesystem)
         self._open_attempts: dict[int, _OpenAttempt] = {}
         self._observers: dict[int, OutputObservers] = {}
 
@@ -68,26 +71,38 @@ class Spool:
         for name in ("output", "input", "progress"):
             self._filesystem.make_directory(os.path.join(self._directory, name))
 
-    def sweep(self, attempts_of: Callable[[int], int | None], running: Container[int]) -> int:
-        """Remove the files of unknown jobs; see ``sweep.remove_stray_files``."""
-        return sweep.remove_stray_files(self._directory, self._filesystem, attempts_of, running)
+    def sweep(
+        self,
+        attempts_of: Callable[[int], int | None],
+        running: Container[int],
+        schedule_files: Container[str] = (),
+    ) -> int:
+        """Remove the files of unknown jobs and schedules; see ``sweep.remove_stray_files``."""
+        return sweep.remove_stray_files(
+            self._directory, self._filesystem, attempts_of, running, schedule_files
+        )
 
     # Input.
 
     def store_blocks(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
-        def write() -> None:
-            for name, content in blocks.items():
-                path = self.path(job_id, name)
-                is_program = name == "script" and content.startswith(b"#!")
-                descriptor = self._filesystem.create_with_parents(path, 0o700 if is_program else 0o600)
-                try:
-                    self._filesystem.write(descriptor, content)
-                    self._filesystem.sync(descriptor)
-                finally:
-                    self._filesystem.close(descriptor)
-                self._filesystem.sync_directory(os.path.dirname(path))
+        return self._in_thread(self._block_files.write, self._block_paths(job_id, blocks), blocks)
 
-        return self._in_thread(write)
+    def link_blocks(self, job_id: int, blocks: ScheduleBlocks) -> "Deferred[None]":
+        return self._in_thread(self._block_files.link, self._block_paths(job_id, blocks.names), blocks)
+
+    def store_schedule(
+        self, blocks: ScheduleBlocks, contents: Mapping[str, bytes], before: ScheduleBlocks
+    ) -> "Deferred[str | None]":
+        return self._in_thread(self._block_files.store, blocks, contents, before)
+
+    def read_schedule_block(self, blocks: ScheduleBlocks, name: str) -> bytes:
+        return self._block_files.read(blocks, name)
+
+    def remove_schedule(self, blocks: ScheduleBlocks) -> "Deferred[None]":
+        return self._in_thread(self._block_files.remove, blocks)
+
+    def _block_paths(self, job_id: int, names: Iterable[str]) -> dict[str, str]:
+        return {name: self.path(job_id, name) for name in names}
 
     def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
         if sum(map(len, blocks)) <= MAX_BLOCKING_HASH:

@@ -1,4 +1,4 @@
-"""Removes, at the start of the daemon, the files of jobs that the journal does not know."""
+"""Removes, at the start of the daemon, the files of jobs and schedules that the journal does not know."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.spool.block_files import SCHEDULES, find_strays
 
 MAX_LOGGED_PATHS = 5
 """Paths of foreign entries that one log line names."""
@@ -31,25 +32,28 @@ def remove_stray_files(
     filesystem: Filesystem,
     attempts_of: Callable[[int], int | None],
     running: Container[int],
+    schedule_files: Container[str],
 ) -> int:
     """Remove the files of unknown jobs and attempts below ``directory``; return how many. Raises OSError.
 
     ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job. Progress
-    files are removed unless their job is ``running``. Entries that the daemon has not made are logged and not
-    removed.
+    files are removed unless their job is ``running``, and files of schedules unless their names are among
+    ``schedule_files``. Entries that the daemon has not made are logged and not removed.
     """
     count = 0
     foreign: list[str] = []
-    for file in list(_find_files(directory, filesystem, foreign)):
-        attempts = attempts_of(file.job_id)
-        is_known = attempts is not None and file.attempt <= attempts
-        if is_known and (not file.is_progress or file.job_id in running):
-            continue
+    strays = [
+        file.path
+        for file in _find_files(directory, filesystem, foreign)
+        if not _is_needed(file, attempts_of(file.job_id), running)
+    ]
+    strays += find_strays(os.path.join(directory, "input"), filesystem, schedule_files, foreign)
+    for path in strays:
         try:
-            filesystem.remove(file.path)
+            filesystem.remove(path)
             count += 1
         except (IsADirectoryError, PermissionError):
-            foreign.append(file.path)
+            foreign.append(path)
     for kind in ("output", "input"):
         for path in _find_directories(os.path.join(directory, kind), filesystem):
             filesystem.remove_empty_directory(path)
@@ -61,6 +65,11 @@ def remove_stray_files(
             paths=" ".join(sorted(foreign)[:MAX_LOGGED_PATHS]),
         )
     return count
+
+
+def _is_needed(file: _SpoolFile, attempts: int | None, running: Container[int]) -> bool:
+    is_known = attempts is not None and file.attempt <= attempts
+    return is_known and (not file.is_progress or file.job_id in running)
 
 
 def _find_files(directory: str, filesystem: Filesystem, foreign: list[str]) -> Iterator[_SpoolFile]:
@@ -84,5 +93,5 @@ def _find_directories(top: str, filesystem: Filesystem, foreign: list[str] | Non
         path = os.path.join(top, name)
         if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
             yield path
-        elif foreign is not None:
+        elif foreign is not None and not path.endswith(f"input/{SCHEDULES}"):
             foreign.append(path)

@@ -236,6 +236,29 @@ def test_memory_of_schedules_of_one_user_is_limited(monkeypatch: pytest.MonkeyPa
     assert server.ask(ANN, line) == "OK"
 
 
+def test_blocks_of_schedules_of_one_user_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskqd.auth.submission_limits.MAX_SCHEDULES_BLOCKS", 10)
+    server = Server()
+    line = "SCHEDULE --every=1h --script=2 --stdin=4"
+    blocks = [b"ls", b"1234"]
+    assert server.ask(ANN, line, blocks) == "OK"
+    refusal = server.whole(ANN, line, blocks)
+    assert refusal.startswith("QUEUE_FULL the scripts and stdins of your schedules have 6 bytes and those of")
+    assert [server.ask(who, line, blocks) for who in (BOB, ROOT, ROOT)] == ["OK"] * 3
+    assert server.ask(ANN, "SCHEDULE --set=1 --stdin=8", [b"12345678"]) == "OK"
+    assert server.ask(ANN, "SCHEDULE --set=1 --stdin=9", [b"123456789"]) == "QUEUE_FULL"
+    assert server.ask(ANN, "SCHEDULE --every=1h true") == "OK"
+
+
+def test_secrets_of_a_schedule_count_as_its_environment() -> None:
+    server = Server(environment=20)
+    assert server.ask(ANN, "SCHEDULE --every=1h --secret=A=123456 --secret=B=12345 true") == "OK"
+    assert server.ask(ANN, "SCHEDULE --every=1h --secret=A=123456789012345678 true") == "TOO_LARGE"
+    assert server.ask(ANN, "SCHEDULE --set=1 --secret=C=12345") == "TOO_LARGE"
+    assert server.ask(ANN, "SCHEDULE --set=1 --env=C=12345") == "TOO_LARGE"
+    assert server.ask(ANN, "SCHEDULE --set=1 --env=A=12345") == "OK"
+
+
 def test_changed_schedule_counts_in_place_of_the_old_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

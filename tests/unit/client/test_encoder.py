@@ -114,18 +114,39 @@ def test_submit_refuses_invalid_values_before_sending(
 @pytest.mark.parametrize(
     "command,options,code,text",
     [
-        ("a\nb", {}, "BAD_REQUEST", "single line of UTF-8"),
-        (b"\xff", {}, "BAD_REQUEST", "single line of UTF-8"),
+        (None, {}, "BAD_REQUEST", "either a command or a script"),
         ("a\0b", {}, "BAD_REQUEST", "NUL byte"),
-        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "the limit is 65536; let it run a script file"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "the limit is 65536; shorten or remove some"),
     ],
 )
-def test_schedule_refuses_command_that_does_not_fit_on_a_line(
-    serve: Serve, command: str | bytes, options: Any, code: str, text: str
+def test_schedule_refuses_invalid_values_before_sending(
+    serve: Serve, command: str | None, options: Any, code: str, text: str
 ) -> None:
     with pytest.raises(Refused, match=text) as refused:
         serve()[0].schedule(command, every=1, **options)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "command, options, words, blocks",
+    [
+        ("a\nb", {}, "--script=3", (b"a\nb",)),
+        (b"\xff", {}, "--script=1", (b"\xff",)),
+        (None, {"script": b"x"}, "--script=1", (b"x",)),
+        (["a b"], {"script": b"x", "stdin": b""}, "--stdin=0 --script=1 'a b'", (b"x", b"")),
+        ("cat", {"stdin": b"\r\n", "secret": {"A": "1"}}, "--secret=A=1 --stdin=2 cat", (b"\r\n",)),
+    ],
+)
+def test_schedule_encodes_options_command_and_blocks(
+    serve: Serve, command: Any, options: Any, words: str, blocks: tuple[bytes, ...]
+) -> None:
+    client, requests = serve(b"OK 4\r\n", b"OK 4\r\n")
+    assert client.schedule(command, every=1, **options) == 4
+    assert client.set_schedule(4, command, **options) == 4
+    assert requests == [
+        Request(f"SCHEDULE --every=1 {words}", blocks),
+        Request(f"SCHEDULE --set=4 {words}", blocks),
+    ]
 
 
 def test_unknown_option_raises_type_error(serve: Serve) -> None:
@@ -136,6 +157,9 @@ def test_unknown_option_raises_type_error(serve: Serve) -> None:
         client.schedule("a", every=1, key="k")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="'key'"):
         client.set_schedule(4, remove=["key"])
+    for name in ("secret", "env", "script", "stdin"):
+        with pytest.raises(TypeError, match=f"'{name}' cannot be removed"):
+            client.set_schedule(4, remove=[name])
     with pytest.raises(TypeError, match="'cwd'"):
         client.set(7, cwd="/")  # type: ignore[call-arg]
 

@@ -75,10 +75,59 @@ SPEC = Spec(env={"A": "1", "B": "2"}, env_base64={"C": b"\xff"}, cwd="/a", label
         ({"unless": "y"}, replace(SPEC, label="y", unless="y")),
         ({"unless": "y", "label": "z"}, replace(SPEC, label="z", unless="y")),
         ({"unless": None}, replace(SPEC, unless=None)),
+        ({"stdin": 5}, replace(SPEC, stdin=5)),
+        ({"script": 5}, replace(SPEC, script=5)),
+        (
+            {"secrets": ("A", "C", "K")},
+            replace(SPEC, env={"B": "2"}, env_base64={}, secrets=("A", "C", "K")),
+        ),
     ],
 )
 def test_change_of_a_schedule_keeps_what_it_does_not_name(values: dict[str, Any], changed: Spec) -> None:
     assert RescheduleRequest(schedule=1, values=values).change(SPEC) == changed
+
+
+SCRIPT = Spec(script=9, script_line="a", stdin=5, blocks="0f", secrets=("K", "L"))
+
+
+@pytest.mark.parametrize(
+    "change, command, changed",
+    [
+        (RescheduleRequest(schedule=1, every=60.0), "x y", SCRIPT),
+        (RescheduleRequest(schedule=1, command="ls"), "ls", replace(SCRIPT, script=None, script_line=None)),
+        (
+            RescheduleRequest(schedule=1, values={"script": 7}),
+            "",
+            replace(SCRIPT, script=7, script_line=None),
+        ),
+        (
+            RescheduleRequest(schedule=1, command="z", values={"script": 7, "stdin": 0}),
+            "z",
+            replace(SCRIPT, script=7, script_line=None, stdin=0),
+        ),
+        (
+            RescheduleRequest(schedule=1, values={"env": {"K": "1"}}),
+            "x y",
+            replace(SCRIPT, env={"K": "1"}, secrets=("L",)),
+        ),
+        (
+            RescheduleRequest(schedule=1, values={"secrets": ("A",)}),
+            "x y",
+            replace(SCRIPT, secrets=("A", "K", "L")),
+        ),
+    ],
+)
+def test_change_of_a_script_replaces_its_arguments_and_a_command_replaces_both(
+    change: RescheduleRequest, command: str, changed: Spec
+) -> None:
+    assert change.change_command("x y") == command
+    assert change.change(SCRIPT) == changed
+
+
+def test_blocks_of_a_spec_are_named() -> None:
+    assert DEFAULT_SPEC.block_names == ()
+    assert SCRIPT.block_names == ("script", "stdin", "secret")
+    assert Spec(stdin=0).block_names == ("stdin",)
 
 
 def test_exclusive_label_does_not_replace_another_label() -> None:
@@ -122,6 +171,9 @@ def test_similar_submissions_are_taken_apart() -> None:
     [
         (RescheduleRequest(schedule=1, command="true"), True),
         (RescheduleRequest(schedule=1, values={"cwd": "/"}), True),
+        (RescheduleRequest(schedule=1, values={"script": 1}), True),
+        (RescheduleRequest(schedule=1, values={"stdin": 1}), True),
+        (RescheduleRequest(schedule=1, values={"secrets": ("A",)}), True),
         (RescheduleRequest(schedule=1, values={"priority": 3}, every=60.0), False),
     ],
 )

@@ -151,7 +151,7 @@ EVENTS: list[tuple[Event, str]] = [
         '{"type":"scheduled","by":"ann","schedule":3,"spec":{"command":"true"},"every":60.0}',
     ),
     (
-        Rescheduled(at=T, by="ann", schedule=3, command="true", cron="@daily"),
+        Rescheduled(at=T, by="ann", schedule=3, command="true", cron="@daily", version=2),
         '{"type":"rescheduled","by":"ann","schedule":3,"spec":{"command":"true"},"cron":"@daily"}',
     ),
     (Unscheduled(at=T, by="ann", schedule=3), '{"type":"unscheduled","by":"ann","schedule":3}'),

@@ -2,10 +2,11 @@
 
 import pytest
 
-from taskqd.errors import BadRequest
+from taskqd.errors import BadRequest, TooLarge
 from taskqd.model.spec import Array, Spec
 from taskqd.model.submission import RescheduleRequest, RunNowRequest, ScheduleRequest
 from taskqd.protocol.schedule_requests import parse_schedule
+from taskqd.protocol.submit import MAX_BLOCK_SIZE
 
 SCHEDULED = [
     ("--every=1h echo hello  ", ScheduleRequest(command="echo hello  ", every=3600.0)),
@@ -30,6 +31,11 @@ SCHEDULED = [
             every=60.0,
         ),
     ),
+    ("--every=1 --script=9 ", ScheduleRequest(command="", spec=Spec(script=9), every=1.0)),
+    (
+        '--every=1 --script=9 --stdin=0 --secret=B=1 --secret=A="" a  b',
+        ScheduleRequest(command="a  b", spec=Spec(script=9, stdin=0, secrets=("A", "B")), every=1.0),
+    ),
 ]
 NOT_SCHEDULED = [
     ("true", "expected either --every=<duration> or --cron="),
@@ -44,9 +50,9 @@ NOT_SCHEDULED = [
     ('--cron="0 0 31 2 *" true', "--cron: "),
     ("--every=1h --overlap=1 true", "--overlap: takes no value"),
     ("--every=1h --key=k true", "--key is not an option of SCHEDULE: each of its jobs"),
-    ("--every=1h --stdin=5 cat", "--stdin is not an option of SCHEDULE: a schedule keeps no blocks"),
-    ("--every=1h --script=5", "--script is not an option of SCHEDULE: a schedule keeps no blocks"),
-    ("--every=1h --secret=A=1 true", "--secret is not an option of SCHEDULE: a schedule keeps nothing but"),
+    ("--every=1h --stdin=5", "the command is missing"),
+    ("--every=1h --script=x", "--script: expected"),
+    ("--every=1h --secret=A=1 --env=A=2 true", "A is given by --env and by --secret"),
     ("--every=1h --delay=5 true", "--delay is not an option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --at=5 true", "--at is not an option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --hold true", "--hold is not an option of SCHEDULE: --every or --cron says when"),
@@ -107,6 +113,10 @@ CHANGES = [
             values={"env": {"A": "1"}, "env_base64": {"B": b"\xff"}, "cwd_base64": b"/\xff"},
         ),
     ),
+    (
+        "--set=3 --script=9 --stdin=0 --secret=B=1 --secret=A=2",
+        RescheduleRequest(schedule=3, values={"script": 9, "stdin": 0, "secrets": ("A", "B")}),
+    ),
 ]
 
 
@@ -121,8 +131,8 @@ def test_set_names_a_schedule_and_what_changes(text: str, request_: RescheduleRe
         ("--set=3", "expected what to change"),
         ("--set=3 --every=1h --cron=@daily", "--every and --cron cannot be given together"),
         ("--set=3 --overlap=maybe", "--overlap: expected true or false"),
-        ("--set=3 --script=5", "--script is not an option of SCHEDULE: a schedule keeps no blocks"),
-        ("--set=3 --secret=A=1", "--secret is not an option of SCHEDULE"),
+        ("--set=3 --script=none", "--script: expected"),
+        ("--set=3 --secret=A=1 --env=A=1", "A is given by --env and by --secret"),
         ("--set=0 true", "--set"),
         ("--set=3 --run-now=3", "--run-now is given alone"),
     ],
@@ -131,3 +141,10 @@ def test_set_of_a_schedule_refuses_invalid_text(text: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         parse_schedule(text)
     assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize("when", ["--every=1h", "--set=3"])
+def test_block_that_is_skipped_but_too_large_is_refused(when: str) -> None:
+    for name in ("script", "stdin"):
+        with pytest.raises(TooLarge, match=f"--{name}=16777217 is refused"):
+            parse_schedule(f"{when} --{name}={MAX_BLOCK_SIZE + 1} true")

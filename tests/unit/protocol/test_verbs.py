@@ -100,10 +100,25 @@ def test_parse_line_returns_secrets_apart_from_the_spec(line: str, secret: bytes
     assert parse_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
 
 
-@pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
-def test_parse_line_refuses_secrets_of_other_verbs_without_repeating_them(line: str) -> None:
+@pytest.mark.parametrize("words", ["--every=1h --secret=B=2 --secret=A=1 true", "--set=3 --secret=A=1"])
+def test_parse_line_returns_secrets_of_schedules_apart(words: str) -> None:
+    request = parse_line(f"SCHEDULE {words}".encode())
+    assert request.error is None
+    assert request.secret == (b"A=1\0B=2\0" if "B" in words else b"A=1\0")
+    assert parse_line(b"SCHEDULE --set=3 --env=A=1").secret is None
+
+
+@pytest.mark.parametrize(
+    "line, part",
+    [
+        ("SET 7 --secret=A=hunter2", "--secret is not an option of SET"),
+        ("SCHEDULE --run-now=3 --secret=A=hunter2", "--run-now is given alone"),
+        ("SCHEDULE --every=1h --secret=hunter2 true", "--secret: expected NAME=value"),
+    ],
+)
+def test_parse_line_refuses_secrets_without_repeating_them(line: str, part: str) -> None:
     request = parse_line(line.encode())
-    assert f"--secret is not an option of {request.verb}" in str(request.error)
+    assert part in str(request.error)
     assert "hunter2" not in f"{request.error} {request.argument}"
 
 

@@ -103,6 +103,15 @@ def rescheduled(at: float, every: float | None = None, cron: str | None = None) 
     return Rescheduled(at=at, by="eve", schedule=1, command="other", every=every, cron=cron)
 
 
+def test_files_of_schedules_are_those_of_their_latest_versions() -> None:
+    first = replace(scheduled(1, every=60), spec=Spec(script=1, stdin=2, secrets=("A",)), version=1)
+    second = replace(scheduled(2, every=60), spec=Spec(stdin=2), version=1)
+    schedules = made(first, second, scheduled(3, every=60))
+    assert schedules.file_names() == {"1.1.script", "1.1.stdin", "1.1.secret", "2.1.stdin"}
+    schedules.apply(replace(rescheduled(T, every=90), spec=Spec(secrets=("A",)), version=2))
+    assert schedules.file_names() == {"1.2.secret", "2.1.stdin"}
+
+
 def test_changed_period_counts_from_the_creation() -> None:
     schedules = made(scheduled(every=60), rescheduled(T + 100, every=90))
     assert next_of(schedules) == T + 180

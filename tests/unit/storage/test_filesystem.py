@@ -208,3 +208,14 @@ def test_make_directory_removes_a_directory_that_is_not_durable(tmp_path: Path) 
     filesystem.calls.clear()
     filesystem.make_directory(str(tmp_path / "a"))
     assert "sync_directory" in filesystem.calls
+
+
+def test_link_is_a_second_name_of_a_file_and_replaces_another(filesystem: Filesystem, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    new = tmp_path / "one" / "two" / "b"
+    for _ in range(2):
+        filesystem.link_with_parents(str(tmp_path / "a"), str(new))
+        assert new.samefile(tmp_path / "a")
+    assert mode(new.parent) == 0o700
+    with pytest.raises(FileNotFoundError):
+        filesystem.link_with_parents(str(tmp_path / "missing"), str(new))

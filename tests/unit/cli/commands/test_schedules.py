@@ -14,11 +14,8 @@ def test_schedule_of_several_words_runs_the_program(serve: Serve, call: Call) ->
     daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
     assert call("schedule", "--every", "1m", *PLAIN, "echo", "-n", "hi").code == 0
     assert daemon.lines[0].endswith(" exec echo -n hi")
-    refusal = call("schedule", "--every", "1m", "printf", "a\nb")
-    assert refusal.code == 1
-    assert (
-        "the command of a schedule must be a single line of UTF-8; let it run a script file" in refusal.stderr
-    )
+    assert call("schedule", "--every", "1m", "printf", "a\nb").code == 0
+    assert daemon.requests[1].blocks == (b"exec printf 'a\nb'",)
 
 
 def test_schedule_sends_options_of_its_submissions(serve: Serve, call: Call) -> None:
@@ -106,11 +103,40 @@ def test_set_of_a_schedule_refuses_what_says_nothing_or_two_things(
     assert part in outcome.stderr
 
 
-@pytest.mark.parametrize("option", ["--script", "--stdin", "--secret", "--secret-file"])
-def test_schedule_refuses_what_it_would_have_to_keep_and_says_what_to_do(
-    serve: Serve, call: Call, option: str
+def test_schedule_sends_its_script_stdin_and_secrets(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
+    monkeypatch.setenv("TOKEN", "hunter2")
+    (tmp_path / "key").write_bytes(b"k \n")
+    (tmp_path / "run").write_bytes(b"#!/bin/sh\ncat\n")
+    (tmp_path / "in").write_bytes(b"in")
+    files = ("--script", str(tmp_path / "run"), "--stdin", str(tmp_path / "in"))
+    secrets = ("--secret", "TOKEN", "--secret-file", f"KEY={tmp_path / 'key'}")
+    assert call("schedule", "--every", "1m", *PLAIN, *secrets, *files, "a b", "-c").code == 0
+    assert call("schedule", "--set", "3", *secrets, *files).code == 0
+    written = '--secret=TOKEN=hunter2 --secret=KEY="k " --stdin=2 --script=14'
+    assert daemon.lines[0].endswith(f"{written} 'a b' -c")
+    assert daemon.lines[1] == f"SCHEDULE --set=3 {written}"
+    assert {request.blocks for request in daemon.requests} == {(b"#!/bin/sh\ncat\n", b"in")}
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (("--every", "1h"), "expected either a COMMAND or a --script"),
+        (("--every", "1h", "--script", "-", "--stdin", "-"), "only one option can read stdin"),
+        (("--set", "3", "--script", "-", "--stdin", "-"), "only one option can read stdin"),
+        (("--every", "1h", "--secret", "HOME", "--env", "HOME=/", "true"), "HOME is set twice"),
+        (("--set", "3", "--secret", "HOME", "--env", "HOME=/"), "HOME is set twice"),
+        (("--run-now", "3", "--secret", "HOME"), "--run-now takes no command and no other options"),
+    ],
+)
+def test_schedule_refuses_blocks_and_secrets_that_contradict(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], part: str
+) -> None:
+    monkeypatch.setenv("HOME", "/")
     daemon = serve(replies({}))
-    outcome = call("schedule", "--every", "1h", option, "x", "true")
+    outcome = call("schedule", *words)
     assert (outcome.code, daemon.lines) == (2, [])
-    assert "let its command run a script" in outcome.stderr
+    assert part in outcome.stderr

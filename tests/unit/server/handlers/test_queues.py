@@ -118,6 +118,36 @@ def test_schedule_is_added_listed_paused_and_deleted() -> None:
         assert isinstance(refusal(harness, line), NoSuchJob), line
 
 
+def test_schedule_with_blocks_shows_no_content_and_gives_it_to_its_jobs() -> None:
+    harness = opened()
+    line = "SCHEDULE --every=1h --script=14 --stdin=2 --secret=KEY=hunter2"
+    made = ask(harness, line, blocks=[b"#!/bin/sh\nmake", b"in"])
+    harness.settle()
+    assert result_of(made) == b"OK 1\r\n"
+    schedule = schedules(harness)[0]
+    assert {name: schedule[name] for name in ("command", "script", "stdin", "script_line", "secrets")} == {
+        "command": None,
+        "script": 14,
+        "stdin": 2,
+        "script_line": "make",
+        "secrets": ["KEY"],
+    }
+    assert answer(harness, "SCHEDULE --run-now=1") == "JOB_ID 1\r\n"
+    assert harness.spool.blocks[1] == {
+        "script": b"#!/bin/sh\nmake",
+        "stdin": b"in",
+        "secret": b"KEY=hunter2\0",
+    }
+    change = ask(harness, "SCHEDULE --set=1 --secret=KEY=hunter3 --stdin=3 ./run", blocks=[b"new"])
+    harness.settle()
+    assert result_of(change) == b"OK 1\r\n"
+    schedule = schedules(harness)[0]
+    assert (schedule["command"], schedule["stdin"], schedule["secrets"]) == ("./run", 3, ["KEY"])
+    assert "script" not in schedule
+    assert set(harness.spool.schedule_files.values()) == {b"new", b"KEY=hunter3\0"}
+    assert "hunter" not in str([whole_answer(harness, "SCHEDULES"), harness.journal.events])
+
+
 def test_queues_waits_for_the_client_to_read() -> None:
     harness = Harness(queues={"a": 1, "b": 1})
     client = FakeClient()

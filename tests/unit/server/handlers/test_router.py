@@ -100,10 +100,19 @@ def test_check_before_blocks_refuses_forbidden_submissions() -> None:
     assert expected(harness, user, line) is expected(harness, FakeClient(), line) is None
     assert isinstance(expected(harness, FakeClient(None), line), AuthRequired)
     assert isinstance(expected(harness, reader, line), Forbidden)
-    for large in ("SUBMIT --stdin=11 cat", "SUBMIT --script=11", "SUBMIT --script=1 --stdin=11"):
+    for large in (
+        "SUBMIT --stdin=11 cat",
+        "SUBMIT --script=11",
+        "SUBMIT --script=1 --stdin=11",
+        "SCHEDULE --every=1h --stdin=11 cat",
+        "SCHEDULE --set=3 --script=11",
+    ):
         assert isinstance(expected(harness, FakeClient(), large), TooLarge)
     assert isinstance(expected(harness, reader, "SUBMIT --bogus --stdin=1 cat"), BadRequest)
-    assert isinstance(expected(harness, user, "SCHEDULE --every=1h --stdin=1 cat"), BadRequest)
+    assert isinstance(expected(harness, user, "SCHEDULE --run-now=3 --stdin=1"), BadRequest)
+    for line in ("SCHEDULE --every=1h --stdin=10 cat", "SCHEDULE --set=3 --script=10"):
+        assert expected(harness, user, line) is None
+        assert isinstance(expected(harness, reader, line), Forbidden)
 
 
 def test_invalid_token_is_auth_required_for_every_request() -> None:

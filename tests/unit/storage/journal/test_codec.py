@@ -150,6 +150,13 @@ MORE_LINES: list[tuple[Record, bytes]] = [
             b'"schedule":4,"command":"y","every":60.0}\n'
         ),
     ),
+    (
+        Rescheduled(at=1764000026.0, by="ann", schedule=4, spec=Spec(script=9), every=60.0, version=2),
+        (
+            b'fc8c223f 29 {"type":"rescheduled","at":1764000026.0,"by":"ann",'
+            b'"schedule":4,"spec":{"script":9},"every":60.0,"version":2}\n'
+        ),
+    ),
 ]
 """The other kinds of records, and fields that were added later."""
 

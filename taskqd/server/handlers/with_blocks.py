@@ -1,0 +1,47 @@
+"""Requests with the blocks that have followed their lines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from taskqd.model.submission import (
+    BLOCKS,
+    SECRET_BLOCK,
+    RescheduleRequest,
+    RunNowRequest,
+    ScheduleRequest,
+    Submission,
+)
+
+_Request = Submission | ScheduleRequest | RescheduleRequest | RunNowRequest
+Parsed = TypeVar("Parsed", bound=_Request)
+
+
+class WithBlocks(Struct, Generic[Parsed], frozen=True):
+    """A parsed line, and the blocks by name: the script and stdin after it, and that of its secrets."""
+
+    request: Parsed
+    blocks: Mapping[str, bytes]
+
+    @property
+    def secret_size(self) -> int:
+        """The bytes of the secrets."""
+        return len(self.blocks.get(SECRET_BLOCK, b""))
+
+
+def with_blocks(request: Parsed, received: Sequence[bytes], secret: bytes | None) -> WithBlocks[Parsed]:
+    """Return a request with the blocks that were received after its line, and that of its secrets."""
+    blocks = dict(zip(_announced(request), received, strict=True))
+    if secret is not None:
+        blocks[SECRET_BLOCK] = secret
+    return WithBlocks(request, blocks)
+
+
+def _announced(request: _Request) -> list[str]:
+    """Return the names of the blocks after the line of a request, in their order."""
+    if isinstance(request, RunNowRequest):
+        return []
+    if isinstance(request, RescheduleRequest):
+        return [name for name in BLOCKS if name in request.values]
+    return [name for name in BLOCKS if getattr(request.spec, name) is not None]
