@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.bench import Bench
 from bench.daemon import Daemon
-from bench.ended_store import write_snapshot, write_store
+from bench.ended_store import compact, write_store
 from bench.load import Programs
 from bench.results import Goal, Measured, Row
 
@@ -40,8 +40,7 @@ def _daemon(home: Path, programs: Programs, known: int, count: int) -> Daemon:
     """Return a daemon that keeps ``count`` ended jobs, and has ``known`` of them."""
     if known:
         write_store(str(home / "state"), known)
-        if len(list((home / "state" / "journal").glob("*.journal"))) > 1:
-            write_snapshot(home / "state" / "journal")
+        compact(home / "state")
     return Daemon(home, programs, more=[f"--retention-count={count}", "--retention-age=3650d"])
 
 

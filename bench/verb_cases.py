@@ -107,7 +107,7 @@ def _submissions(watched: int) -> list[Case]:
     return [
         Case("SUBMIT", lambda n: f"SUBMIT echo hello world {n}"),
         Case("SUBMIT --priority=5", lambda _: "SUBMIT --priority=5 true"),
-        Case("SUBMIT --label --unless", lambda n: f"SUBMIT --unless=unless-{n} true"),
+        Case("SUBMIT --label --unless", lambda n: f"SUBMIT --unless=unless-{n} true", why=INDEX),
         Case("SUBMIT --key", lambda n: f"SUBMIT --key=key-{n} true"),
         Case("SUBMIT --after", lambda _: f"SUBMIT --after={watched} true"),
         Case("SUBMIT --array=1-10", lambda _: "SUBMIT --array=1-10 true"),

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from bench import mixed_store
 from bench.bench import Bench
 from bench.daemon import Daemon
-from bench.ended_store import write_records
+from bench.ended_store import compact, write_records
 from bench.load import Programs
 from bench.place import cpu_seconds
 from bench.report import number, table
@@ -108,6 +108,7 @@ def _of_store(bench: Bench, store: Store, sizes: Sequence[int]) -> Table:
         home = bench.home("verbs")
         home.chmod(0o711)  # the user who has five jobs connects to a socket in it
         write_records(str(home / "state"), store.records(size))
+        compact(home / "state")
         with _running(bench, home) as server:
             for case in store.cases(size, token_of(server)):
                 if not (case.is_stranger and os.geteuid()):
