@@ -109,6 +109,7 @@ class RunnerSupervisor:
         self._is_stopping = True
         if self._call is not None and self._call.active():
             self._call.cancel()
+        self._executor.send_acks()
         lost, retired = [], []
         for link in list(self._connected.values()):
             welcome = link.welcome

@@ -13,7 +13,16 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from taskqd.execution import proc, runner_link
-from taskqd.execution.messages import AttemptKey, Hello, Refused, Retire, Welcome, decode_to_runner, encode
+from taskqd.execution.messages import (
+    Ack,
+    AttemptKey,
+    Hello,
+    Refused,
+    Retire,
+    Welcome,
+    decode_to_runner,
+    encode,
+)
 from taskqd.execution.runner_cleanup import OwnCleanup
 from taskqd.execution.runner_directory import RunnerDirectory
 from taskqd.execution.runner_executor import RunnerExecutor
@@ -310,6 +319,20 @@ def test_stop_leaves_a_runner_that_has_attempts(site: Site) -> None:
     assert Retire() not in site.sent(site.links[0])
     site.pass_time(10)
     assert len(site.links) == 1
+
+
+def test_stop_sends_the_acks_that_wait_for_other_messages(site: Site) -> None:
+    key = AttemptKey(1, 1, "a" * 16)
+    site.run()
+    site.executor.adopt(key, R1, lambda *_: None)
+    site.supervisor.start()
+    site.welcome(site.links[0], ended=[key])
+    site.executor.acknowledge(1)
+    stopping = Deferred.fromCoroutine(site.supervisor.stop())
+    assert Ack(ends=[key]) in site.sent(site.links[0])
+    site.kill()
+    assert stopping.called
+    assert site.clock.getDelayedCalls() == []
 
 
 def test_stop_waits_for_a_runner_that_is_just_starting(site: Site) -> None:

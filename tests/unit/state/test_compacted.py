@@ -210,6 +210,15 @@ def test_jobs_that_ended_are_the_same_if_they_are_replayed_together(
         assert [*together.index.find(wanted, 1, 20)] == [*apart.index.find(wanted, 1, 20)]
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_job_that_had_ended_is_found_after_a_replay(is_open: bool) -> None:
+    queue_state = QueueState(is_open=is_open)
+    record = Compacted(events=(submitted(3), started(), COMPLETED), numbers=(2, 3))
+    queue_state.apply_replayed([(record, POSITION)])
+    queue_state.open()
+    assert [*queue_state.index.find(JobFilter(), 1, 20)] == [3]
+
+
 def test_replayed_record_that_is_not_possible_is_reported_with_its_position() -> None:
     record = Compacted(events=(submitted(3), started(), COMPLETED), numbers=(2, 3))
     queue_state = QueueState()
