@@ -136,5 +136,8 @@ def test_ctrl_c_of_make_cancels_what_runs_and_what_waits(daemon: DaemonFactory, 
         os.killpg(started.pid, signal.SIGINT)
         started.communicate(timeout=60)
     assert started.returncode != 0
-    assert [job["status"] for job in wire.list()].count("CANCELLED") == 4
     assert wire.list("--status=PENDING,RUNNING") == []
+    [running, *others] = sorted(wire.list(), key=lambda job: "running" not in job["command"])
+    assert running["status"] == "CANCELLED"
+    # Each `taskq run` cancels its own job. Another may start in the free slot, and end before that.
+    assert {job["status"] for job in others} <= {"CANCELLED", "COMPLETED"}
