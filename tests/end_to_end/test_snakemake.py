@@ -100,7 +100,9 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
         (place / "go").touch()
         output, _ = workflow.communicate(timeout=DEADLINE)
     assert workflow.returncode == 1, output
-    assert [(place / "out" / str(n)).read_text() for n in range(36)] == [f"{n}\n" for n in range(36)]
+    assert {file.name: file.read_text() for file in (place / "out").iterdir()} == {
+        str(n): f"{n}\n" for n in range(36)
+    }, output
     assert (place / "limits").read_text() == "4096000\n"
     assert (place / "after").exists(), output
     assert (place / "after").read_text() == (place / "waits").read_text()
@@ -163,3 +165,17 @@ echo "$@" >>{tmp_path}/calls
     assert first.startswith("submit --key=snakemake-")
     assert first.endswith(f"--label=snakemake one --slots=1 --script {script}")
     assert second == "cancel 7"
+
+
+def test_submit_of_a_group_while_no_daemon_answers_asks_again_for_the_slots(tmp_path: Path) -> None:
+    (tmp_path / "taskq").write_text(f"""#!/bin/sh
+[ "$1" = stats ] || {{ echo "$@" >>{tmp_path}/calls; echo 7; exit; }}
+[ -e {tmp_path}/again ] || {{ touch {tmp_path}/again; exit 69; }}
+echo '{{"slots": 2}}'
+""")
+    (tmp_path / "taskq").chmod(0o755)
+    script = tmp_path / "snakejob.sh"
+    script.write_text('#!/bin/sh\n# properties = {"groupid": "many", "threads": 9, "resources": {}}\n')
+    variables = environment() | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([PROFILE / "submit", script], env=variables, check=True)
+    assert "--slots=2 " in (tmp_path / "calls").read_text()
