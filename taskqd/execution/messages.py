@@ -2,7 +2,7 @@
 
 docs/runner.md specifies the conversation. Hello, Welcome, Refused, Ended, Ack, End and Retire are the base
 protocol, which every version understands and which never changes; later versions may add fields to them,
-which older ones ignore. The others belong to version 1.
+which older ones ignore. The others belong to version 1, unless they say that version 2 added them.
 
 An attempt is named by its job's id, its number, and ``word``, the random 64 bits (16 hex digits) in its
 ``Started`` record: after a restored backup the journal gives ids out again.
@@ -15,8 +15,10 @@ from msgspec import Struct, json
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Usage
 
-VERSIONS = (1,)
+VERSIONS = (1, 2)
 """The versions of the protocol, besides the base protocol, that this release speaks."""
+MIN_START_VERSION = 2
+"""The lowest version of a runner that gets starts; one that speaks less finishes what it runs."""
 UTF_8 = "utf-8"
 """The encoding of a Start's strings, unless some of the bytes are not UTF-8."""
 MAX_LINE = 1 << 28
@@ -289,10 +291,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode_to_runner(line: bytes) -> ToRunner:
-    """Return the message of a daemon's line; raises msgspec.DecodeError if it is none of version 1."""
+    """Return the message of a daemon's line; raises msgspec.DecodeError if it is none of ours."""
     return _to_runner.decode(line)
 
 
 def decode_to_daemon(line: bytes) -> ToDaemon:
-    """Return the message of a runner's line; raises msgspec.DecodeError if it is none of version 1."""
+    """Return the message of a runner's line; raises msgspec.DecodeError if it is none of ours."""
     return _to_daemon.decode(line)

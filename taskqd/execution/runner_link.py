@@ -15,6 +15,7 @@ from taskqd.execution.file_sender import FileSender
 from taskqd.execution.line_receiver import LineReceiver
 from taskqd.execution.messages import (
     MAX_LINE,
+    MIN_START_VERSION,
     Ack,
     Cleared,
     Ended,
@@ -132,11 +133,11 @@ class RunnerLink(LineReceiver):
 
     @property
     def accepts_starts(self) -> bool:
-        """Whether the runner is connected, speaks our version, and does not retire."""
+        """Whether the runner is connected, speaks a version that starts need, and does not retire."""
         return (
             not self.is_lost
             and self.welcome is not None
-            and self.welcome.version > 0
+            and self.welcome.version >= MIN_START_VERSION
             and not self.welcome.is_retiring
             and self.welcome.changes_users == self._changes_users
         )

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.execution import proc
-from taskqd.execution.messages import Hello, Refused, Retire
+from taskqd.execution.messages import MIN_START_VERSION, Hello, Refused, Retire
 from taskqd.execution.notes import read_notes
 from taskqd.execution.runner_cleanup import RunnerCleanup, SweepInterrupted
 from taskqd.execution.runner_directory import RunnerDirectory
@@ -236,12 +236,14 @@ class RunnerSupervisor:
         self._has_logged = False
         self._refused.discard(link.name)
         self._on_runner(welcome.pid)
-        if welcome.version == 0:
+        if welcome.version < MIN_START_VERSION:
             self._log.warn(
-                "runner {name} of release {release} speaks no version of ours: its jobs go on, and another "
-                "runner starts new ones",
+                "runner {name} of release {release} speaks version {version} of the protocol, starts need "
+                "{needed}: its jobs go on, and another runner starts new ones",
                 name=link.name,
                 release=welcome.release,
+                version=welcome.version,
+                needed=MIN_START_VERSION,
             )
             link.send(Retire())
         elif welcome.release != self._hello.release:

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-FORMAT = 8
+FORMAT = 9
 """The version of the journal's format, written into the first record of each segment."""
 
 

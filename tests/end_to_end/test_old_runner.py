@@ -42,7 +42,7 @@ def test_runner_of_another_release_is_retired_when_it_is_idle(
     daemon: DaemonFactory, old_runner: OldRunner
 ) -> None:
     one = daemon(start=False)
-    old = old_runner("1", one.state)
+    old = old_runner("2", one.state)
     wire = one.start().connect()
     assert old.wait(DEADLINE) == 0
     job = wire.submit("echo $PPID; exit 3")
@@ -50,13 +50,13 @@ def test_runner_of_another_release_is_retired_when_it_is_idle(
     assert int(wire.result(job).stdout) != old.pid
 
 
-@pytest.mark.parametrize("versions", ["1", "2,3"])
+@pytest.mark.parametrize("versions", ["2", "1", "98,99"])
 def test_job_at_a_runner_of_another_release_goes_on_and_then_that_is_retired(
     daemon: DaemonFactory, old_runner: OldRunner, tmp_path: Path, versions: str
 ) -> None:
     gate = tmp_path / "gate"
     one = daemon("--runner", "wait", start=False, slots=4)
-    old = old_runner("1", one.state)
+    old = old_runner("2", one.state)
     wire = one.start().connect()
     job = wire.submit(f"until [ -e {gate} ]; do sleep 0.02; done; echo $PPID; exit 7")
     cancelled = wire.submit("sleep 300")
@@ -68,7 +68,7 @@ def test_job_at_a_runner_of_another_release_goes_on_and_then_that_is_retired(
     assert {wire.status(each) for each in (job, cancelled)} == {"RUNNING"}
     wire.cancel(cancelled)
     assert wire.wait(cancelled) == "CANCELLED"
-    if versions == "2,3":
+    if versions != "2":
         later = wire.submit("echo $PPID")
         assert wire.wait(later) == "COMPLETED"
         assert int(wire.result(later).stdout) != old.pid

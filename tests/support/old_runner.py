@@ -1,8 +1,8 @@
-"""A small runner of protocol 1 and of another release: ``old_runner.py VERSIONS --state DIR``.
+"""A small runner of another release: ``old_runner.py VERSIONS --state DIR``.
 
 It has the base protocol, ``start`` and ``ended``, and no notes: it exits after a ``retire``. It does not
-change when the protocol grows. VERSIONS is a file with a list such as ``1,2``, read for each daemon; if the
-daemon speaks none of them, the base protocol remains.
+change when the protocol grows, and ignores what it does not know. VERSIONS is a file with a list such as
+``1,2``, read for each daemon; if the daemon speaks none of them, the base protocol remains.
 """
 
 import fcntl

@@ -210,7 +210,7 @@ class RunnerProcess:
         return self._links[-1]
 
     def hello(self, **fields: Any) -> Json:
-        return {"t": "hello", "store": self.store, "versions": [1], "release": "0.0.0", **fields}
+        return {"t": "hello", "store": self.store, "versions": [1, 2], "release": "0.0.0", **fields}
 
     def attach(self, **fields: Any) -> Link:
         """Return a connection that the runner has welcomed; it may be busy first."""

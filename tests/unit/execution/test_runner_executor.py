@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED
 from taskqd.execution.messages import (
+    MIN_START_VERSION,
     Ack,
     AttemptKey,
     Cleared,
@@ -101,7 +102,7 @@ class Site:
     def connect(self, name: str = R1, **fields: Any) -> FakeLink:
         link = FakeLink(name)
         link.accepts_starts = fields.pop("accepts_starts", True)
-        link.welcome = Welcome(runner=name, pid=1, version=1, **fields)
+        link.welcome = Welcome(runner=name, pid=1, version=MIN_START_VERSION, **fields)
         self.executor.on_welcome(cast("RunnerLink", link), link.welcome)
         return link
 

@@ -14,11 +14,16 @@ from twisted.python.failure import Failure
 
 from taskqd.execution import proc, runner_link
 from taskqd.execution.messages import (
+    MIN_START_VERSION,
+    VERSIONS,
     Ack,
     AttemptKey,
+    End,
+    Ended,
     Hello,
     Refused,
     Retire,
+    Running,
     Welcome,
     decode_to_runner,
     encode,
@@ -34,6 +39,7 @@ from taskqd.execution.runner_supervisor import (
     RETIRE_TIMEOUT,
     RunnerSupervisor,
 )
+from taskqd.model.job import Reason
 from tests.fakes.deferreds import result_of
 from tests.support.leaks import LeakWatch
 
@@ -76,7 +82,7 @@ class Site:
         self.supervisor = RunnerSupervisor(
             self.directory,
             self.executor,
-            Hello(store="s", versions=(1,), release="2.0"),
+            Hello(store="s", versions=VERSIONS, release="2.0"),
             reactor,
             None if waits else self._launch,
             OwnCleanup(self.directory, self._sweep),
@@ -115,7 +121,7 @@ class Site:
             self._locks[f"active {name}"] = self.lock("lock")
 
     def welcome(self, link: RunnerLink, **fields: Any) -> None:
-        values: dict[str, Any] = {"pid": 4711, "version": 1, "release": "2.0", **fields}
+        values: dict[str, Any] = {"pid": 4711, "version": MIN_START_VERSION, "release": "2.0", **fields}
         link.dataReceived(encode(Welcome(runner=link.name, **values)))
 
     def lose(self, link: RunnerLink) -> None:
@@ -137,6 +143,10 @@ class Site:
 
     def pass_time(self, seconds: float = MAX_CHECK_INTERVAL) -> None:
         self.clock.pump([MIN_CHECK_INTERVAL] * round(seconds / MIN_CHECK_INTERVAL))
+
+    def retire(self, name: str = R1) -> None:
+        """Let a runner release the lock of the active one."""
+        os.close(self._locks.pop(f"active {name}"))
 
     def close(self) -> None:
         for descriptor in self._locks.values():
@@ -168,7 +178,7 @@ def test_living_runner_is_connected_and_greeted(site: Site) -> None:
     site.run()
     site.supervisor.start()
     [link] = site.links
-    assert site.sent(link) == [Hello(store="s", versions=(1,), release="2.0")]
+    assert site.sent(link) == [Hello(store="s", versions=VERSIONS, release="2.0")]
     site.welcome(link)
     assert (site.executor.runner, site.pids, site.launches) == (R1, [4711], [])
     site.pass_time(60)
@@ -280,12 +290,41 @@ def test_runner_of_another_release_retires_when_it_is_idle_or_starts_its_success
     assert Retire() in site.sent(link)
 
 
-def test_runner_without_a_common_version_retires_and_gets_no_starts(site: Site) -> None:
+@pytest.mark.parametrize("version", [0, 1])
+def test_runner_of_an_older_version_retires_at_once_and_keeps_its_attempts(
+    site: Site, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = AttemptKey(1, 1, "a" * 16)
     site.run()
+    outcome = site.executor.adopt(key, R1, lambda *_: None)
     site.supervisor.start()
-    site.welcome(site.links[0], version=0)
-    assert site.sent(site.links[0])[1:] == [Retire()]
+    [link] = site.links
+    site.welcome(link, version=version, release="1.0", running=[Running(*key)])
+    site.executor.end(1, Reason.CANCELLED, 15)
+    end = End(id=1, attempt=1, word="a" * 16, why="cancelled", number=15)
+    assert site.sent(link)[1:] == [Retire(), end]
     assert site.executor.runner == ""
+    assert f"speaks version {version} of the protocol, starts need 2" in caplog.text
+    link.dataReceived(encode(Ended(id=1, attempt=1, word="a" * 16, at=0.0, reason="cancelled", signal=15)))
+    assert result_of(outcome).reason is Reason.CANCELLED
+    site.executor.acknowledge(1)
+    site.executor.send_acks()
+    assert Ack(ends=[key]) in site.sent(link)
+
+
+def test_runner_is_launched_beside_one_of_an_older_version_when_that_has_retired(site: Site) -> None:
+    site.run()
+    site.executor.adopt(AttemptKey(1, 1, "a" * 16), R1, lambda *_: None)
+    site.supervisor.start()
+    site.welcome(site.links[0], version=1, running=[Running(1, 1, "a" * 16)])
+    site.retire()
+    site.pass_time()
+    assert len(site.launches) == 1
+    site.run(R2)
+    site.pass_time()
+    site.welcome(site.links[1])
+    assert site.executor.runner == R2
+    assert not site.links[0].is_lost
 
 
 def test_daemon_that_waits_for_a_runner_says_so_once_and_launches_none(

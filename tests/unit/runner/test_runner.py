@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from taskqd.execution.interfaces import OnSpawned
 from taskqd.execution.messages import (
+    VERSIONS,
     Ack,
     AttemptKey,
     Base,
@@ -48,7 +49,7 @@ from taskqd.runner.runner import (
 )
 from tests.support.leaks import LeakWatch
 
-HELLO = Hello(store="s", versions=(1,))
+HELLO = Hello(store="s", versions=VERSIONS)
 KEY = AttemptKey(1, 1, "0123456789abcdef")
 DONE = Outcome(reason=None, exit_code=0)
 
@@ -169,7 +170,7 @@ class Site:
         self.admission = FakeAdmission()
         self.executor = cast("FakeExecutor", None)
         self.runner = Runner(
-            Identity("a" * 16, 99, "1.0", (1,), Base(), stays=stays),
+            Identity("a" * 16, 99, "1.0", VERSIONS, Base(), stays=stays),
             self._make_executor,
             self.admission,
             self.notes,
@@ -221,11 +222,11 @@ def test_welcome_names_what_runs_and_all_ends_that_are_not_acknowledged(site: Si
     assert welcome.running == [Running(id=1, attempt=1, word=KEY.word, pid=4711, started=5)]
     assert welcome.ended == [other]
     assert [ended.key for ended in ends(again)] == [other]
-    assert (welcome.version, welcome.runner, welcome.pid) == (1, "a" * 16, 99)
+    assert (welcome.version, welcome.runner, welcome.pid) == (2, "a" * 16, 99)
 
 
 def test_welcome_of_a_daemon_without_a_common_version_has_version_0(site: Site) -> None:
-    [welcome] = site.connect(Hello(store="s", versions=(2, 3))).sent
+    [welcome] = site.connect(Hello(store="s", versions=(98, 99))).sent
     assert isinstance(welcome, Welcome)
     assert welcome.version == 0
 
