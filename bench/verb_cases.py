@@ -134,6 +134,7 @@ def _rules() -> list[Case]:
 
     return [
         Case("SET-QUEUE", lambda n: f"SET-QUEUE default --slots={n % 9 + 1}"),
+        Case("SET-SLOTS", lambda n: f"SET-SLOTS {n % 9 + 1}"),
         alternating("PAUSE and RESUME of a queue", "PAUSE q7", "RESUME q7"),
         alternating("PAUSE and RESUME of all", "PAUSE", "RESUME"),
         alternating("DRAIN and DRAIN --off", "DRAIN", "DRAIN --off"),

@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Queues": {
         "queues": "queues",
         "set-queue": "queues",
+        "slots": "slots",
         "pause": "queues",
         "resume": "queues",
     },

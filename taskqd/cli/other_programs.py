@@ -10,7 +10,7 @@ EQUIVALENTS = {
     "start": "release ID`, or `taskq resume",
     "stash": "hold ID",
     "enqueue": "release ID",
-    "parallel": "set-queue QUEUE --slots N",
+    "parallel": "slots N` or `taskq set-queue QUEUE --slots N",
     "group": "queues` or `taskq set-queue QUEUE --slots N",
     "edit": "set ID",
     "switch": "set ID --priority N",

@@ -243,6 +243,11 @@ class Client(Acts):
         )
         return self._request(b"SET-QUEUE " + _encode_name(queue) + options, self._reader.read_queue)
 
+    def set_slots(self, slots: int | None) -> int:
+        """Change the slots of the daemon, None for those of its settings; return their number."""
+        text = b"default" if slots is None else b"%d" % slots
+        return self._request(b"SET-SLOTS " + text, self._reader.read_number)
+
     def pause(self, queue: str | None = None, *, schedule: int | None = None) -> None:
         """Start no more jobs of a queue, of a schedule, or at all; running jobs continue."""
         self._request(b"PAUSE" + _pause_target(queue, schedule), self._reader.read_ok)

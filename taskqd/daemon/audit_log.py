@@ -11,7 +11,7 @@ from msgspec import Struct
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Submitted
+from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Rescaled, Submitted
 from taskqd.storage.interfaces import IJournal
 
 SUMMARY_INTERVAL = 1.0
@@ -100,6 +100,8 @@ def _subject(event: JobEvent | QueueEvent) -> str:
     """Return the job, schedule or queue that an event is about."""
     if isinstance(event, JobEvent):
         return f"job {event.id}"
+    if isinstance(event, Rescaled):
+        return f"the daemon to {'the slots of the settings' if event.slots is None else event.slots}"
     schedule, queue = getattr(event, "schedule", None), getattr(event, "queue", None)
     if schedule is not None:
         return f"schedule {schedule}"

@@ -9,6 +9,7 @@ import resource
 from twisted.logger import Logger
 
 from taskqd.config.limits import DESCRIPTORS_PER_SLOT, Limits, max_connections, max_slots
+from taskqd.config.settings import MAX_SLOTS
 
 _log = Logger()
 
@@ -28,6 +29,11 @@ def raise_limit() -> int | None:
 def limit() -> int:
     """Return how many descriptors this process may have open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def max_usable_slots() -> int:
+    """Return how many slots the descriptors allow, at most MAX_SLOTS."""
+    return min(MAX_SLOTS, max_slots(limit()))
 
 
 def usable_slots(slots: int) -> int:

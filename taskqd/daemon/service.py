@@ -46,7 +46,7 @@ from taskqd.server import endpoints
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.interfaces import IShutdown
 from taskqd.server.unix_port import SocketWatch
-from taskqd.state.capacity import CapacityTotals
+from taskqd.state.capacity import Capacity, CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.io_threads import is_thread_shortage
 from taskqd.storage.journal.compaction import Compactor
@@ -225,6 +225,7 @@ class TaskqService(Service):
         queue_state = recovery.replay(
             CapacityTotals(
                 slots=settings.slots,
+                max_slots=descriptor_limit.max_usable_slots(),
                 queues=settings.queues,
                 resources=settings.resources,
                 fair=settings.fair_queues,
@@ -232,6 +233,7 @@ class TaskqService(Service):
                 slots_per_user=settings.limits.slots_per_user,
             )
         )
+        self._log_set_slots(queue_state.capacity)
         self._log.info("{state}: {count} jobs known", state=settings.state, count=len(queue_state.jobs))
         parts.journal.start_writing(queue_state.last_id)
         recovery.record_clock_jump(queue_state)
@@ -256,6 +258,16 @@ class TaskqService(Service):
                     "and the permissions beside the state directory"
                 ) from None
         return queue_state
+
+    def _log_set_slots(self, capacity: Capacity) -> None:
+        """Log the slots that SET-SLOTS has set, as they win over those of the settings."""
+        if capacity.set_slots is not None:
+            self._log.info(
+                "{slots} slots, as {set} were set by `taskq slots`; the settings have {settings}",
+                slots=capacity.slots,
+                set=capacity.set_slots,
+                settings=self.settings.slots,
+            )
 
     def _record_ends(self, recovery: Recovery, engine: Engine) -> list[Job]:
         """Record the ends of attempts whose runners are dead and return their jobs; adopt the others.
@@ -283,9 +295,15 @@ class TaskqService(Service):
 
     def _listen(self, engine: Engine, job_view: JobView, authenticator: Authenticator) -> Server:
         settings = self.settings
-        max_clients = descriptor_limit.usable_connections(settings.limits, settings.slots)
+        capacity = engine.queue_state.capacity
+        max_clients = descriptor_limit.usable_connections(settings.limits, capacity.slots)
         server = wiring.make_server(
             self.components, engine, job_view, authenticator, max_clients, self._ports, self
+        )
+        engine.queue_commands.add_slots_observer(
+            lambda: server.connections.set_max_connections(
+                descriptor_limit.usable_connections(settings.limits, capacity.slots)
+            )
         )
         refusals: list[Failure] = []
 

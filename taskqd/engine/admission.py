@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest
 from taskqd.model.spec import Spec
+from taskqd.state.capacity import SLOTS
 from taskqd.state.explain import describe_excess
 from taskqd.state.queue_state import QueueState
 
@@ -41,7 +42,8 @@ def check_capacity(queue_state: QueueState, spec: Spec) -> None:
         return
     excess = queue_state.capacity.exceeds_total(queue_state.capacity.demands_of(spec, owner=""))
     if excess is not None:
+        can_be_set = excess.constraint == SLOTS and excess.amount <= queue_state.capacity.totals.max_slots
         raise BadRequest(
             f"the job could never start: it {describe_excess(queue_state, excess)}; ask for less, "
-            "or change the settings"
+            + (f"or raise the total: taskq slots {excess.amount}" if can_be_set else "or change the settings")
         )

@@ -5,17 +5,19 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from taskqd.config.limits import DESCRIPTORS_PER_SLOT
 from taskqd.engine.admission import check_capacity
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.engine.schedule_blocks import ScheduleBlockStore
 from taskqd.engine.submissions import NO_BLOCKS
-from taskqd.errors import StoreFailed
+from taskqd.errors import BadRequest, StoreFailed
 from taskqd.model.actor import Actor
 from taskqd.model.events import (
     Configured,
     Paused,
     QueueEvent,
+    Rescaled,
     Rescheduled,
     Resized,
     Resumed,
@@ -58,10 +60,15 @@ class QueueCommands:
         self._block_store = ScheduleBlockStore(spool)
         self._next_schedule = self._queue_state.schedules.last_id + 1
         self._schedule_observers: list[Callable[[], object]] = []
+        self._slots_observers: list[Callable[[], object]] = []
 
     def add_schedule_observer(self, on_schedules_changed: Callable[[], object]) -> None:
         """Call ``on_schedules_changed`` when a schedule has been made, changed, ended, paused or resumed."""
         self._schedule_observers.append(on_schedules_changed)
+
+    def add_slots_observer(self, on_slots_changed: Callable[[], object]) -> None:
+        """Call ``on_slots_changed`` when the slots of the daemon have changed."""
+        self._slots_observers.append(on_slots_changed)
 
     async def pause(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
         """Pause a queue or a schedule; without either, all queues.
@@ -113,6 +120,25 @@ class QueueCommands:
     async def resize(self, by: Actor, queue: str, slots: int | None) -> None:
         """Set the slots of a queue; 0 removes the limit, None restores the value of the settings."""
         await self.change(by, queue, {"slots": slots})
+
+    async def set_slots(self, by: Actor, slots: int | None) -> int:
+        """Set the slots of the daemon, None for those of the settings; return their number.
+
+        Raises BadRequest if the machine does not allow that many.
+        """
+        capacity = self._queue_state.capacity
+        if slots is not None and slots > capacity.totals.max_slots:
+            raise BadRequest(
+                f"the daemon cannot have {slots} slots: each takes up to {DESCRIPTORS_PER_SLOT} descriptors, "
+                f"and the limit of its process (ulimit -Hn, or LimitNOFILE of the unit) allows "
+                f"{capacity.totals.max_slots} slots; ask for fewer, or raise that limit and restart it"
+            )
+        event = Rescaled(at=self._clock.now(), by=by.name, origin=by.origin, slots=slots)
+        await self._event_writer.record_other(event)
+        for on_slots_changed in self._slots_observers:
+            on_slots_changed()
+        self._start_due_jobs()
+        return capacity.slots
 
     async def schedule(
         self,

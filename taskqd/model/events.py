@@ -337,6 +337,12 @@ class Configured(QueueEvent, frozen=True, kw_only=True, tag=_tag):
         return "configured", self.queue, self.setting
 
 
+class Rescaled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
+    """The slots of the daemon were changed; None restores the value of the settings. Since format 9."""
+
+    slots: int | None = None
+
+
 class _PauseEvent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """The start or end of a pause: of a queue, of a schedule, or of everything if neither is named."""
 

@@ -152,6 +152,12 @@ class SetQueueRequest(EmptyRequest, frozen=True, kw_only=True):
     values: dict[str, int | bool | str | None]
 
 
+class SetSlotsRequest(EmptyRequest, frozen=True, kw_only=True):
+    """SET-SLOTS: the slots of the daemon, None for those of the settings."""
+
+    slots: int | None
+
+
 class PauseRequest(EmptyRequest, frozen=True, kw_only=True):
     """PAUSE or RESUME a queue or a schedule, or all queues if neither is named."""
 
@@ -431,6 +437,20 @@ def parse_set_queue(usage: str, text: str) -> SetQueueRequest:
     if not values:
         raise BadRequest(f"expected {usage}")
     return SetQueueRequest(queue=parse_name(queue), values=values)
+
+
+def parse_set_slots(usage: str, text: str) -> SetSlotsRequest:
+    """Parse SET-SLOTS."""
+    (slots,), _ = parse_arguments(usage, text, 1, 1)
+    if slots == "default":
+        return SetSlotsRequest(slots=None)
+    try:
+        return SetSlotsRequest(slots=parse_integer(slots, 1, MAX_SLOTS))
+    except BadRequest:
+        raise BadRequest(
+            f"expected a whole number from 1 to {MAX_SLOTS} or default (the value in the settings), not "
+            f"{slots[:40]!r}; PAUSE starts no more jobs at all"
+        ) from None
 
 
 def parse_schedule_number(text: str) -> int:

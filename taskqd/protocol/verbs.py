@@ -156,6 +156,12 @@ _ALL = (
         requests.parse_set_queue,
         Permission.ADMIN,
     ),
+    Verb(
+        "SET-SLOTS <n>|default",
+        "Change the slots of the daemon: OK <slots>; default: those of the settings.",
+        requests.parse_set_slots,
+        Permission.ADMIN,
+    ),
     # Only an admin may pause or resume a queue or all of them; Authorizer checks that.
     Verb(
         "PAUSE [<queue>] [--schedule=N]",

@@ -100,6 +100,14 @@ class ConnectionLimits:
         """The number of connections that may still be opened."""
         return self._max_connections - len(self.connections)
 
+    def set_max_connections(self, max_connections: int) -> None:
+        """Change how many connections may be open; those above the limit stay open."""
+        self._max_connections = max_connections
+        if self._is_accepting and self.available <= 0:
+            self._stop_accepting()
+        elif not self._is_accepting and self.available > 0:
+            self._resume_accepting()
+
     @property
     def unidentified(self) -> list[IConnection]:
         """The connections whose user is not known yet, oldest first."""

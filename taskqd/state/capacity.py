@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from taskqd.config.settings import ON_END_QUEUE
+from taskqd.config.settings import MAX_SLOTS, ON_END_QUEUE
 from taskqd.model.rate import Rate
 from taskqd.model.spec import Spec
 from taskqd.state.start_rates import StartRates
@@ -20,6 +20,7 @@ class CapacityTotals(Struct, frozen=True):
 
     ``fair`` tells by queue whether the owners of its jobs take turns; ``rates`` are start rates by queue.
     ``slots_per_user`` are those on which the jobs of one owner may run, None if there is no limit.
+    ``max_slots`` are those that the machine allows, whatever the settings or SET-SLOTS say.
     """
 
     slots: int = 1
@@ -28,6 +29,7 @@ class CapacityTotals(Struct, frozen=True):
     fair: Mapping[str, bool] = {}
     rates: Mapping[str, Rate] = {}
     slots_per_user: int | None = None
+    max_slots: int = MAX_SLOTS
 
 
 class Constraint(NamedTuple):
@@ -71,7 +73,7 @@ class Capacity:
     """The total of each constraint, and the amount that is allocated.
 
     ``queue_limit(name)`` returns a queue's slots, None if the queue has no limit. ``rates`` has the starts of
-    the queues with a start rate.
+    the queues with a start rate. ``set_slots`` are the slots that SET-SLOTS has set, None if it has set none.
     """
 
     def __init__(
@@ -81,10 +83,16 @@ class Capacity:
         rates: StartRates | None = None,
     ) -> None:
         self.totals = totals
+        self.set_slots: int | None = None
         self.rates = StartRates(totals.rates.get) if rates is None else rates
         self._queue_limit = queue_limit
         self._arrays: dict[str, int] = {}
         self._allocated: dict[Constraint, int] = {}
+
+    @property
+    def slots(self) -> int:
+        """The slots of the daemon: those that SET-SLOTS has set as far as possible, else of the settings."""
+        return self.totals.slots if self.set_slots is None else min(self.set_slots, self.totals.max_slots)
 
     def limit_array(self, job_id: int, max_running: int | None) -> None:
         """Set how many tasks of an array may run together; None removes the limit."""
@@ -116,7 +124,7 @@ class Capacity:
     def total(self, constraint: Constraint) -> int | None:
         """Return the total of a constraint, None if there is no limit."""
         if constraint.kind == "slots":
-            return self.totals.slots
+            return self.slots
         if constraint.kind == "queue":
             return self._queue_limit(constraint.name)
         if constraint.kind == "resource":

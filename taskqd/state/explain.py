@@ -12,7 +12,7 @@ from taskqd.model.durations import format_duration, format_time
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.transitions import attempt_of
 from taskqd.state.arrays import first_with
-from taskqd.state.capacity import RATE, USER, Demand
+from taskqd.state.capacity import RATE, SLOTS, USER, Demand
 from taskqd.state.queue_state import QueueState
 
 MIN_ATTEMPTS = 3
@@ -87,7 +87,7 @@ def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: s
     demands = queue_state.capacity.demands_of(job.spec, job.owner, job.array)
     excess = queue_state.capacity.exceeds_total(demands)
     if excess is not None:
-        return f"can never start: {describe_excess(queue_state, excess)}"
+        return _excess(queue_state, excess)
     if queue_state.ready_queue.is_allocated(job.id):
         return "its start is being recorded"
     reserved_for = queue_state.ready_queue.reserved_for(job, now)
@@ -106,6 +106,13 @@ def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: s
     return f"{text}; {place} in queue {job.spec.queue}{turns}" + _estimate(
         queue_state, job, ahead, shortage, now
     )
+
+
+def _excess(queue_state: QueueState, demand: Demand) -> str:
+    capacity, amount = queue_state.capacity, demand.amount
+    if demand.constraint != SLOTS or amount > capacity.totals.max_slots:
+        return f"can never start: {describe_excess(queue_state, demand)}"
+    return f"needs {_amount(demand)}, the daemon has {capacity.slots}: taskq slots {amount} lets it start"
 
 
 def describe_excess(queue_state: QueueState, demand: Demand) -> str:
@@ -129,8 +136,13 @@ def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
         used = f"user {name} runs jobs on {allocated} of {total} {_noun(total, 'slot')}"
         return f"{used}, the limit for one user: {_jobs(map(str, holders))}{more}"
     held = f"{_jobs(map(str, holders))} {_noun(len(holders), 'holds', 'hold')}"
-    rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
-    return f"needs {_amount(demand)}, " + (rest if available else f"none of {total} is available; {held} all")
+    if available:
+        rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
+    elif allocated > total:
+        rest = f"none of {total} is available; {held} {allocated} until they end, since the limit was lowered"
+    else:
+        rest = f"none of {total} is available; {held} all"
+    return f"needs {_amount(demand)}, {rest}"
 
 
 def _amount(demand: Demand) -> str:

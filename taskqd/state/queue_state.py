@@ -21,6 +21,7 @@ from taskqd.model.events import (
     RecordPosition,
     Removed,
     Replayed,
+    Rescaled,
     Retried,
     Skipped,
     Submitted,
@@ -101,7 +102,7 @@ class QueueState:
         return isinstance(other, QueueState) and self._compared() == other._compared()
 
     def _compared(self) -> tuple[Any, ...]:
-        known = self.jobs, self.last_id, self.ahead, self.queues, self.schedules
+        known = self.jobs, self.last_id, self.ahead, self.queues, self.schedules, self.capacity.set_slots
         return *known, self._keys, self._counts
 
     @property
@@ -422,6 +423,9 @@ class QueueState:
             self._apply_to_schedule(schedule, event)
         elif isinstance(event, Configured):
             self._configure(event)
+        elif isinstance(event, Rescaled):
+            self.capacity.set_slots = event.slots
+            self.ready_queue.unblock_all()
         else:
             self.queues.apply(event)
             self.ready_queue.unblock_all()

@@ -321,7 +321,7 @@ class ReadyQueue:
             self._to_recheck |= self._blocked.reserved
         self._is_interrupted = False
         for _ in range(MAX_EXAMINED):
-            group = self._first_candidate() if self._capacity.available(SLOTS) != 0 else None
+            group = self._first_candidate() if self._has_slot() else None
             if group is None:
                 self.needs_scheduling = False
                 return None
@@ -335,6 +335,10 @@ class ReadyQueue:
             self._move(group, obstacle)
         self._is_interrupted = True
         return None
+
+    def _has_slot(self) -> bool:
+        """Whether a slot is available; none is if the slots were lowered below those of running jobs."""
+        return (self._capacity.available(SLOTS) or 0) > 0
 
     def _first_candidate(self) -> JobGroup | None:
         """Return the first group among the candidates and the groups that may fit again.

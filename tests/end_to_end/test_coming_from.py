@@ -157,16 +157,16 @@ def test_tsp_and_list_show_labels(tsp: Run, ours: Run) -> None:
     assert job in ours("list", "--label", "mine")
 
 
-@line(tsp_line, "`tsp -S 4`", "`tsp -N 2 CMD`")
-def test_slots_of_tsp_and_of_a_queue_limit_what_runs(tsp: Run, ours: Run) -> None:
+@line(tsp_line, "`tsp -S 4` / `tsp -S`", "`tsp -N 2 CMD`")
+def test_slots_of_tsp_and_of_the_daemon_limit_what_runs(tsp: Run, ours: Run) -> None:
     tsp("-S", "4")
     assert tsp("-S") == "4"
     tsp("-S", "2")
     first, second = tsp("sleep", "60"), tsp("-N", "2", "true")
     assert (tsp("-s", first), tsp("-s", second)) == ("running", "queued")
-    ours("set-queue", "tsp", "--slots", "2")
-    first = ours("submit", "-q", "tsp", "sleep", "60")
-    second = ours("submit", "-q", "tsp", "--slots", "2", "true")
+    assert ours("slots", "2") == "2"
+    first = ours("submit", "sleep", "60")
+    second = ours("submit", "--slots", "2", "true")
     until(lambda: ours("status", first) == "RUNNING", "the job to run")
     assert ours("status", second) == "PENDING"
 

@@ -52,6 +52,7 @@ HEAVY = {
     "SUBMIT": f"SUBMIT --queue=on_end --env=A={LONG} true",
     "SCHEDULE": "SCHEDULE --every=36500d true",
     "SET-QUEUE": "SET-QUEUE q --slots=2",
+    "SET-SLOTS": "SET-SLOTS 3",
 }
 """For each verb, a request with a large reply, or a large request that waits."""
 

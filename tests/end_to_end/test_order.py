@@ -111,6 +111,31 @@ def test_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFactory
     assert wire.wait(elsewhere) == "COMPLETED"
 
 
+def test_slots_of_the_daemon_change_at_run_time_and_survive_a_kill(daemon: DaemonFactory) -> None:
+    one = daemon(slots=1)
+    wire = one.connect()
+    jobs = [wire.submit("sleep 300") for _ in range(3)]
+    wire.wait_running(jobs[0])
+    assert wire.ask("SET-SLOTS 2") == "OK 2"
+    wire.wait_running(jobs[1])
+    wide = wire.submit("--slots=2 true")
+    assert wire.ask("SET-SLOTS 1") == "OK 1"
+    one.kill()
+    one.start()
+    wire = one.connect()
+    stats = wire.stats()
+    assert (stats["slots"], stats["slots_set"], stats["busy"]) == (1, 1, 2)
+    assert "none of 1 is available; jobs 1 and 2 hold 2 until they end" in wire.ask(f"WHY {jobs[2]}")
+    assert wire.ask(f"WHY {wide}") == "OK needs 2 slots, the daemon has 1: taskq slots 2 lets it start"
+    assert wire.ask("SUBMIT --slots=2 true").endswith("taskq slots 2")
+    assert wire.ask("SET-SLOTS 3") == "OK 3"
+    wire.wait_running(jobs[2])
+    for job in jobs:
+        wire.cancel(job)
+    assert wire.wait(wide) == "COMPLETED"
+    assert wire.ask("SET-SLOTS default") == "OK 1"
+
+
 def test_why_shows_the_jobs_ahead_and_an_estimate_if_there_is_data(daemon: DaemonFactory) -> None:
     wire = daemon(slots=5).connect()
     blocker = wire.submit("--slots=5 sleep 300")

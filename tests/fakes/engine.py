@@ -184,6 +184,10 @@ class Harness:
         """Return the Deferred of a resize."""
         return begin(self.engine.queue_commands.resize(ACTOR, queue, slots))
 
+    def set_slots(self, slots: int | None) -> "Deferred[int]":
+        """Return the Deferred of a change of the daemon's slots."""
+        return begin(self.engine.queue_commands.set_slots(ACTOR, slots))
+
     def set_queue(self, queue: str, values: Mapping[str, int | bool | str | None]) -> "Deferred[None]":
         """Return the Deferred of a change of a queue's settings."""
         return begin(self.engine.queue_commands.change(ACTOR, queue, values))

@@ -161,6 +161,7 @@ class Grammar:
                 self._subject(b"--with-label=l"), self._options(tuple(SET_OPTIONS), 1)
             ),
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
+            "SET-SLOTS": self._of((b"1", b"3", b"default", b"0", b"10001", b"none", b"")),
             "PAUSE": self._pause,
             "RESUME": lambda: self._one(b"q%d" % self._number(9), b"--schedule=%d" % self._number(9)),
             "SCHEDULES": lambda: b"" if self._maybe(0.5) else b"%d" % self._number(30),

@@ -101,6 +101,7 @@ REPLIES: dict[bytes, Reply] = {
     b"WHY": Reply(("OK", _matches(".+")), codes=_OF_A_JOB),
     b"QUEUES": Reply(_COUNT, ("QUEUE", _is_object)),
     b"SET-QUEUE": Reply(("QUEUE", _is_object)),
+    b"SET-SLOTS": Reply(("OK", _is_number)),
     b"PAUSE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"RESUME": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"SCHEDULE": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "DRAINING", "FORBIDDEN")),

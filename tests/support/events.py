@@ -15,6 +15,7 @@ from taskqd.model.events import (
     Paused,
     Released,
     Removed,
+    Rescaled,
     Rescheduled,
     Resized,
     Resumed,
@@ -97,6 +98,10 @@ def removed(job_id: int) -> Removed:
 
 def resized(queue: str, slots: int | None) -> Resized:
     return Resized(at=300.0, by="bob", queue=queue, slots=slots)
+
+
+def rescaled(slots: int | None) -> Rescaled:
+    return Rescaled(at=300.0, by="bob", slots=slots)
 
 
 def configured(queue: str, setting: str, value: bool | str | None) -> Configured:

@@ -25,6 +25,7 @@ LINES = {
     "SUBMIT": "SUBMIT --hold true",
     "SCHEDULE": "SCHEDULE --every=1h true",
     "SET-QUEUE": "SET-QUEUE q --slots=2",
+    "SET-SLOTS": "SET-SLOTS 3",
     "DRAIN": "DRAIN",
     "SHUTDOWN": "SHUTDOWN",
 }
@@ -35,7 +36,7 @@ LISTS = ("STATS", "QUEUES", "LIST", "SCHEDULES")
 LOOKS = ("STATUS", "SHOW", "HISTORY", "WHY", "RESULT", "OUTPUT", "WAIT", "FOLLOW", "WATCH")
 ACTS = ("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "UNSCHEDULE", "PAUSE", "RESUME")
 NEW = ("SUBMIT", "SCHEDULE")
-RULES = ("SET-QUEUE", "DRAIN", "SHUTDOWN")
+RULES = ("SET-QUEUE", "SET-SLOTS", "DRAIN", "SHUTDOWN")
 
 WHO = ("a stranger", "a reader", "an owner who may only read", "another", "the owner", "an admin")
 """`another` has the role submit too; the second reader has a `read` token with the owner's name."""

@@ -54,7 +54,7 @@ def event_line(event: Facts, now: float) -> str:
         details += f", exit code {exit_code}"
     if kind in ("submitted", "changed", "scheduled", "rescheduled"):
         details += f": {text.command_of(_spec(event))}"
-    if kind == "resized":
+    if kind in ("resized", "rescaled"):
         details += f", slots {_slots(event.get('slots'))}"
     if not text.is_terminal():
         return f"{at}\t{subject(event)}\t{kind}\t{details}"

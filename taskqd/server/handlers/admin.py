@@ -104,7 +104,9 @@ class AdminHandlers(HandlerGroup):
             {
                 "version": __version__,
                 "uptime": round(self._clock.seconds() - self._started_at, 3),
-                "slots": queue_state.capacity.totals.slots,
+                "slots": queue_state.capacity.slots,
+                "slots_set": queue_state.capacity.set_slots,
+                "slots_default": queue_state.capacity.totals.slots,
                 "busy": engine.dispatcher.busy,
                 "resources": queue_state.capacity.resources(),
                 "paused": queue_state.queues.is_paused,
@@ -118,7 +120,7 @@ class AdminHandlers(HandlerGroup):
                 "connections": self._connection_count(),
                 "counters": engine.counters,
                 "store": engine.journal_stats(),
-                "limits": self._limits,
+                "limits": self._describe_limits(),
             },
         )
 
@@ -128,11 +130,16 @@ class AdminHandlers(HandlerGroup):
             "version": __version__,
             "verbs": list(VERBS),
             "options": [f"--{name}" for name in submit.SUBMIT_OPTIONS],
-            "limits": self._limits,
+            "limits": self._describe_limits(),
             "you": _describe_principal(client.principal),
             "auth": self._authenticator.methods,
         }
         return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
+
+    def _describe_limits(self) -> dict[str, float | None]:
+        """Return the limits, with the slots of the daemon and those that SET-SLOTS could set."""
+        capacity = self._queue_state.capacity
+        return {**self._limits, "slots": capacity.slots, "max_slots": capacity.totals.max_slots}
 
     @handles("AUTH")
     def _auth(self, client: IClient, request: AuthRequest) -> Reply:

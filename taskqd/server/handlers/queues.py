@@ -1,4 +1,7 @@
-"""Handlers for queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
+"""Handlers for queues and schedules.
+
+QUEUES, SET-QUEUE, SET-SLOTS, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +15,7 @@ from taskqd.protocol.requests import (
     PauseRequest,
     SchedulesRequest,
     SetQueueRequest,
+    SetSlotsRequest,
     UnscheduleRequest,
 )
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles, send_lines
@@ -36,6 +40,11 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(changed).addCallback(
             lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(request.queue))
         )
+
+    @handles("SET-SLOTS")
+    def _set_slots(self, client: IClient, request: SetSlotsRequest) -> Reply:
+        changed = self._engine.queue_commands.set_slots(client.principal.actor, request.slots)
+        return Deferred.fromCoroutine(changed).addCallback(lambda slots: replies.ok(str(slots)))
 
     @handles("PAUSE")
     def _pause(self, client: IClient, request: PauseRequest) -> Reply:

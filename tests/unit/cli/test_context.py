@@ -102,6 +102,12 @@ def test_refusal_of_a_user_has_a_hint(code: str, hint: str, serve: Serve, call: 
 COUNTS = {"pending": 3, "running": 4, "completed": 5, "failed": 6, "cancelled": 7}
 
 
+def slots(number: int, busy: int, set_to: int | None) -> bytes:
+    """Return a reply to STATS with the slots of a daemon whose settings have 2."""
+    facts = {"slots": number, "busy": busy, "slots_set": set_to, "slots_default": 2}
+    return b"STATS %b\r\n" % json.dumps(facts).encode()
+
+
 def lines_of(kind: str, *documents: object) -> bytes:
     """Return a reply of several lines and END."""
     lines = [f"{kind} {json.dumps(document)}\r\n" for document in documents]
@@ -202,6 +208,11 @@ SCHEDULES_SHOWN = (
             },
             b"q 2 fair 10/m\n",
         ),
+        (("slots", "8"), {"SET-SLOTS 8": b"OK 8\r\n"}, b"8\n"),
+        (("slots", "default"), {"SET-SLOTS default": b"OK 2\r\n"}, b"2\n"),
+        (("slots",), {"STATS": slots(2, 3, None)}, b"2\t3\tsettings\n"),
+        (("slots",), {"STATS": slots(8, 3, 8)}, b"8\t3\tset\n"),
+        (("slots",), {"STATS": slots(8, 3, 9)}, b"8\t3\tlimited\n"),
         (("pause",), {"PAUSE": b"OK\r\n"}, b"all paused\n"),
         (("pause", "q"), {"QUEUES": QUEUES, "PAUSE q": b"OK\r\n"}, b"queue q paused\n"),
         (("resume", "--schedule", "3"), {"RESUME --schedule=3": b"OK\r\n"}, b"schedule 3 resumed\n"),
@@ -431,6 +442,7 @@ ANSWERS = {
     "HELLO": b'TASKQ 1 {"you":"me"}\r\n',
     "QUEUES": b'QUEUE {"name":"q"}\r\nEND 1\r\n',
     "SET-QUEUE": b'QUEUE {"name":"q","slots":null}\r\n',
+    "SET-SLOTS": b"OK 4\r\n",
     "PAUSE": b"OK\r\n",
     "RESUME": b"OK\r\n",
     "SCHEDULE": b"OK 3\r\n",

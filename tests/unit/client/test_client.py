@@ -69,6 +69,8 @@ NONE = Output("stdout", 0, b"")
             {},
         ),
         (lambda it: it.set_queue("q", "default"), "SET-QUEUE q --slots=default", b"QUEUE {}\r\n", {}),
+        (lambda it: it.set_slots(4), "SET-SLOTS 4", b"OK 4\r\n", 4),
+        (lambda it: it.set_slots(None), "SET-SLOTS default", b"OK 2\r\n", 2),
         (lambda it: it.pause(), "PAUSE", b"OK\r\n", None),
         (lambda it: it.pause("q"), "PAUSE q", b"OK\r\n", None),
         (lambda it: it.resume(), "RESUME", b"OK\r\n", None),

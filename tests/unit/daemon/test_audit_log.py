@@ -88,6 +88,8 @@ LOGGED: list[tuple[Any, str]] = [
     (events.resumed("q"), "resumed queue q"),
     (events.resumed(schedule=3), "resumed schedule 3"),
     (events.resized("q", 4), "resized queue q"),
+    (events.rescaled(4), "rescaled the daemon to 4"),
+    (events.rescaled(None), "rescaled the daemon to the slots of the settings"),
     (events.configured("q", "rate", "10/m"), "configured queue q"),
     (events.scheduled(1), "scheduled schedule 1"),
     (events.rescheduled(3), "rescheduled schedule 3"),

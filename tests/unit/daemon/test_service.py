@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import os
 import resource
 import shutil
@@ -610,6 +611,26 @@ async def test_slots_are_limited_by_descriptors(site: Site, monkeypatch: pytest.
     monkeypatch.setattr(descriptor_limit, "limit", lambda: 130)
     taskq = site.start("--slots", "100")
     assert taskq.settings.slots == 10
+    await site.stop()
+
+
+async def test_slots_that_were_set_hold_after_a_restart_as_far_as_descriptors_allow(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.start("--slots", "2")
+    answers = await site.talk(b"SET-SLOTS 12\nSUBMIT --slots=12 --hold true\nQUIT\n")
+    assert answers[:2] == ["OK 12", "JOB_ID 1"]
+    await site.stop()
+    monkeypatch.setattr(descriptor_limit, "limit", lambda: 130)
+    site.start("--slots", "2")
+    assert "10 slots, as 12 were set by `taskq slots`; the settings have 2" in caplog.text
+    refused, stats, restored, *_ = await site.talk(b"SET-SLOTS 11\nSTATS\nSET-SLOTS default\nQUIT\n")
+    assert "cannot have 11 slots" in refused
+    shown = json.loads(stats.removeprefix("STATS "))
+    limits = shown["limits"]
+    assert (shown["slots"], shown["slots_set"], shown["slots_default"]) == (10, 12, 2)
+    assert (limits["slots"], limits["max_slots"]) == (10, 10)
+    assert restored == "OK 2"
     await site.stop()
 
 

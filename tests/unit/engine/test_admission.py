@@ -9,7 +9,7 @@ from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.model.job_ref import TaskId
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
-from tests.support.events import array, cancelled, fold, removed, resized, spec, submitted
+from tests.support.events import array, cancelled, fold, removed, rescaled, resized, spec, submitted
 
 LIMITS = CapacityTotals(slots=4, queues={"build": 2}, resources={"gpu": 1})
 
@@ -72,7 +72,7 @@ def test_slots_above_those_of_a_user_are_refused() -> None:
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"slots": 5}, "it needs 5 slots, the total is 4"),
+        ({"slots": 10_001}, "it needs 10001 slots, the total is 4"),
         ({"queue": "build", "slots": 3}, "it needs 3 slots of queue build, the total is 2"),
         ({"queue": "small", "slots": 2}, "it needs 2 slots of queue small, the total is 1"),
         ({"needs": {"gpu": 2}}, "it needs 2 gpu, the total is 1"),
@@ -88,3 +88,15 @@ def test_demand_above_the_total_is_refused_with_the_total(options: dict[str, Any
         assert str(refusal.value) == (
             f"the job could never start: {text}; ask for less, or change the settings"
         )
+
+
+def test_job_with_too_many_slots_is_refused_with_the_command_that_allows_it() -> None:
+    queue_state = fold(rescaled(2), totals=LIMITS)
+    with pytest.raises(BadRequest) as refused:
+        check(queue_state, spec(slots=3))
+    assert str(refused.value) == (
+        "the job could never start: it needs 3 slots, the total is 2; ask for less, or raise the total: "
+        "taskq slots 3"
+    )
+    queue_state.apply(rescaled(3))
+    check(queue_state, spec(slots=3))

@@ -12,6 +12,7 @@ from taskqd.errors import BadRequest, NoSuchJob, StoreFailed
 from taskqd.model.events import Paused, Resized, Resumed, Scheduled, Started, Unscheduled
 from taskqd.model.job import Status
 from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.state.capacity import SLOTS
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
@@ -25,6 +26,7 @@ DECISIONS: dict[str, Command] = {
     "pause of a schedule": lambda harness: harness.pause(schedule=1),
     "end of a pause": lambda harness: harness.resume("paused"),
     "slots": lambda harness: harness.resize("other", 3),
+    "slots of the daemon": lambda harness: harness.set_slots(3),
     "schedule": lambda harness: harness.schedule(),
     "change of a schedule": lambda harness: harness.reschedule(command="false", every=90.0),
     "end of a schedule": lambda harness: harness.unschedule(1),
@@ -102,6 +104,35 @@ def test_command_is_in_effect_after_a_restart(command: Command) -> None:
     again = Harness(events=harness.journal.events)
     assert again.queue_state == harness.queue_state
     assert list(again.queue_state.describe_queues()) == list(harness.queue_state.describe_queues())
+
+
+# Slots of the daemon.
+
+
+def test_more_slots_start_waiting_jobs_at_once_and_fewer_end_none() -> None:
+    harness = Harness(1)
+    harness.engine.start()
+    for _ in range(4):
+        harness.submit()
+    harness.settle()
+    assert len(harness.executor.runs) == 1
+    answer = harness.set_slots(3)
+    harness.settle()
+    assert (result_of(answer), len(harness.executor.runs)) == (3, 3)
+    harness.set_slots(1)
+    harness.settle()
+    assert harness.queue_state.capacity.available(SLOTS) == -2
+    answer = harness.set_slots(None)
+    harness.settle()
+    assert (result_of(answer), harness.queue_state.capacity.set_slots) == (1, None)
+
+
+def test_slots_beyond_the_descriptors_are_refused_with_the_bound() -> None:
+    harness = opened()
+    error = error_of(harness.set_slots(10_001))
+    assert isinstance(error, BadRequest)
+    assert "LimitNOFILE of the unit) allows 10000 slots" in str(error)
+    assert harness.journal.events == []
 
 
 # Changes of schedules.

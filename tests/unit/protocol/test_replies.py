@@ -21,6 +21,7 @@ from taskqd.model.events import (
     Paused,
     Released,
     Removed,
+    Rescaled,
     Rescheduled,
     Resized,
     Resumed,
@@ -144,6 +145,7 @@ EVENTS: list[tuple[Event, str]] = [
         Configured(at=T, by="ann", queue="q", setting="rate", value="10/m"),
         '{"type":"configured","by":"ann","queue":"q","setting":"rate","value":"10/m"}',
     ),
+    (Rescaled(at=T, by="ann", slots=4), '{"type":"rescaled","by":"ann","slots":4}'),
     (Paused(at=T, by="ann"), '{"type":"paused","by":"ann"}'),
     (Resumed(at=T, by="ann", schedule=3), '{"type":"resumed","by":"ann","schedule":3}'),
     (

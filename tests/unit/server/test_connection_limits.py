@@ -148,6 +148,15 @@ def test_ports_stop_accepting_at_the_limit_until_a_connection_closes(
     ]
 
 
+def test_ports_stop_and_resume_accepting_when_the_limit_changes() -> None:
+    harness = limited_harness(max_connections=3)
+    tcp_client(harness)
+    tcp_client(harness)
+    for limit, is_accepting in ((1, False), (2, False), (3, True), (2, False)):
+        harness.connection_limits.set_max_connections(limit)
+        assert harness.ports[0].is_listening is is_accepting
+
+
 def test_all_ports_stop_and_resume_accepting_together() -> None:
     harness = limited_harness(max_connections=1)
     harness.ports += [FakePort(), FakePort()]

@@ -21,6 +21,7 @@ from tests.support.events import (
     next_jobs,
     paused,
     ran,
+    rescaled,
     resized,
     retried,
     started,
@@ -126,8 +127,16 @@ def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
     assert next_jobs(queue_state) == [1, 2]
     queue_state.apply(resized("build", 1))
     assert _explain(queue_state, 3).startswith(
-        "needs 1 slot of queue build, none of 1 is available; jobs 1 and 2 hold all"
+        "needs 1 slot of queue build, none of 1 is available; jobs 1 and 2 hold 2 until they end, since the "
+        "limit was lowered"
     )
+
+
+def test_explain_names_the_command_that_gives_the_daemon_enough_slots() -> None:
+    queue_state = fold(submitted(1, slots=3), rescaled(2), totals=CapacityTotals(slots=4, max_slots=8))
+    assert _explain(queue_state, 1) == "needs 3 slots, the daemon has 2: taskq slots 3 lets it start"
+    beyond = fold(submitted(1, slots=9), totals=CapacityTotals(slots=4, max_slots=8))
+    assert _explain(beyond, 1) == "can never start: needs 9 slots, the total is 4"
 
 
 def test_explain_names_five_holders_and_counts_the_others() -> None:

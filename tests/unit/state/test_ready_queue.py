@@ -148,6 +148,26 @@ def test_allocation_is_not_current_after_the_demands_changed() -> None:
 # Capacity.
 
 
+def test_changed_total_of_slots_starts_what_a_fresh_queue_with_that_total_starts() -> None:
+    """After each change the same jobs start as in a queue that always had those slots."""
+    random = Random(1)
+    for _ in range(30):
+        needs = [random.choice((1, 1, 2, 3, 5)) for _ in range(12)]
+        before, after = random.randint(1, 6), random.randint(1, 6)
+        changed, fresh = Machine(before), Machine(after)
+        for job_id, slots in enumerate(needs, 1):
+            changed.submit(job_id, slots=slots)
+        started = changed.start_all()
+        changed.capacity.set_slots = after
+        changed.ready_queue.unblock_all()
+        for job_id, slots in enumerate(needs, 1):
+            if job_id in started:
+                fresh.capacity.allocate(demands_of(Spec(slots=slots)))
+            else:
+                fresh.submit(job_id, slots=slots)
+        assert changed.start_all() == fresh.start_all()
+
+
 def test_jobs_start_only_within_every_constraint() -> None:
     machine = Machine(slots=5, queues={"q": 1}, resources={"gpu": 2})
     limited: list[dict[str, Any]] = [{"queue": "q"}] * 2

@@ -31,6 +31,7 @@ from taskqd.model.events import (
     RecordPosition,
     Released,
     Removed,
+    Rescaled,
     Rescheduled,
     Resized,
     Resumed,
@@ -180,6 +181,7 @@ class Walk(RuleBasedStateMachine):
         self.last_id = 0
         self.paused: set[str | None] = set()
         self.resized: dict[str, int | None] = {}
+        self.slots = LIMITS.slots
         self.schedules: dict[int, int | None] = {}
         self.last_schedule = 0
         self.next_wakeup: float | None = None
@@ -219,7 +221,7 @@ class Walk(RuleBasedStateMachine):
         if kind == "queue":
             resized = self.resized.get(rest)
             return LIMITS.queues.get(rest) if resized is None else resized or None
-        return int(rest.split()[1]) if kind == "array" else {"slots": 3, "gpu": 2}[kind]
+        return int(rest.split()[1]) if kind == "array" else {"slots": self.slots, "gpu": 2}[kind]
 
     def used(self) -> Counter[str]:
         used: Counter[str] = Counter()
@@ -536,8 +538,8 @@ class Walk(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def decide(self, data: st.DataObject) -> None:
-        """Pause or resume, resize a queue, or change a schedule."""
-        data.draw(st.sampled_from([self._pause, self._resize, self._change_schedule]))(data)
+        """Pause or resume, resize a queue or the daemon, or change a schedule."""
+        data.draw(st.sampled_from([self._pause, self._resize, self._rescale, self._change_schedule]))(data)
 
     def _pause(self, data: st.DataObject) -> None:
         for queue in sorted(self.paused, key=str):
@@ -553,6 +555,11 @@ class Walk(RuleBasedStateMachine):
         slots = data.draw(st.sampled_from([None, 0, 1, 2, 3]))
         self.happen(Resized(at=self.now, by="bob", queue=queue, slots=slots))
         self.resized[queue] = slots
+
+    def _rescale(self, data: st.DataObject) -> None:
+        slots = data.draw(st.sampled_from([None, 1, 2, 4]))
+        self.happen(Rescaled(at=self.now, by="bob", slots=slots))
+        self.slots = slots or LIMITS.slots
 
     def _change_schedule(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from([None, *self.schedules]))

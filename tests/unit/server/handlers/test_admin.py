@@ -104,7 +104,7 @@ def test_hello_and_stats_have_every_limit() -> None:
     harness = Harness(limits=limits)
     stats = shown(harness, "STATS")["limits"]
     hello = json.loads(answer(harness, "HELLO").split(" ", 2)[2])["limits"]
-    assert hello == stats == {**admin.LIMITS, **describe(limits)}
+    assert hello == stats == {**admin.LIMITS, **describe(limits), "slots": 2, "max_slots": 10_000}
     assert set(asdict(limits)) - {"output"} | {"max_output"} <= set(stats)
     assert (stats["connections"], stats["submissions"], stats["idle_time"]) == (7, 2.5, None)
     assert (stats["max_output"], stats["line"]) == (1000, 2048)
