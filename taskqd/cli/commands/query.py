@@ -14,6 +14,8 @@ from taskqd.client import Client, Facts, Ref
 
 _STATUS_FACTS = ("id", "status", "progress", "reason", "exit_code", "signal")
 """The fields of a job that ``status`` prints as JSON."""
+_TITLES = ("time", "event", "by or why", "exit")
+"""The titles of ``history`` on a terminal."""
 
 
 @taskq.command(
@@ -56,16 +58,19 @@ def show(session: Session, jobs: Sequence[Ref]) -> int:
 
     One field per line, and an empty line between jobs. For each attempt it shows start and end, exit code,
     resource usage and the amount of output. On a terminal, two lines before the fields say what happened and
-    why, and times are local.
+    why, times are local, and what says nothing is left out: the fields that are 0 or false, and the list of
+    attempts if there is only one.
     """
 
     def show_one(client: Client, job: Ref) -> None:
         facts = client.show(job)
-        text = "\n".join(terminal.fact_lines({**facts, "runs": _by_attempt(facts)}))
         if terminal.is_terminal() and not session.is_json:
             now = time.time()
-            reason = terminal.sanitize_line(client.why(job))
-            text = terminal.with_local_times(f"{terminal.headline(facts, now)}\n{reason}\n\n{text}", now)
+            lines = [terminal.headline(facts, now), terminal.sanitize_line(client.why(job)), ""]
+            lines += terminal.fact_lines(_for_people(facts))
+            text = terminal.with_local_times("\n".join(lines), now)
+        else:
+            text = "\n".join(terminal.fact_lines({**facts, "runs": _by_attempt(facts)}))
         session.print_answer(text if job == jobs[-1] else text + "\n", facts)
 
     return print_each(session, jobs, show_one)
@@ -74,6 +79,16 @@ def show(session: Session, jobs: Sequence[Ref]) -> int:
 def _by_attempt(job: Facts) -> dict[str, Facts]:
     """Return the attempts of a job by number, so that their lines begin with it."""
     return {str(run["attempt"]): run for run in job.get("runs", [])}
+
+
+def _for_people(job: Facts) -> Facts:
+    """Return the fields of a job that say something; the exit code does even if it is 0.
+
+    The only attempt of a job is left out: the job has its fields.
+    """
+    runs = _by_attempt(job) if len(job.get("runs", [])) > 1 else {}
+    told = {name: value for name, value in job.items() if value or name == "exit_code"}
+    return {**told, "runs": {number: _for_people(run) for number, run in runs.items()}}
 
 
 @taskq.command(
@@ -115,7 +130,7 @@ def history(session: Session, job: Ref) -> int:
     """Print the events of a job.
 
     One event per line, separated by tabs: its time, its type, its cause or initiator, and the exit code of an
-    attempt that ended (-N: ended by signal N; -: none). On a terminal, times are local.
+    attempt that ended (-N: ended by signal N; -: none). On a terminal it has titles and local times.
     """
     with session.connect() as client:
         events = client.history(job)
@@ -123,7 +138,11 @@ def history(session: Session, job: Ref) -> int:
     if terminal.is_terminal():
         now = time.time()
         rows = [tuple(terminal.with_local_times(cell, now) for cell in row) for row in rows]
+    has_titles = terminal.is_terminal() and not session.is_json
+    lines = iter(terminal.aligned([_TITLES, *rows] if has_titles else rows))
     with session.answer_list():
-        for row, event in zip(terminal.aligned(rows), events, strict=True):
+        if has_titles:
+            click.echo(next(lines))
+        for row, event in zip(lines, events, strict=True):
             session.print_answer(row, event)
     return 0

@@ -1,5 +1,6 @@
 """taskq as a separate process: terminals, signals, pipes, imports at start."""
 
+import json
 import os
 import re
 import signal
@@ -200,7 +201,7 @@ def test_list_on_a_terminal_fits_its_width_and_is_sanitized(tmp_path: Path) -> N
     assert lines[2].rstrip().endswith("x…")
 
 
-def test_history_on_a_terminal_is_aligned(tmp_path: Path) -> None:
+def test_history_on_a_terminal_is_aligned_under_titles(tmp_path: Path) -> None:
     events = (
         f'EVENT 1 {{"type":"submitted","at":"{AT}","id":7,"owner":"ana"}}\r\n'
         f'EVENT 2 {{"type":"ended","at":"{AT}","id":7,"status":"COMPLETED","exit_code":0}}\r\nEND 2\r\n'
@@ -211,7 +212,34 @@ def test_history_on_a_terminal_is_aligned(tmp_path: Path) -> None:
     ):
         lines = process.end().terminal.decode().splitlines()
     local = "2026-11-24 08:00:00"
-    assert lines == [f"{local}  submitted  by ana     -", f"{local}  ended      COMPLETED  0"]
+    assert lines == [
+        "time                 event      by or why  exit",
+        f"{local}  submitted  by ana     -",
+        f"{local}  ended      COMPLETED  0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "attempts,lines",
+    [
+        ([{"attempt": 1, "exit_code": 0, "stderr_dropped": 0}], []),
+        (
+            [{"attempt": 1, "exit_code": 3, "stderr_dropped": 0}, {"attempt": 2, "exit_code": 0}],
+            ["runs.1.attempt: 1", "runs.1.exit_code: 3", "runs.2.attempt: 2", "runs.2.exit_code: 0"],
+        ),
+    ],
+)
+def test_show_on_a_terminal_omits_what_says_nothing(
+    tmp_path: Path, attempts: list[dict[str, int]], lines: list[str]
+) -> None:
+    facts = {"id": 7, "status": "COMPLETED", "exit_code": 0, "held": False, "retries": 0, "runs": attempts}
+    answers = {"SHOW": f"JOB {json.dumps(facts)}\r\n".encode(), "WHY": b"OK it has ended\r\n"}
+    with (
+        FakeDaemon(replies(answers), tmp_path) as daemon,
+        Process(daemon.address, "show", "7", on_terminal=("stdout",)) as process,
+    ):
+        shown = process.end().terminal.decode().splitlines()
+    assert shown[3:] == ["id: 7", "status: COMPLETED", "exit_code: 0", *lines]
 
 
 @pytest.mark.parametrize(
