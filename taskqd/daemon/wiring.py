@@ -176,7 +176,8 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
 
     def make_start_of(job: Job, attempt: int, word: str) -> Start:
         run = run_builder.build(job, attempt, word)
-        return make_start(run, components.spool.output_paths(job.id, attempt))
+        spool = components.spool
+        return make_start(run, spool.output_paths(job.id, attempt), spool.order_path(job.id, attempt))
 
     engine = Engine(
         queue_state,

@@ -65,6 +65,7 @@ class EndEvents:
             stderr=outcome.stderr,
             pid=outcome.pid,
             ended_at=outcome.ended_at,
+            order=outcome.order,
         )
 
     def make_minimal(self, job: Job, outcome: Outcome) -> Ended:

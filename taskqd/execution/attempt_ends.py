@@ -27,6 +27,7 @@ def ended_message(key: AttemptKey, outcome: Outcome, at: float) -> Ended:
         is_shortage=outcome.is_shortage,
         is_void=outcome.is_void,
         pid=outcome.pid,
+        order=outcome.order,
     )
 
 
@@ -43,6 +44,7 @@ def outcome_of(ended: Ended, *, is_late: bool = False) -> Outcome:
         is_shortage=ended.is_shortage,
         is_void=ended.is_void,
         pid=ended.pid,
+        order=ended.order,
         ended_at=ended.at if is_late else None,
     )
 

@@ -151,7 +151,7 @@ class Ended(AttemptMessage, frozen=True, kw_only=True, tag="ended"):
     """An attempt has ended; sent again after each Welcome until it is acked.
 
     ``at`` is the time of day of the end, in seconds since the epoch. The other fields are those of
-    ``run.Outcome``.
+    ``run.Outcome``. Version 2 added ``order``.
     """
 
     at: float
@@ -165,6 +165,7 @@ class Ended(AttemptMessage, frozen=True, kw_only=True, tag="ended"):
     is_shortage: bool = False
     is_void: bool = False
     pid: int | None = None
+    order: str | None = None
 
 
 class Gone(Message, frozen=True, kw_only=True, tag="gone"):
@@ -193,13 +194,14 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     ``argv`` and ``env`` are what is executed; all strings are encoded by ``encoding``: "utf-8", or "latin-1"
     if some of the bytes are not UTF-8. ``mark`` is the value of TASKQ_RUN in ``env``. ``stdin`` is the path
     of a file, None for no input; ``stdout`` and ``stderr`` are the paths of the files for output that does
-    not fit into an Ended. ``max_output`` is in bytes per stream. ``timeout``, ``idle_timeout`` and
-    ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
+    not fit into an Ended. ``order``, which version 2 added, is the path of the file for the order of such
+    output, None if that is not to be in a file. ``max_output`` is in bytes per stream. ``timeout``,
+    ``idle_timeout`` and ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
     the runner's own. ``cwd`` and ``interpreter`` are set if a shell enters or executes them first, whose
     complaint then explains why the attempt could not be started.
 
     A runner that changes users takes ``user``, a name, and ``files``, for each of which a descriptor is sent
-    (SCM_RIGHTS, unix(7)), in place of ``mark``, ``uid`` and the three paths.
+    (SCM_RIGHTS, unix(7)), in place of ``mark``, ``uid`` and the four paths.
     """
 
     argv: list[str]
@@ -209,6 +211,7 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     stdin: str | None = None
     stdout: str = ""
     stderr: str = ""
+    order: str | None = None
     max_output: int = 1 << 30
     timeout: float | None = None
     idle_timeout: float | None = None

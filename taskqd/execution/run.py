@@ -90,6 +90,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     session of that, else None. An attempt that ``is_void`` never ran: its start is undone. ``ended_at`` is
     the time of day of the end if it is reported late, after a time without a daemon; None if it is now. For
     an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output.
+    ``order`` is the order of the output if it is in no file (output_order.py).
     """
 
     reason: Reason | None
@@ -104,3 +105,4 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     pid: int | None = None
     ended_at: float | None = None
     is_lost: bool = False
+    order: str | None = None

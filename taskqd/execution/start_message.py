@@ -9,8 +9,8 @@ from taskqd.execution.run import MARK, CannotStart, Run
 _BYTES = "latin-1"
 
 
-def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
-    """Return the message; ``outputs`` are the paths for the streams 1 and 2.
+def make_start(run: Run, outputs: Mapping[int, str], order: str | None = None) -> Start:
+    """Return the message; ``outputs`` are the paths for the streams 1 and 2, ``order`` that for their order.
 
     If the runner changes the user, it has no paths, but the kinds of the files to send with it. Raises
     CannotStart if the system lacks a program that the command line needs.
@@ -21,7 +21,7 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
     except FileNotFoundError as why:
         raise CannotStart(str(why), why) from None
     encoding = UTF_8
-    strings = [*argv, *env, *env.values(), run.stdin or "", run.cwd or "", *outputs.values()]
+    strings = [*argv, *env, *env.values(), run.stdin or "", run.cwd or "", *outputs.values(), order or ""]
     try:
         "\0".join(strings).encode(UTF_8)
     except UnicodeEncodeError:
@@ -44,6 +44,7 @@ def make_start(run: Run, outputs: Mapping[int, str]) -> Start:
         stdin=None if is_changed or run.stdin is None else encoded(run.stdin),
         stdout="" if is_changed else encoded(outputs[1]),
         stderr="" if is_changed else encoded(outputs[2]),
+        order=None if is_changed or order is None else encoded(order),
         max_output=spec.max_output,
         timeout=spec.timeout,
         idle_timeout=spec.idle_timeout,

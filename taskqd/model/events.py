@@ -273,7 +273,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     the machine lacked the resources to start a process: the start is undone, as if there had been no attempt.
     ``pid`` is the session id of the attempt if processes remain in it, so that a restart can find them.
     ``ended_at`` is the time of day when the attempt ended if this is recorded later, as after a time without
-    a daemon; ``at`` is then the time of the record.
+    a daemon; ``at`` is then the time of the record. ``order`` is the order in which the output was read, if
+    that is in no file (storage/spool/output_order.py).
     """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
@@ -293,6 +294,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     stderr: Output = NOTHING
     pid: int | None = None
     ended_at: float | None = None
+    order: str | None = None
 
     @property
     def counts_against_retries(self) -> bool:

@@ -33,6 +33,7 @@ def describe_event(event: Event) -> dict[str, Any]:
         document.pop("version", None)
     if isinstance(event, Submitted | Changed | ScheduleContent):
         document["spec"] = _pop_spec(document)
+    document.pop("order", None)
     for name in ("stdout", "stderr"):
         if name in document:
             output = document[name]

@@ -64,9 +64,19 @@ class TrustedDaemon:
     def admit(self, start: Start, files: Sequence[int], store: str) -> Admitted:
         close_all(files)
         paths = {1: start.stdout, 2: start.stderr}
+        order = start.order
         if start.encoding != UTF_8:
             paths = {stream: os.fsdecode(path.encode(start.encoding)) for stream, path in paths.items()}
-        output = OutputWriter(paths, self._filesystem, self._clock, self._in_thread, start.max_output, [])
+            order = None if order is None else os.fsdecode(order.encode(start.encoding))
+        output = OutputWriter(
+            paths,
+            self._filesystem,
+            self._clock,
+            self._in_thread,
+            start.max_output,
+            [],
+            order_path=order,
+        )
         return Admitted(start, output)
 
     def on_spawned(self, key: AttemptKey, pid: int, started: int | None) -> None:

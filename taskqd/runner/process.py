@@ -349,7 +349,10 @@ class JobProcess(ProcessProtocol):
             refused = refusal(self._start, code, bytes(self._complaint))
             if refused is not None:
                 detail = f"could not be started: {refused}"
-                return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr, pid=pid)
+                order = self._output.order
+                return Outcome(
+                    reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr, pid=pid, order=order
+                )
         if reason is None and code:
             reason = Reason.EXIT
         return Outcome(
@@ -361,6 +364,7 @@ class JobProcess(ProcessProtocol):
             stderr=stderr,
             usage=None if self.rusage is None else usage_of(self.rusage, self._least_peak),
             pid=pid,
+            order=self._output.order,
         )
 
 

@@ -103,6 +103,12 @@ class Filesystem:
             return os.stat(path).st_size
         return None
 
+    def modified_at(self, path: str) -> float | None:
+        """Return the time of day when a file was last written, None if it does not exist."""
+        with suppress(FileNotFoundError):
+            return os.stat(path).st_mtime
+        return None
+
     def linked_size(self, descriptor: int) -> int | None:
         """Return the size of an open file in bytes, None if it has no name any more."""
         status = os.fstat(descriptor)

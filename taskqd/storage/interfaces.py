@@ -105,6 +105,8 @@ class OutputLost(OSError):
 class IOutputWriter(Interface):
     """The output of one attempt. Streams are numbered like their descriptors: 1 is stdout, 2 is stderr."""
 
+    order: str | None = Attribute("After ``close``: the order of the output if it is in no file, else None.")
+
     def write(stream: int, data: bytes) -> None:
         """Append output; bytes over the limit are counted and dropped. Does not raise: see set_callbacks."""
 
@@ -162,6 +164,9 @@ class ISpool(Interface):
     def output_paths(job_id: int, attempt: int) -> dict[int, str]:
         """Return the paths of the files for the output of an attempt, by stream."""
 
+    def order_path(job_id: int, attempt: int) -> str:
+        """Return the path of the file for the order of the output of an attempt."""
+
     def open_attempt(job_id: int, attempt: int) -> None:
         """Note that an attempt runs, whose output a runner writes."""
 
@@ -179,6 +184,15 @@ class ISpool(Interface):
 
     def read_output(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
         """Return part of the output of an attempt that is open or in a file; fails with StoreFailed."""
+
+    def read_order(job_id: int, attempt: int, offset: int, length: int) -> bytes:
+        """Return part of the file with the order of an attempt's output; nothing if there is none.
+
+        Raises StoreFailed.
+        """
+
+    def output_written_at(job_id: int, attempt: int, stream: int) -> float | None:
+        """Return the time of day when the file of a stream was last written; None if there is none."""
 
     def flush_output(job_id: int) -> "Deferred[None]":
         """Fire when the files have what the open attempt of a job has printed; may be cancelled.

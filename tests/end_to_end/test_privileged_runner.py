@@ -174,6 +174,7 @@ def test_only_the_daemon_s_user_may_connect(runner: PrivilegedRunner) -> None:
         ({"mark": "x.1.1"}, "the daemon must not set mark"),
         ({"stdin": "/etc/shadow"}, "the daemon must not set stdin"),
         ({"stdout": "/etc/cron.d/x", "stderr": "/etc/cron.d/y"}, "must not set stdout, stderr"),
+        ({"order": "/etc/cron.d/x"}, "must not set order"),
         ({"word": "../../../../../etc/x"}, "its id, its attempt or its word is malformed"),
         ({"word": "0000000100000001\n"}, "its id, its attempt or its word is malformed"),
         ({"id": 0}, "its id, its attempt or its word is malformed"),

@@ -76,6 +76,20 @@ def test_short_output_is_in_the_end_and_long_output_in_files(runner: RunnerProce
     assert Path(long["stdout"]).read_bytes() == bytes(5000)
 
 
+def test_order_of_both_streams_is_in_the_end_or_in_a_file(runner: RunnerProcess, tmp_path: Path) -> None:
+    link = runner.attach()
+    link.send(runner.make_start(1, "echo one; sleep 0.02; echo two >&2; sleep 0.02; echo 3"))
+    assert [line.split(" ")[1:] for line in link.wait_for("ended")["order"].splitlines()] == [
+        ["4", "0"],
+        ["0", "4"],
+        ["2", "0"],
+    ]
+    order = tmp_path / "2.order"
+    link.send(runner.make_start(2, "echo one >&2; sleep 0.15; echo three", order=str(order)))
+    assert "order" not in link.wait_for("ended")
+    assert [line.split(" ")[1:] for line in order.read_text().splitlines()] == [["0", "4"], ["6", "0"]]
+
+
 def test_output_above_max_output_is_counted_as_dropped(runner: RunnerProcess) -> None:
     link = runner.attach()
     link.send(runner.make_start(1, "head -c 100000 /dev/zero", max_output=50_000))

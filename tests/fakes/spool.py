@@ -27,6 +27,7 @@ class FakeOutputWriter:
         self.observers: list[Callable[[], None]] = []
         self.on_backpressure: Callable[[bool], None] = lambda _: None
         self.on_failure: Callable[[str], None] = lambda _: None
+        self.order: str | None = None
 
     def write(self, stream: int, data: bytes) -> None:
         assert not self.is_closed
@@ -66,6 +67,8 @@ class FakeSpool:
         self.flushed: list[int] = []
         self.flushing: Deferred[None] | None = None
         self.leftovers: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        self.orders: dict[tuple[int, int], bytes] = {}
+        self.written_at: float | None = None
         self.percentages: dict[int, int] = {}
         self.removed: list[tuple[int, int]] = []
         self.observers: defaultdict[int, list[Callable[[], None]]] = defaultdict(list)
@@ -120,6 +123,15 @@ class FakeSpool:
 
     def output_paths(self, job_id: int, attempt: int) -> dict[int, str]:
         return {stream: f"/spool/{job_id}.{attempt}.{stream}" for stream in (1, 2)}
+
+    def order_path(self, job_id: int, attempt: int) -> str:
+        return f"/spool/{job_id}.{attempt}.order"
+
+    def read_order(self, job_id: int, attempt: int, offset: int, length: int) -> bytes:
+        return self.orders.get((job_id, attempt), b"")[offset : offset + length]
+
+    def output_written_at(self, job_id: int, attempt: int, stream: int) -> float | None:
+        return self.written_at
 
     def open_attempt(self, job_id: int, attempt: int) -> None:
         assert job_id not in self.writers, "the attempt before was not closed"

@@ -557,7 +557,9 @@ class Scenario:
 
     def _make_start(self, job: Job, attempt: int, word: str) -> Start:
         run = Run(id=job.id, attempt=attempt, word=word, spec=job.spec, command=job.command, env={})
-        return make_start(run, self.spool.output_paths(job.id, attempt))
+        return make_start(
+            run, self.spool.output_paths(job.id, attempt), self.spool.order_path(job.id, attempt)
+        )
 
     def _started(self, start: Start) -> None:
         """Check that the start of a spawned attempt is durable."""

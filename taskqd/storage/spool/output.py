@@ -11,6 +11,7 @@ from zope.interface import implementer
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, IOutputWriter, OutputLost
+from taskqd.storage.spool.output_order import OrderIndex
 from taskqd.storage.spool.output_stream import OutputStream
 
 FLUSH_TIMEOUT = 0.1
@@ -41,6 +42,8 @@ class OutputWriter:
 
     With ``files``, descriptors by stream, it writes to these, and the paths are names for messages.
     ``streams`` are by number. ``observers`` are called when there is new output; the spool changes the list.
+    The order of the output goes to the file at ``order_path``, or stays in memory. ``order`` is what is in no
+    file of it when the writer is closed, None for nothing.
     """
 
     def __init__(
@@ -52,13 +55,17 @@ class OutputWriter:
         limit: int,
         observers: OutputObservers,
         files: Mapping[int, int] = MappingProxyType({}),
+        order_path: str | None = None,
     ) -> None:
+        self.order: str | None = None
         self.streams = {
             number: OutputStream(path, filesystem, in_thread, limit, self._on_synced, files.get(number))
             for number, path in paths.items()
         }
         self.observers = observers
+        self._index = OrderIndex(order_path, filesystem, clock)
         self._clock = clock
+        self._in_thread = in_thread
         self._timer: IDelayedCall | None = None
         self._has_failed = False
         self._has_backpressure = False
@@ -74,10 +81,16 @@ class OutputWriter:
         if self._has_failed:
             self.streams[stream].count_dropped(data)
             return
+        target = self.streams[stream]
+        before = target.size
         try:
-            self.streams[stream].write(data)
+            target.write(data)
         except OSError as error:
             self._fail(error)
+        if target.size > before:
+            self._index.add(stream, target.size - before)
+            if self._index.must_write and self._has_file:
+                self._index.write()
         if self._timer is None:
             self._timer = self._clock.callLater(FLUSH_TIMEOUT, self._flush)
         self._schedule_reopen()
@@ -94,6 +107,12 @@ class OutputWriter:
         """Write what is in memory to the files, and from now on all output at once."""
         if self._timer is not None and any(stream.head is not None for stream in self.streams.values()):
             self._flush()
+        if self._has_file:
+            self._index.write()
+
+    @property
+    def _has_file(self) -> bool:
+        return any(stream.has_file for stream in self.streams.values())
 
     def close(self) -> "Deferred[tuple[Output, Output]]":
         if self._timer is not None and self._timer.active():
@@ -102,8 +121,13 @@ class OutputWriter:
         if not any(stream.has_file or stream.lacks_descriptor for stream in (out, err)):
             out.close_unused_file()
             err.close_unused_file()
+            self.order = self._index.close_inline()
             return succeed((out.inline_output(), err.inline_output()))
-        return Deferred.fromCoroutine(_gather_outputs(out.close(), err.close()))
+        closing = self._index.close(self._in_thread).addCallback(self._set_order)
+        return Deferred.fromCoroutine(_gather_outputs(out.close(), err.close(), closing))
+
+    def _set_order(self, order: str | None) -> None:
+        self.order = order
 
     def _flush(self) -> None:
         try:
@@ -139,8 +163,10 @@ class OutputWriter:
             self._on_failure(str(error))
 
 
-async def _gather_outputs(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:
-    """Return both outputs; raises OutputLost, but only after both streams have been closed."""
+async def _gather_outputs(
+    stdout: "Deferred[Output]", stderr: "Deferred[Output]", order: "Deferred[None]"
+) -> tuple[Output, Output]:
+    """Return both outputs; raises OutputLost, but only after both streams and the index have been closed."""
     outputs: list[Output] = []
     errors: list[str] = []
     for closed in (stdout, stderr):
@@ -149,6 +175,7 @@ async def _gather_outputs(stdout: "Deferred[Output]", stderr: "Deferred[Output]"
         except OSError as error:
             outputs.append(NOTHING)
             errors.append(str(error))
+    await order
     out, err = outputs
     if errors:
         raise OutputLost("; ".join(errors), (out, err))

@@ -29,6 +29,9 @@ MAX_BLOCKING_READ = 65_536
 MAX_BLOCKING_HASH = 262_144
 """Bytes that are hashed in the reactor's thread, in less than a millisecond; more are hashed in another."""
 
+ORDER = "order"
+"""The end of the name of the file with the order of an attempt's output."""
+
 _JOBS_PER_DIRECTORY = 1000
 
 
@@ -122,6 +125,9 @@ class Spool:
     def output_paths(self, job_id: int, attempt: int) -> dict[int, str]:
         return {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
 
+    def order_path(self, job_id: int, attempt: int) -> str:
+        return f"{self._directory}/output/{job_id // _JOBS_PER_DIRECTORY}/{job_id}.{attempt}.{ORDER}"
+
     def open_attempt(self, job_id: int, attempt: int) -> None:
         self._open_attempts[job_id] = _OpenAttempt(attempt)
         self._notify(job_id)
@@ -178,6 +184,13 @@ class Spool:
                 self._filesystem.close(descriptor)
         except OSError as error:
             raise StoreFailed(f"{path} cannot be read: {error}") from None
+
+    def read_order(self, job_id: int, attempt: int, offset: int, length: int) -> bytes:
+        path = self.order_path(job_id, attempt)
+        return b"" if self._filesystem.size(path) is None else self._read(path, offset, length)
+
+    def output_written_at(self, job_id: int, attempt: int, stream: int) -> float | None:
+        return self._filesystem.modified_at(self._output_path(job_id, attempt, stream))
 
     def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
         remove, _ = self._follow(job_id, on_output)
@@ -273,6 +286,7 @@ class Spool:
         for number in range(1, attempts + 1):
             for stream in STREAMS:
                 yield self._output_path(job_id, number, stream)
+            yield self.order_path(job_id, number)
 
     def _output_path(self, job_id: int, attempt: int, stream: int) -> str:
         directory = f"{self._directory}/output/{job_id // _JOBS_PER_DIRECTORY}"

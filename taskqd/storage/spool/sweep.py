@@ -15,7 +15,7 @@ MAX_LOGGED_PATHS = 5
 
 _log = Logger()
 _DIRECTORY = re.compile(r"[0-9]+")
-_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|secret))?")
+_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|order|script|stdin|secret))?")
 
 
 class _SpoolFile(NamedTuple):

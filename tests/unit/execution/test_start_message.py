@@ -13,11 +13,12 @@ from taskqd.execution.start_message import make_start
 from tests.fakes.processes import make_run
 
 OUTPUTS = {1: "/state/output/0/1.1.stdout", 2: "/state/output/0/1.1.stderr"}
+ORDER = "/state/output/0/1.1.order"
 
 
 def start_of(run: Run) -> Start:
     """Return the message as the other side of the socket decodes it."""
-    message = messages.decode_to_runner(messages.encode(make_start(run, OUTPUTS)))
+    message = messages.decode_to_runner(messages.encode(make_start(run, OUTPUTS, ORDER)))
     assert isinstance(message, Start)
     return message
 
@@ -32,7 +33,7 @@ def test_start_has_the_values_of_the_run() -> None:
     assert start.key == (7, 2, "0123456789abcdef")
     assert (start.argv, start.env) == (["/bin/sh", "-c", "true"], {"A": "b", MARK: "s.7.2"})
     assert (start.mark, start.stdin) == ("s.7.2", "/in")
-    assert (start.stdout, start.stderr) == (OUTPUTS[1], OUTPUTS[2])
+    assert (start.stdout, start.stderr, start.order) == (OUTPUTS[1], OUTPUTS[2], ORDER)
     assert (start.timeout, start.idle_timeout, start.kill_after, start.max_output) == (1.5, 2.0, 3.0, 5)
 
 

@@ -103,8 +103,12 @@ SAMPLES: list[tuple[Any, str]] = [
             exit_code=3,
             retry_at=9.5,
             stdout=Output.inline(b"x"),
+            order="9 1 0\n",
         ),
-        '"ended","id":1,"at":1.5,"status":"PENDING","reason":"exit","exit_code":3,"retry_at":9.5,"stdout":{"size":1,"text":"x"}',
+        (
+            '"ended","id":1,"at":1.5,"status":"PENDING","reason":"exit","exit_code":3,"retry_at":9.5,'
+            '"stdout":{"size":1,"text":"x"},"order":"9 1 0\\n"'
+        ),
     ),
 ]
 

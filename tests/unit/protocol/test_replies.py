@@ -135,6 +135,7 @@ EVENTS: list[tuple[Event, str]] = [
             usage=USED,
             stdout=Output.inline(b"secret"),
             stderr=Output(5000, 3),
+            order="9 1 0\n",
         ),
         """{"type":"ended","status":"PENDING","reason":"exit","exit_code":1,
         "retry_at":"2025-11-24T16:00:01.000Z","usage":{"user":1.5,"system":0.25,"memory":4096},

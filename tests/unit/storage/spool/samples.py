@@ -44,7 +44,8 @@ def present(bench: Bench) -> set[str]:
 def filled(bench: Bench, *names: str) -> None:
     """Create files of jobs below 1000."""
     for name in names:
-        kind = "output" if name.endswith(("stdout", "stderr")) else "input" if "." in name else "progress"
+        is_output = name.endswith(("stdout", "stderr", "order"))
+        kind = "output" if is_output else "input" if "." in name else "progress"
         directory = bench.directory / kind if kind == "progress" else bench.directory / kind / "0"
         directory.mkdir(exist_ok=True)
         (directory / name).touch()

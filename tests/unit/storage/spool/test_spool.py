@@ -220,7 +220,9 @@ def test_output_on_disk_has_the_sizes_after_a_crash(bench: Bench) -> None:
 
 def test_remove_jobs_removes_all_files_of_each(bench: Bench) -> None:
     filled(bench, "7.script", "7.stdin", "7.secret")
-    filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin", "9.1.stdout")
+    filled(
+        bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "7.2.order", "77.1.stdout", "70.stdin", "9.1.stdout"
+    )
     purged = bench.spool.remove_jobs({7: 2, 9: 1})
     assert "7.script" in present(bench)
     bench.threads.run()

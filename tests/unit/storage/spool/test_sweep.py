@@ -8,11 +8,12 @@ from tests.unit.storage.spool.samples import Bench, filled, present
 def test_sweep_removes_files_of_unknown_jobs_and_attempts(bench: Bench) -> None:
     filled(
         *(bench, "1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1"),
+        *("1.1.order", "1.3.order"),
         *("2.stdin", "2.secret", "2.1.stderr", "2", "3"),
     )
     attempts = {1: 2, 3: 0}
-    assert bench.spool.sweep(attempts.get, {1, 3}) == 5
-    assert present(bench) == {"1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1", "3"}
+    assert bench.spool.sweep(attempts.get, {1, 3}) == 6
+    assert present(bench) == {"1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.1.order", "1", "3"}
     assert bench.spool.sweep(attempts.get, {1, 3}) == 0
 
 
