@@ -48,6 +48,7 @@ class EndEvents:
             status = Status.PENDING
             retry_at = ended_at + backoff(job.spec, job.failures + 1) * (1 + JITTER * self._random())
         is_stopped = outcome.reason is Reason.INTERRUPTED and self.is_stopping
+        progress = self._spool.read_progress(job.id)
         return Ended(
             id=job.id,
             at=now,
@@ -56,7 +57,8 @@ class EndEvents:
             exit_code=outcome.exit_code,
             signal=outcome.signal,
             detail=STOPPED if is_stopped else outcome.detail,
-            progress=self._spool.read_progress(job.id),
+            progress=progress.percent,
+            progress_text="" if status is Status.COMPLETED else progress.text,
             is_free=is_free,
             is_void=is_void,
             retry_at=retry_at,

@@ -274,7 +274,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     ``pid`` is the session id of the attempt if processes remain in it, so that a restart can find them.
     ``ended_at`` is the time of day when the attempt ended if this is recorded later, as after a time without
     a daemon; ``at`` is then the time of the record. ``order`` is the order in which the output was read, if
-    that is in no file (storage/spool/output_order.py).
+    that is in no file (storage/spool/output_order.py). ``progress_text`` is what the job last reported behind
+    its percentage, unless it is COMPLETED (both since format 9).
     """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
@@ -295,6 +296,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     pid: int | None = None
     ended_at: float | None = None
     order: str | None = None
+    progress_text: str = ""
 
     @property
     def counts_against_retries(self) -> bool:

@@ -10,6 +10,7 @@ from taskqd.model.events import Event
 from taskqd.model.job import Job
 from taskqd.model.submission import Refusal
 from taskqd.protocol.documents import describe_event
+from taskqd.protocol.values import escaped
 
 MAX_RESULT_STREAM = 1024**2
 """Bytes of one stream in RESULT; larger ones are read with OUTPUT."""
@@ -39,9 +40,10 @@ def job_ids(results: Iterable[range | Refusal]) -> bytes:
     )
 
 
-def status(job: Job, progress: int) -> bytes:
-    """Return the STATUS reply of a job; `progress` is a whole percentage."""
-    return b"STATUS %b %d\r\n" % (job.status.value.encode("ascii"), progress)
+def status(job: Job, progress: int, text: str = "") -> bytes:
+    """Return the STATUS reply of a job; `progress` is a whole percentage, `text` what the job says to it."""
+    more = b' "%b"' % escaped(text.encode()) if text else b""
+    return b"STATUS %b %d%b\r\n" % (job.status.value.encode("ascii"), progress, more)
 
 
 def result(stdout: bytes, stderr: bytes, exit_code: int | None) -> bytes:

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import Attribute, Interface
 
 from taskqd.model.events import Event, Output, Record, RecordPosition
+from taskqd.model.progress import Progress
 from taskqd.model.schedule import ScheduleBlocks
 
 InThread = Callable[..., "Deferred[Any]"]
@@ -200,8 +201,8 @@ class ISpool(Interface):
         Fires at once if there is no open attempt, or no runner to ask.
         """
 
-    def read_progress(job_id: int) -> int:
-        """Return the percentage that the running job last reported, 0 if it reported none."""
+    def read_progress(job_id: int) -> Progress:
+        """Return the progress that the running job last reported, 0 % if it reported none."""
 
     def remove_jobs(attempts: "Mapping[int, int]") -> "Deferred[None]":
         """Remove all files of some jobs, whose numbers of attempts are given by id.

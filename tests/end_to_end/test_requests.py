@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import TASKQ
 from tests.end_to_end.wire import Data, Wire, until
 
 CORE = [
@@ -131,6 +132,21 @@ def test_progress_is_the_last_report_of_the_job(wire: Wire) -> None:
     wire.cancel(job)
     job = wire.submit('echo 40 > "$TASKQ_PROGRESS"')
     assert wire.ask(f"WAIT {job}") == "STATUS COMPLETED 100"
+
+
+def test_text_of_the_progress_is_shown_after_a_kill_of_the_daemon(daemon: DaemonFactory) -> None:
+    one = daemon()
+    job = one.connect().submit(f"{TASKQ} progress 40 epoch 5 of $(printf '100\\033'); sleep 300")
+    expected = 'STATUS RUNNING 40 "epoch 5 of 100"'
+    until(lambda: one.connect().ask(f"STATUS {job}") == expected, "the progress")
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.ask(f"STATUS {job}") == expected
+    assert wire.show(job)["progress_text"] == "epoch 5 of 100"
+    wire.cancel(job)
+    assert wire.wait(job) == "CANCELLED"
+    assert wire.history(job)[-1]["progress_text"] == "epoch 5 of 100"
 
 
 def test_invalid_progress_report_does_not_fail_the_job(wire: Wire) -> None:

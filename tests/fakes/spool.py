@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
+from taskqd.model.progress import Progress
 from taskqd.model.schedule import ScheduleBlocks
 from taskqd.storage.interfaces import IOutputWriter, ISpool
 
@@ -70,6 +71,7 @@ class FakeSpool:
         self.orders: dict[tuple[int, int], bytes] = {}
         self.written_at: float | None = None
         self.percentages: dict[int, int] = {}
+        self.texts: dict[int, str] = {}
         self.removed: list[tuple[int, int]] = []
         self.observers: defaultdict[int, list[Callable[[], None]]] = defaultdict(list)
 
@@ -180,8 +182,8 @@ class FakeSpool:
             return fail(StoreFailed(f"there is no output of attempt {attempt} of job {job_id}"))
         return succeed(content[offset : offset + length])
 
-    def read_progress(self, job_id: int) -> int:
-        return self.percentages.get(job_id, 0)
+    def read_progress(self, job_id: int) -> Progress:
+        return Progress(self.percentages.get(job_id, 0), self.texts.get(job_id, ""))
 
     def remove_jobs(self, attempts: Mapping[int, int]) -> "Deferred[None]":
         if self.error is not None:
@@ -193,4 +195,5 @@ class FakeSpool:
         self.closed_attempts.append(job_id)
         self.writers.pop(job_id, None)
         self.percentages.pop(job_id, None)
+        self.texts.pop(job_id, None)
         self._notify(job_id)

@@ -37,9 +37,10 @@ def status(session: Session, jobs: Sequence[Ref]) -> int:
     def print_one(client: Client, job: Ref) -> None:
         facts = client.show(job)
         before = f"{job} " if len(jobs) > 1 else ""
-        session.print_answer(
-            before + terminal.describe_status(facts), {name: facts.get(name) for name in _STATUS_FACTS}
-        )
+        found = {name: facts.get(name) for name in _STATUS_FACTS}
+        if "progress_text" in facts:
+            found["progress_text"] = facts["progress_text"]
+        session.print_answer(before + terminal.describe_status(facts), found)
 
     return print_each(session, jobs, print_one)
 

@@ -28,6 +28,8 @@ MIN_LAST_WIDTH = 24
 """Minimum width of the last column (cells); other columns are left out to make room for it."""
 BAR_WIDTH = 10
 """Width of a bar (cells)."""
+MAX_PROGRESS_TEXT = 24
+"""Characters of what a job says of its progress; the rest is cut to leave room for other columns."""
 MIN_NAME_WIDTH = 12
 NAME_SHARE = 6
 """A queue, label or owner is cut to 12 cells or 1/6 of the width of the terminal, whichever is more."""
@@ -122,11 +124,21 @@ def status_of(job: Facts, now: float) -> Text:
     done, count = progress_of(job)
     if status == "RUNNING" and (done or job.get("tasks")):
         text.append(f" {bar(done, count, BAR_WIDTH)} " + (f"{done}%" if count == 100 else f"{done}/{count}"))
+    if status == "RUNNING":
+        text.append(progress_text(job), style="dim")
     elif status == "PENDING" and (reason := wait_reason(job, now)):
         text.append(f" {reason}", style="dim")
     elif status == "FAILED" and job.get("reason") not in (None, "exit"):
         text.append(f" {job['reason']}", style="dim")
     return text
+
+
+def progress_text(job: Facts) -> str:
+    """Return what a job says of its progress, cut and behind a blank; nothing if it says nothing."""
+    text = sanitize_line(job.get("progress_text") or "")
+    return (
+        f" {text if len(text) <= MAX_PROGRESS_TEXT else text[: MAX_PROGRESS_TEXT - 1] + '…'}" if text else ""
+    )
 
 
 def progress_of(job: Facts) -> tuple[int, int]:

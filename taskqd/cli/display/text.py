@@ -50,7 +50,7 @@ def fact_lines(facts: dict[str, Any], prefix: str = "") -> Iterable[str]:
 def describe_status(job: dict[str, Any]) -> str:
     """Return the status of a job, and behind it what a reader wants to know next.
 
-    Examples: ``PENDING (held)``, ``RUNNING 40%``, ``RUNNING 3/10``, ``RUNNING (cancelling)``,
+    Examples: ``PENDING (held)``, ``RUNNING 40% epoch 5``, ``RUNNING 3/10``, ``RUNNING (cancelling)``,
     ``FAILED (exit 3)``, ``FAILED (timeout, signal TERM)``, ``FAILED (2 of 10 tasks failed)``.
     """
     status = str(job["status"])
@@ -65,7 +65,11 @@ def describe_status(job: dict[str, Any]) -> str:
 def _progress(job: dict[str, Any]) -> str:
     if tasks := job.get("tasks"):
         return f"{sum(tasks[name] for name in ('completed', 'failed', 'cancelled'))}/{tasks['count']}"
-    return f"{job['progress']}%" if job.get("progress") else ""
+    words = (
+        f"{job['progress']}%" if job.get("progress") else "",
+        sanitize_line(job.get("progress_text") or ""),
+    )
+    return " ".join(filter(None, words))
 
 
 def _wait_details(job: dict[str, Any]) -> Iterable[str]:
@@ -172,6 +176,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, ...]:
     if kind == "ended":
         details += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
         details += [f"ended at {event['ended_at']}"] if event.get("ended_at") else []
+        details += [event["progress_text"]] if event.get("progress_text") else []
         details += [f"again at {event['retry_at']}"] if event.get("retry_at") else []
     exit_code = -event["signal"] if kind == "ended" and event.get("signal") else event.get("exit_code")
     return (

@@ -7,7 +7,7 @@ from rich.cells import set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from taskqd.cli.display.tables import COLOURS, progress_of, wait_reason
+from taskqd.cli.display.tables import COLOURS, progress_of, progress_text, wait_reason
 from taskqd.cli.display.text import (
     age,
     bar,
@@ -267,6 +267,7 @@ def _running(job: Facts, width: int, now: float) -> Text:
     done, count = progress_of(job)
     shown = f"{bar(done, count, 8)} " + (f"{done:>3}%" if count == 100 else f"{done}/{count}")
     line.append(f"{shown if done else '':13}", style="cyan")
+    line.append(progress_text(job), style="dim")
     return line.append(f" {command_of(job)}")
 
 

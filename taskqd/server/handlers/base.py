@@ -63,7 +63,7 @@ class HandlerGroup:
         return self._queue_state.get(ref).id
 
     def _format_status(self, job: Job) -> bytes:
-        return replies.status(job, self._job_view.progress(job))
+        return replies.status(job, self._job_view.progress(job).percent)
 
     def _format_job(self, job: Job) -> bytes:
         return replies.as_json("JOB", self._job_view.describe(job))

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.model.events import Compacted, Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
+from taskqd.model.progress import Progress
 from taskqd.protocol import documents, replies, values
 from taskqd.storage.interfaces import IEventReader, IJournal, ISpool
 
@@ -41,23 +42,26 @@ class JobView:
         self._not_before = not_before
         self._is_stopped = is_stopped
 
-    def progress(self, job: Job) -> int:
-        """Return the progress as a whole percentage: 100 if completed, else the last value that it reported.
+    def progress(self, job: Job) -> Progress:
+        """Return the progress in percent: 100 if completed, else the last one that it reported.
 
-        For an array, return the percentage of its tasks that have ended.
+        For an array, it is the percentage of its tasks that have ended. Only running jobs have a text.
         """
         if job.status is Status.COMPLETED:
-            return 100
+            return Progress(100)
         if job.tasks is not None:
             ended = sum(count for status, count in job.tasks.counts.items() if status.is_final)
-            return 100 * ended // job.tasks.count
+            return Progress(100 * ended // job.tasks.count)
         if job.status is Status.RUNNING:
             return self._spool.read_progress(job.id)
-        return job.attempt.progress if job.attempt and job.status.is_final else 0
+        return Progress(job.attempt.progress if job.attempt and job.status.is_final else 0)
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Return the job as a JSON document; the sizes of a running job's output are those of now."""
-        document = documents.describe(job, self.progress(job), self._reason(job))
+        progress = self.progress(job)
+        document = documents.describe(job, progress.percent, self._reason(job))
+        if progress.text:
+            document["progress_text"] = progress.text
         document["not_before"] = values.timestamp(self._not_before(job))
         return {**document, **self._current_sizes(job)}
 

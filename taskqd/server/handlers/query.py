@@ -17,7 +17,8 @@ class QueryHandlers(HandlerGroup):
 
     @handles("STATUS")
     def _status(self, client: IClient, request: JobRequest) -> bytes:
-        return self._format_status(self._queue_state.get(request.job))
+        job = self._queue_state.get(request.job)
+        return replies.status(job, *self._job_view.progress(job))
 
     @handles("SHOW")
     def _show(self, client: IClient, request: JobRequest) -> bytes:

@@ -1,15 +1,14 @@
-"""The progress that running jobs report by appending percentages to a file."""
+"""The progress that running jobs report by appending lines to a file."""
 
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 
+from taskqd.model.progress import TAIL_BYTES, Progress, parse_reports
 from taskqd.storage.filesystem import Filesystem
 
-_REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
-_TAIL_BYTES = 64
-"""Bytes at the end of the file in which the last report is searched."""
+NO_PROGRESS = Progress()
+"""The progress of a job that has reported none."""
 
 
 class ProgressFiles:
@@ -24,15 +23,15 @@ class ProgressFiles:
         self._open_user_progress = open_user_progress
         self._reporting: set[int] = set()  # jobs that had a progress file when it was last read
 
-    def read(self, job_id: int, path: str) -> int:
-        """Return the percentage in the last complete line, from 0 to 100; 0 if that is not a number."""
+    def read(self, job_id: int, path: str) -> Progress:
+        """Return the progress in the last complete line; 0 % if that does not begin with a number."""
         try:
             progress = self._read_last_report(job_id, path)
         except FileNotFoundError:
             self._reporting.discard(job_id)
-            return 0
+            return NO_PROGRESS
         except OSError:
-            progress = 0
+            progress = NO_PROGRESS
         self._reporting.add(job_id)
         return progress
 
@@ -43,16 +42,13 @@ class ProgressFiles:
             with suppress(OSError):
                 self._filesystem.remove(path)
 
-    def _read_last_report(self, job_id: int, path: str) -> int:
+    def _read_last_report(self, job_id: int, path: str) -> Progress:
         descriptor = self._open(job_id, path)
         try:
             size = os.fstat(descriptor).st_size
-            tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+            return parse_reports(os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES)))
         finally:
             os.close(descriptor)
-        lines = tail.rpartition(b"\n")[0].splitlines()
-        report = _REPORT.fullmatch(lines[-1]) if lines else None
-        return min(int(report[1]), 100) if report else 0
 
     def _open(self, job_id: int, path: str) -> int:
         descriptor = self._open_user_progress(job_id)

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
+from taskqd.model.progress import Progress
 from taskqd.model.schedule import ScheduleBlocks
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
@@ -255,7 +256,7 @@ class Spool:
 
     # Progress, and the end of a job.
 
-    def read_progress(self, job_id: int) -> int:
+    def read_progress(self, job_id: int) -> Progress:
         return self._progress.read(job_id, self.path(job_id, "progress"))
 
     def _open_user_progress(self, job_id: int) -> int | None:

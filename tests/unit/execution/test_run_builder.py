@@ -337,7 +337,7 @@ def test_owner_s_run_has_copies_that_the_user_owns(harness: Harness) -> None:
     assert run.env["USER"] == "ada"
     assert "LD_PRELOAD" not in process_environment(run)
     Path(run.env["TASKQ_PROGRESS"]).write_bytes(b"60\n")
-    assert harness.spool.read_progress(7) == 60
+    assert harness.spool.read_progress(7).percent == 60
     harness.spool.close_attempt(7)
     assert os.listdir(harness.place / "state.jobs") == []
 

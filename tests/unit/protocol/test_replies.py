@@ -54,6 +54,10 @@ LINES = [
     ),
     (replies.status(a_job(), 0), b"STATUS PENDING 0\r\n"),
     (replies.status(a_job(status=Status.RUNNING), 42), b"STATUS RUNNING 42\r\n"),
+    (
+        replies.status(a_job(status=Status.RUNNING), 42, 'a "é"'),
+        b'STATUS RUNNING 42 "a \\"\\xC3\\xA9\\""\r\n',
+    ),
     (replies.status(a_job(status=Status.COMPLETED), 100), b"STATUS COMPLETED 100\r\n"),
     (replies.result(rb"hello world\n", b"", 0), b'RESULT "hello world\\n" "" 0\r\n'),
     (replies.result(rb"\"", rb"\xFF\r", -9), b'RESULT "\\"" "\\xFF\\r" -9\r\n'),

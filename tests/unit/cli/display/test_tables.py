@@ -85,6 +85,10 @@ ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
     [
         (a_job(1, "RUNNING", progress=0), "RUNNING"),
         (a_job(1, "RUNNING", progress=40), "RUNNING ████░░░░░░ 40%"),
+        (a_job(1, "RUNNING", progress=0, progress_text="begun"), "RUNNING begun"),
+        (a_job(1, "RUNNING", progress=40, progress_text="a\x1b[2J"), "RUNNING ████░░░░░░ 40% a\\x1B[2J"),
+        (a_job(1, "RUNNING", progress_text="x" * 30), f"RUNNING {'x' * 23}…"),
+        (a_job(1, "COMPLETED", progress=100, progress_text="x"), "COMPLETED"),
         (a_job(1, "RUNNING", tasks=ARRAY), "RUNNING ███░░░░░░░ 3/8"),
         (a_job(1, "RUNNING", tasks={**ARRAY, "completed": 0, "failed": 0}), "RUNNING ░░░░░░░░░░ 0/8"),
         (a_job(1, "PENDING", reason="queued"), "PENDING"),

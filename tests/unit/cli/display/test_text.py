@@ -139,6 +139,10 @@ def test_run_time_has_two_or_three_digits(seconds: float, shown: str) -> None:
         ({"status": "PENDING", "reason": "held", "started_at": EARLIER}, "job 7 PENDING (held)"),
         ({"status": "RUNNING", "progress": 40, "started_at": EARLIER}, "job 7 RUNNING 40%, for 3 min"),
         (
+            {"status": "RUNNING", "progress": 40, "progress_text": "a\x07b", "started_at": EARLIER},
+            "job 7 RUNNING 40% a\\x07b, for 3 min",
+        ),
+        (
             {"status": "FAILED", "exit_code": 3, "started_at": EARLIER, "completed_at": AT},
             "job 7 FAILED (exit 3) now, after 3 min",
         ),

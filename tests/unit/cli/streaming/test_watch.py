@@ -34,7 +34,7 @@ BROKEN = refused("BAD_REQUEST", "end of the test")
 def test_watch_prints_one_line_per_event(serve: Serve, call: Call) -> None:
     events = event(5, "submitted", owner="ana", spec={"command": "make\tall"})
     events += event(6, attempt=1) + event(7, "spawned", pid=99)
-    events += event(8, "ended", status="FAILED", reason="exit", exit_code=3)
+    events += event(8, "ended", status="FAILED", reason="exit", exit_code=3, progress_text="epoch 5")
     events += event(9, "paused", by="bob", queue="q") + event(10, "resumed", by="bob")
     events += event(11, "resized", by="bob", queue="q", slots=0) + event(12, "skipped", because=3)
     events += event(13, "scheduled", by="bob", schedule=2, spec={"command": "x"})
@@ -44,7 +44,7 @@ def test_watch_prints_one_line_per_event(serve: Serve, call: Call) -> None:
         [AT, "7", "submitted", r"by ana: make\tall"],
         [AT, "7", "started", "attempt 1"],
         [AT, "7", "spawned", "pid 99"],
-        [AT, "7", "ended", "FAILED, exit, exit code 3"],
+        [AT, "7", "ended", "FAILED, exit, epoch 5, exit code 3"],
         [AT, "queue q", "paused", "by bob"],
         [AT, "all", "resumed", "by bob"],
         [AT, "queue q", "resized", "by bob, slots without a limit"],

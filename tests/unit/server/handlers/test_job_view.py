@@ -50,11 +50,11 @@ def test_progress_is_reported_while_running_and_100_when_completed() -> None:
     harness = opened()
     harness.submit()
     job = harness.job(1)
-    assert harness.job_view.progress(job) == 0
+    assert harness.job_view.progress(job).percent == 0
     harness.spool.percentages[1] = 42
-    assert harness.job_view.progress(job) == 42
+    assert harness.job_view.progress(job).percent == 42
     harness.finish(1)
-    assert harness.job_view.progress(job) == 100
+    assert harness.job_view.progress(job).percent == 100
 
 
 def test_progress_of_failed_job_is_the_last_report() -> None:
@@ -62,7 +62,7 @@ def test_progress_of_failed_job_is_the_last_report() -> None:
     harness.submit()
     harness.spool.percentages[1] = 42
     harness.finish(1, FAILED)
-    assert harness.job_view.progress(harness.job(1)) == 42
+    assert harness.job_view.progress(harness.job(1)).percent == 42
 
 
 def test_progress_of_pending_job_is_0() -> None:
@@ -71,10 +71,10 @@ def test_progress_of_pending_job_is_0() -> None:
     harness.spool.percentages[1] = 42
     harness.finish(1, FAILED)
     assert harness.job(1).status is Status.PENDING
-    assert harness.job_view.progress(harness.job(1)) == 0
+    assert harness.job_view.progress(harness.job(1)).percent == 0
     harness.cancel(1)
     harness.settle()
-    assert harness.job_view.progress(harness.job(1)) == 42
+    assert harness.job_view.progress(harness.job(1)).percent == 42
 
 
 # Output.
@@ -298,14 +298,14 @@ def test_progress_of_array_is_the_share_of_ended_tasks() -> None:
     harness = Harness(slots=3)
     harness.engine.start()
     harness.submit(array=Array(1, 3))
-    seen = [harness.job_view.progress(harness.job(1))]
+    seen = [harness.job_view.progress(harness.job(1)).percent]
     for task in (2, 3, 4):
         harness.finish(task, FAILED if task == 3 else COMPLETED)
-        seen.append(harness.job_view.progress(harness.job(1)))
+        seen.append(harness.job_view.progress(harness.job(1)).percent)
     assert seen == [0, 33, 66, 100]
     harness.submit(array=Array(1, 1))
     harness.finish(6)
-    assert harness.job_view.progress(harness.job(5)) == 100
+    assert harness.job_view.progress(harness.job(5)).percent == 100
 
 
 # Stopped processes.

@@ -11,7 +11,7 @@ from taskqd.errors import (
     WrongState,
 )
 from taskqd.execution.run import Outcome
-from taskqd.model.events import Output
+from taskqd.model.events import Ended, Output
 from taskqd.model.job import Reason
 from taskqd.server.handlers import job_list
 from taskqd.state import job_index
@@ -20,6 +20,33 @@ from tests.fakes.client import FakeClient
 from tests.fakes.deferreds import result_of
 from tests.fakes.processes import FAILED
 from tests.support.requests import answer, ask, listed, opened, refusal, shown, whole_answer
+
+
+def test_text_of_the_progress_is_an_extra_word_of_status_and_a_field_while_running() -> None:
+    harness = opened()
+    answer(harness, "SUBMIT --retries=1 true")
+    harness.spool.percentages[1] = 40
+    harness.spool.texts[1] = "epoch 5"
+    assert answer(harness, "STATUS 1") == 'STATUS RUNNING 40 "epoch 5"\r\n'
+    assert answer(harness, "CANCEL 1 --signal=USR1") == "STATUS RUNNING 40\r\n"
+    assert shown(harness, "SHOW 1")["progress_text"] == "epoch 5"
+    assert '"progress_text":"epoch 5"' in whole_answer(harness, "LIST")[0]
+    harness.finish(1, FAILED)
+    ended = harness.journal.events[-1]
+    assert isinstance(ended, Ended)
+    assert (ended.progress, ended.progress_text) == (40, "epoch 5")
+    assert answer(harness, "STATUS 1") == "STATUS CANCELLED 40\r\n"
+    assert "progress_text" not in shown(harness, "SHOW 1")
+
+
+def test_end_of_a_completed_job_has_no_text() -> None:
+    harness = opened()
+    answer(harness, "SUBMIT true")
+    harness.spool.texts[1] = "almost"
+    harness.finish(1)
+    ended = harness.journal.events[-1]
+    assert isinstance(ended, Ended)
+    assert ended.progress_text == ""
 
 
 def test_show_has_all_fields() -> None:

@@ -33,7 +33,7 @@ class Bench:
 
     def reports(self, content: bytes) -> int:
         Path(self.spool.path(7, "progress")).write_bytes(content)
-        return self.spool.read_progress(7)
+        return self.spool.read_progress(7).percent
 
 
 def present(bench: Bench) -> set[str]:

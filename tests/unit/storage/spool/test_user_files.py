@@ -141,7 +141,7 @@ def test_open_keeps_the_files_of_running_attempts(bench: Bench) -> None:
     assert again.open({(7, 1, WORD), (9, 1, OTHER)}) == 0
     spool = Spool(str(bench.state), Filesystem(), in_thread, again)
     assert bench.names() == sorted(path.name for path in given.values())
-    assert spool.read_progress(7) == 40
+    assert spool.read_progress(7).percent == 40
     spool.close_attempt(7)
     assert bench.names() == []
 
@@ -236,7 +236,7 @@ def test_provide_that_fails_leaves_no_file(bench: Bench, monkeypatch: pytest.Mon
 def test_progress_of_a_user_job_is_read_from_its_file(bench: Bench, content: bytes, percentage: int) -> None:
     bench.user_files.open()
     bench.give()[PROGRESS].write_bytes(content)
-    assert bench.spool.read_progress(7) == percentage
+    assert bench.spool.read_progress(7).percent == percentage
 
 
 def test_progress_of_other_jobs_is_read_from_the_state_directory(bench: Bench) -> None:
@@ -244,16 +244,16 @@ def test_progress_of_other_jobs_is_read_from_the_state_directory(bench: Bench) -
     bench.state.mkdir(0o700)
     bench.spool.open()
     Path(bench.spool.path(7, PROGRESS)).write_bytes(b"30\n")
-    assert bench.spool.read_progress(7) == 30
+    assert bench.spool.read_progress(7).percent == 30
     bench.give()
-    assert bench.spool.read_progress(7) == 0
+    assert bench.spool.read_progress(7).percent == 0
 
 
 def test_read_progress_closes_its_descriptor(bench: Bench) -> None:
     bench.user_files.open()
     bench.give()[PROGRESS].write_bytes(b"50\n")
     before = len(os.listdir("/proc/self/fd"))
-    assert [bench.spool.read_progress(7) for _ in range(10)] == [50] * 10
+    assert [bench.spool.read_progress(7).percent for _ in range(10)] == [50] * 10
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -278,7 +278,7 @@ def test_user_can_run_the_script_read_stdin_and_report(bench: Bench, ana: User) 
         ana, f"{given['script']} && cat {given['stdin']} && echo 40 >> {given[PROGRESS]}"
     )
     assert (done.stdout, done.stderr) == ("mine\nsecret", "")
-    assert bench.spool.read_progress(7) == 40
+    assert bench.spool.read_progress(7).percent == 40
 
 
 @other_users.only_root
@@ -339,7 +339,7 @@ def test_user_cannot_replace_the_files(bench: Bench, ana: User, command: str) ->
 def test_progress_of_any_content_is_a_percentage(bench: Bench, ana: User, command: str) -> None:
     path = given_to(bench, ana)[PROGRESS]
     assert other_users.shell(ana, command.format(path=path)).returncode == 0
-    assert bench.spool.read_progress(7) == 0
+    assert bench.spool.read_progress(7).percent == 0
     bench.spool.close_attempt(7)
     assert bench.names() == []
 
@@ -364,7 +364,7 @@ def test_hard_link_of_a_user_refers_to_the_copy_only(bench: Bench, ana: User) ->
     assert bench.names() == []
     other = bench.give((other_users.user("daemon").uid, 1))
     other_users.shell(ana, f"echo 90 >> {theirs}/kept")
-    assert bench.spool.read_progress(7) == 0
+    assert bench.spool.read_progress(7).percent == 0
     assert (theirs / "kept").stat().st_ino != other[PROGRESS].stat().st_ino
 
 
@@ -390,7 +390,7 @@ def test_lease_of_a_user_does_not_block_the_daemon(bench: Bench, ana: User) -> N
         answers: list[int] = []
 
         def look() -> None:
-            answers.append(bench.spool.read_progress(7))
+            answers.append(bench.spool.read_progress(7).percent)
             is_read.set()
 
         threading.Thread(target=look, daemon=True).start()
