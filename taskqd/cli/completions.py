@@ -102,6 +102,11 @@ def words(context: click.Context, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="file")]
 
 
+def files(_: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def directories(_: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete the path of a directory."""
     return [CompletionItem(incomplete, type="dir")]

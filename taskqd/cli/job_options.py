@@ -237,6 +237,22 @@ _LIMITS: tuple[Decorator, ...] = (
     number("--nofile", _NOFILE),
     size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
 )
+_MERGE: Decorator = click.option(
+    "--merge/--no-merge",
+    default=None,
+    help="One stream for stdout and stderr, in the order of the writes; it is the job's stdout.  "
+    "[default: no]",
+)
+_OUTPUT: tuple[Decorator, ...] = (
+    _MERGE,
+    text(
+        "--stdout",
+        "File for stdout, of which taskqd then keeps nothing. %j is the job's id, %a the attempt, %% a %.",
+        "FILE",
+        completes="files",
+    ),
+    text("--stderr", "File for stderr, likewise.", "FILE", completes="files"),
+)
 _ENVIRONMENT: tuple[Decorator, ...] = (
     text(
         "--cwd",
@@ -260,6 +276,7 @@ _ENVIRONMENT: tuple[Decorator, ...] = (
         help="File mode creation mask.  [default: yours; over TCP, 022]",
     ),
     *_LIMITS,
+    *_OUTPUT,
 )
 _SECRETS: tuple[Decorator, ...] = (
     click.option(
@@ -337,6 +354,7 @@ _CHANGES: tuple[Decorator, ...] = (
     parsed("--cpu-time", _CPU_TIME, "DURATION", _or_none(read_duration)),
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),
     size("--max-output", _MAX_OUTPUT),
+    _MERGE,
 )
 
 

@@ -2,12 +2,12 @@
 
 import sys
 from binascii import b2a_base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from taskqd.cli.context import Session
-from taskqd.client import Facts, Output
+from taskqd.client import Facts, Output, Ref
 
 if TYPE_CHECKING:
     from taskqd.cli.display.sanitize import Sanitizer
@@ -81,6 +81,20 @@ def _print_json(session: Session, piece: Output) -> None:
         "", {"stream": piece.stream, "offset": piece.offset, **bytes_field("data", piece.data)}
     )
     sys.stdout.flush()
+
+
+def describe_output_files(
+    job: Ref, facts: Facts, streams: Sequence[str] = ("stdout", "stderr"), attempt: int | None = None
+) -> str | None:
+    """Return where a job's own files have its output, None if the daemon has it.
+
+    The attempt is by default the latest; of a job that has not started, the name is as it was given.
+    """
+    runs = facts.get("runs", ())
+    run = next((run for run in reversed(runs) if attempt in (None, run["attempt"])), None)
+    files = {stream: facts.get(stream) if run is None else run.get(f"{stream}_file") for stream in streams}
+    named = [f"{stream} to {path}" for stream, path in files.items() if path is not None]
+    return f"job {job} writes its {' and its '.join(named)}" if named else None
 
 
 def bytes_field(name: str, data: bytes) -> Facts:

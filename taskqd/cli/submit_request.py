@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BufferedReader
 from typing import Any, cast
 
@@ -114,6 +114,7 @@ def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
         result["env"] = dict(given["env"])
     if "cwd" in given:
         result["cwd"] = _absolute_directory(given["cwd"])
+    _resolve_output_files(result, lambda: _absolute_directory(given.get("cwd")), "none")
     _read_contents(result)
     return result
 
@@ -130,7 +131,16 @@ def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
         result.setdefault("umask", _current_umask())
         if "PATH" in os.environ:
             result["env"] = {"PATH": _extend_path(os.environ["PATH"]), **result["env"]}
+    _resolve_output_files(result, lambda: result.get("cwd", ""))
     return result
+
+
+def _resolve_output_files(result: dict[str, Any], directory: Callable[[], str], *words: str) -> None:
+    """Make the names of output files absolute: they are in ``directory()``, unless they are ``words``."""
+    for name in ("stdout", "stderr"):
+        path = result.get(name)
+        if path is not None and path not in words and not os.path.isabs(path):
+            result[name] = os.path.normpath(os.path.join(directory().replace("%", "%%"), path))
 
 
 def _absolute_directory(given: str | None) -> str:

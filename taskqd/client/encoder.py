@@ -39,6 +39,8 @@ class Recurring(TypedDict, total=False):
     Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need``
     maps resources to amounts, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions
     such as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``; ``tz`` is a time zone such as ``"UTC"``.
+    ``stdout`` and ``stderr`` are absolute paths of files, in which ``%j`` is the job's id and ``%a`` the
+    number of the attempt; with ``merge`` the job has one stream for both.
     ``secret`` contains variables whose values the daemon reveals only to the job. ``stdin`` is the input of
     the job; ``script`` replaces the command, which is then its arguments, if any. A schedule accepts these
     three since release 0.9.
@@ -69,6 +71,9 @@ class Recurring(TypedDict, total=False):
     cpu_time: float | str
     nofile: int
     max_output: int | str
+    merge: bool
+    stdout: str
+    stderr: str
     notify_fail: bool
     secret: Mapping[str, str | bytes]
     stdin: bytes
@@ -115,6 +120,7 @@ class Changes(TypedDict, total=False):
     cpu_time: float | str | None
     nofile: int | None
     max_output: int | str
+    merge: bool
 
 
 def ref(job: Ref) -> bytes:
@@ -159,7 +165,12 @@ def _without_blocks(options: Mapping[str, Any]) -> dict[str, Any]:
 def changes(options: Changes) -> bytes:
     """Return the options of a SET, each with a leading space."""
     given = {name: "none" if value is None else value for name, value in options.items()}
-    return _encode_options("a change", Changes, given)
+    return _encode_options("a change", Changes, {name: _switched(value) for name, value in given.items()})
+
+
+def _switched(value: object) -> object:
+    """Return a switch as a word, since a change may set it to false; another value unchanged."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _encode_options(what: str, known: type, options: Mapping[str, Any]) -> bytes:
@@ -284,7 +295,7 @@ def schedule_change(
         raise TypeError(f"{name!r} cannot be removed from a schedule, only replaced")
     words = option("set", number)
     for name, value in given.items():
-        words += _encode_option(name, str(value).lower() if isinstance(value, bool) else value)
+        words += _encode_option(name, _switched(value))
     return _with_blocks(b"SCHEDULE" + words, command, options.get("script"), options.get("stdin"))
 
 

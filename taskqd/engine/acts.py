@@ -13,6 +13,7 @@ from taskqd.errors import WrongState
 from taskqd.model.actor import Actor
 from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
 from taskqd.model.job import Job, Status
+from taskqd.model.output_files import check_outputs
 from taskqd.model.spec import Spec
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock
@@ -113,6 +114,7 @@ class Acts:
                 )
             now = self._clock.now()
             spec = _changed_spec(job.spec, values, now)
+            check_outputs(spec)
             check_capacity(self._queue_state, spec)
             event = Changed(
                 id=job.id,

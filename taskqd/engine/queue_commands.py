@@ -25,6 +25,7 @@ from taskqd.model.events import (
     Scheduled,
     Unscheduled,
 )
+from taskqd.model.output_files import check_outputs
 from taskqd.model.schedule import Schedule, ScheduleBlocks, check_cron, check_every
 from taskqd.model.spec import Spec
 from taskqd.model.submission import SECRET_BLOCK, RescheduleRequest
@@ -200,6 +201,7 @@ class QueueCommands:
             given = request.values.get("secrets", ())
             blocks = self._block_store.merge_secrets(schedule, spec, blocks, given)
             spec = accept(schedule, command, spec, len(blocks.get(SECRET_BLOCK, b"")))
+            check_outputs(spec)
             check_capacity(self._queue_state, spec)
             before = schedule.blocks
             has_new_blocks = bool(blocks) or spec.block_names != before.names

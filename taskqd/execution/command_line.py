@@ -27,7 +27,7 @@ SHELL = "/bin/sh"
 BASE_DIRECTORY = "/"
 """The directory in which a runner starts processes."""
 CANNOT_ENTER = 126
-"""The exit code if the directory cannot be entered, or the interpreter not be executed."""
+"""The exit code if the directory cannot be entered, an output file opened, or the interpreter executed."""
 NOT_FOUND = 127
 """The exit code if the directory or the interpreter does not exist."""
 CPU_GRACE = 5
@@ -35,6 +35,10 @@ CPU_GRACE = 5
 
 _CD = "cd -- {path} || {{ [ -d {path} ]; exit $((126+$?)); }}; "
 """Enters a directory, or exits with 126 or 127. Only the child accesses it, since that may take forever."""
+_REDIRECT = "command exec {redirections} || exit {code}; "
+"""Opens the output files, in the shell of the job's user. Without ``command`` a failure has exit code 2."""
+_CHECK_INTERPRETER = "[ -f {path} ] && [ -x {path} ] || exec {path}; "
+"""Has the shell complain of an interpreter that it cannot execute, before its stderr is another one."""
 _UNSET_OLDPWD = "unset OLDPWD; "
 """Follows each cd: the variable has the daemon's directory."""
 
@@ -99,7 +103,21 @@ def shell_prologue(run: Run) -> str:
         prologue += f"cd -- {quote(directory)} 2>/dev/null || cd /; " + _UNSET_OLDPWD
     if names := " ".join(_hidden_variables(run)):
         prologue += _REVEAL.format(names=names, prefix=HIDDEN_PREFIX)
-    return prologue
+    return prologue + _redirect(run)
+
+
+def _redirect(run: Run) -> str:
+    """Return the commands that open the output files of an attempt, or merge its streams."""
+    stdout, stderr = run.output_files
+    redirections = [] if stdout is None else [f">{quote(stdout)}"]
+    if run.spec.merge or (stderr is not None and stderr == stdout):
+        redirections.append("2>&1")
+    elif stderr is not None:
+        redirections.append(f"2>{quote(stderr)}")
+    if not redirections:
+        return ""
+    check = _CHECK_INTERPRETER.format(path=quote(run.interpreter[0])) if run.interpreter else ""
+    return check + _REDIRECT.format(redirections=" ".join(redirections), code=CANNOT_ENTER)
 
 
 def _sets_open_files(run: Run) -> bool:
@@ -115,7 +133,7 @@ def _cd(path: str, *, is_explained: bool) -> str:
 
 def may_be_refused(run: Run) -> bool:
     """Whether the shell may be unable to start the command, and its message can be trusted."""
-    return run.owner is None and bool(run.cwd is not None or run.interpreter)
+    return run.owner is None and bool(run.cwd is not None or run.interpreter or any(run.output_files))
 
 
 def setpriv_command(owner: Owner) -> list[str]:

@@ -197,8 +197,9 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     not fit into an Ended. ``order``, which version 2 added, is the path of the file for the order of such
     output, None if that is not to be in a file. ``max_output`` is in bytes per stream. ``timeout``,
     ``idle_timeout`` and ``kill_after`` are in seconds. ``uid`` is the user of the processes, None if it is
-    the runner's own. ``cwd`` and ``interpreter`` are set if a shell enters or executes them first, whose
-    complaint then explains why the attempt could not be started.
+    the runner's own. ``cwd``, ``interpreter`` and ``redirects`` (added by version 2) are set if a shell
+    enters, executes or opens them for output first, whose complaint then explains why the attempt could not
+    be started.
 
     A runner that changes users takes ``user``, a name, and ``files``, for each of which a descriptor is sent
     (SCM_RIGHTS, unix(7)), in place of ``mark``, ``uid`` and the four paths.
@@ -219,6 +220,7 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     uid: int | None = None
     cwd: str | None = None
     interpreter: str | None = None
+    redirects: list[str] = []
     user: str | None = None
     files: list[File] = []
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from taskqd.errors import is_shortage
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
+from taskqd.model.output_files import output_files
 from taskqd.model.spec import Spec
 
 MARK = "TASKQ_RUN"
@@ -69,6 +70,11 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
         """The requested directory; bytes that are not UTF-8 are surrogates (PEP 383)."""
         data = self.spec.cwd_base64
         return self.spec.cwd if data is None else data.decode("utf-8", "surrogateescape")
+
+    @property
+    def output_files(self) -> tuple[str | None, str | None]:
+        """The files to which the attempt writes its stdout and stderr; None for a pipe to the runner."""
+        return output_files(self.spec, self.id, self.attempt)
 
 
 class CannotStart(Exception):

@@ -15,13 +15,14 @@ def make_start(run: Run, outputs: Mapping[int, str], order: str | None = None) -
     If the runner changes the user, it has no paths, but the kinds of the files to send with it. Raises
     CannotStart if the system lacks a program that the command line needs.
     """
-    spec = run.spec
+    spec, redirects = run.spec, _redirects(run)
     try:
         argv, env = command_line(run), process_environment(run)
     except FileNotFoundError as why:
         raise CannotStart(str(why), why) from None
     encoding = UTF_8
-    strings = [*argv, *env, *env.values(), run.stdin or "", run.cwd or "", *outputs.values(), order or ""]
+    paths = [run.stdin or "", run.cwd or "", *outputs.values(), order or "", *redirects]
+    strings = [*argv, *env, *env.values(), *paths]
     try:
         "\0".join(strings).encode(UTF_8)
     except UnicodeEncodeError:
@@ -52,6 +53,12 @@ def make_start(run: Run, outputs: Mapping[int, str], order: str | None = None) -
         uid=None if is_changed else run.uid,
         cwd=encoded(run.cwd) if is_explained and run.cwd is not None else None,
         interpreter=encoded(run.interpreter[0]) if is_explained and run.interpreter else None,
+        redirects=list(map(encoded, redirects)) if is_explained else [],
         user=run.user,
         files=[File(kind, 0, 0) for kind in kinds] if is_changed else [],
     )
+
+
+def _redirects(run: Run) -> list[str]:
+    """Return the output files that the shell opens, each once."""
+    return list(dict.fromkeys(filter(None, run.output_files)))

@@ -57,7 +57,7 @@ def _spec_bytes(spec: Spec) -> int:
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():
         size += ENTRY_BYTES + len(name) + len(content)
-    for text in (spec.script_line, spec.key, spec.cwd, spec.unless):
+    for text in (spec.script_line, spec.key, spec.cwd, spec.unless, spec.stdout, spec.stderr):
         size += text_bytes(text) if text else 0
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count

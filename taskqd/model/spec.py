@@ -37,7 +37,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the time zone of
     ``at`` or of a schedule's ``cron``, and the job's TZ. ``unless`` is a label: the job was submitted on
     condition that no job of its owner with that label was pending or running. ``expires`` is counted from
-    the submission.
+    the submission. ``stdout`` and ``stderr`` are the files to which the job writes these streams
+    (output_files.py); a job with ``merge`` has one stream for both.
     """
 
     script: int | None = None
@@ -79,6 +80,9 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     cpu_time: float | None = None
     nofile: int | None = None
     max_output: int = 256 * 1024**2
+    merge: bool = False
+    stdout: str | None = None
+    stderr: str | None = None
     notify_fail: bool = False
     as_daemon: bool = False
 

@@ -14,7 +14,10 @@ MAX_SPECS = 1000
 
 _ENCODE = msgspec.json.Encoder().encode
 _DIGEST_BYTES = 32
-_FIXED = ("script_line", "env", "env_base64", "secrets", "after", "after_any", "after_fail")
+_FIXED = (
+    *("script_line", "env", "env_base64", "secrets", "after", "after_any", "after_fail"),
+    *("stdout", "stderr"),
+)
 """Fields that SET never changes and that may be large."""
 
 

@@ -94,7 +94,12 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
     overlap: bool = False
 
 
-_EXECUTION = frozenset({"env", "env_base64", "cwd", "cwd_base64", "umask", "script", "stdin", "secrets"})
+_EXECUTION = frozenset(
+    (
+        *("env", "env_base64", "cwd", "cwd_base64", "umask", "script", "stdin", "secrets"),
+        *("stdout", "stderr"),
+    )
+)
 """Fields of a Spec that concern how a command is executed."""
 
 

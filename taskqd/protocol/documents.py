@@ -10,6 +10,7 @@ import msgspec
 
 from taskqd.model.events import Changed, Event, ScheduleContent, Started, Submitted
 from taskqd.model.job import Attempt, Job, Reason, Status
+from taskqd.model.output_files import output_files
 from taskqd.model.retry import signal_name
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
@@ -91,7 +92,11 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
 
 def describe_attempts(job: Job) -> list[dict[str, Any]]:
     """Return all attempts of a job as JSON documents, oldest first; the sizes of a running one are 0."""
-    return [_describe_attempt(attempt) for attempt in (*job.past, job.attempt) if attempt is not None]
+    return [
+        {**_describe_attempt(attempt), **_output_files(job, attempt)}
+        for attempt in (*job.past, job.attempt)
+        if attempt is not None
+    ]
 
 
 def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
@@ -106,6 +111,12 @@ def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
         **_sizes(attempt),
         **_usage(attempt),
     }
+
+
+def _output_files(job: Job, attempt: Attempt) -> dict[str, str]:
+    """Return the files to which an attempt writes, in place of the daemon's."""
+    files = zip(("stdout_file", "stderr_file"), output_files(job.spec, job.id, attempt.number), strict=True)
+    return {name: path for name, path in files if path is not None}
 
 
 def describe_schedule(

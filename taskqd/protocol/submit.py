@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
+from taskqd.model.output_files import check_outputs, check_path
 from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCKS, Submission, pack_secrets
 from taskqd.protocol.arguments import (
@@ -147,6 +148,9 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     ),
     "nofile": SubmitOption("nofile", integer(3, 1024**2), "<n>", is_settable=True, clear=Clear()),
     "max-output": SubmitOption("max_output", parse_size, "<size>", is_settable=True),
+    "merge": SubmitOption("merge", parse_flag, is_settable=True),
+    "stdout": SubmitOption("stdout", check_path, "<path>", clear=Clear()),
+    "stderr": SubmitOption("stderr", check_path, "<path>", clear=Clear()),
     "notify-fail": SubmitOption("notify_fail", parse_flag),
     "script": SubmitOption("script", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
     "stdin": SubmitOption("stdin", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
@@ -268,11 +272,13 @@ def resolve_time(values: dict[str, Any]) -> None:
 
 
 def make_spec(values: dict[str, Any]) -> Spec:
-    """Return the Spec with the values of the options; `values` is changed."""
+    """Return the Spec with the values of the options; `values` is changed. Raises BadRequest."""
     if "unless" in values:
         values.setdefault("label", values["unless"])
     separate_bytes(values)
-    return Spec(**values)
+    spec = Spec(**values)
+    check_outputs(spec)
+    return spec
 
 
 def separate_bytes(values: dict[str, Any]) -> None:

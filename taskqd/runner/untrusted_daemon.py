@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 _STORE = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _VARIABLE = re.compile(rf"{HIDDEN_PREFIX}[A-Za-z0-9_]+")
 _ENCODINGS = ("utf-8", "latin-1")
-_OWN_FIELDS = ("mark", "stdin", "stdout", "stderr", "order", "uid", "cwd", "interpreter")
+_OWN_FIELDS = ("mark", "stdin", "stdout", "stderr", "order", "uid", "cwd", "interpreter", "redirects")
 """The fields of a Start by which another daemon says what is the runner's own here."""
 
 

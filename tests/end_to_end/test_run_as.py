@@ -121,6 +121,23 @@ def test_directory_is_entered_with_the_owner_s_rights(running: Shared, games: Wi
     assert games.run("echo $OLDPWD").stdout == b"\n"
 
 
+def test_output_files_are_opened_with_the_owner_s_rights(running: Shared, games: Wire) -> None:
+    with other_users.open_place() as place:
+        place.chmod(0o777)
+        job = games.submit(f"--stdout={place}/%j --merge --umask=027 id -un; echo err >&2")
+        assert games.wait(job) == "COMPLETED"
+        file = place / str(job)
+        assert file.read_text() == "games\nerr\n"
+        assert (file.owner(), stat.S_IMODE(file.stat().st_mode)) == ("games", 0o640)
+        (place / "closed").mkdir(0o700)
+        for path in (f"{place}/closed/file", f"{running.state}/lock", f"{place}/missing/file"):
+            refused = games.run(f"--stdout={path} touch {place}/never")
+            assert refused.exit_code == "126"
+            assert f"{path}: ".encode() in refused.stderr
+        assert os.listdir(place / "closed") == []
+        assert not (place / "never").exists()
+
+
 def test_job_of_an_owner_can_use_all_its_files_and_pipes(games: Wire) -> None:
     assert games.run("echo out > /dev/stdout; echo err > /dev/stderr")[:2] == (b"out\n", b"err\n")
     assert games.run("--stdin=2 cat; cat /dev/stdin", b"in") == (b"inin", b"", "0")

@@ -114,6 +114,20 @@ def test_daemon_is_no_root_and_jobs_have_all_ids_of_their_owner(running: Unprivi
         assert wire.show(wire.submit("true"))["owner"] == name
 
 
+def test_output_files_are_opened_as_the_owner(running: Unprivileged, games: Wire) -> None:
+    with other_users.open_place() as place:
+        place.chmod(0o777)
+        job = games.submit(f"--stdout={place}/%j --merge id -un; echo err >&2")
+        assert games.wait(job) == "COMPLETED"
+        assert ((place / str(job)).owner(), (place / str(job)).read_text()) == ("games", "games\nerr\n")
+        for path in ("/root/file", f"{running.directory}/file", f"{running.state}/file"):
+            refused = games.run(f"--stdout={path} touch {place}/never")
+            assert refused.exit_code == "126"
+            assert f"{path}: ".encode() in refused.stderr
+        assert games.run("--merge echo out; echo err >&2") == (b"out\nerr\n", b"", "0")
+        assert not (place / "never").exists()
+
+
 def test_job_can_use_its_files_variables_secrets_and_limits(games: Wire) -> None:
     assert games.run("echo out > /dev/stdout; echo err > /dev/stderr")[:2] == (b"out\n", b"err\n")
     assert games.run("--stdin=2 cat; cat /dev/stdin", b"in") == (b"inin", b"", "0")

@@ -39,6 +39,7 @@ _DURATIONS = (
 )
 _SIZES = (b"0", b"1", b"4096", b"64k", b"1M", b"2G", b"9999999999G", b"1T", b"1.5M", b"-1")
 _OFFSETS = (b"0", b"1", b"5", b"100000", b"999999999999999999")
+_OUTPUT_FILES = (b"/dev/null", b'"/dev/null/%j"', b"/%a%", b'"/nowhere/%%\\n"', b"x")
 _QUEUES = (*(b"q%d" % number for number in range(10)), b"default", b"q1", b"a/b:c@d+e-f.g_h")
 
 _VALUES: dict[str, Sequence[bytes]] = {
@@ -68,8 +69,8 @@ _VALUES: dict[str, Sequence[bytes]] = {
     "every": (b"1h", b"1d", b"1s", b"0", b"999ms", b"36525d"),
     "owner": (b"root", b"token", b"daemon", b'"a b"', b""),
     "limit": (b"1", b"10", b"0", b"100", b"100000", b"100001"),
-    "stdout": _OFFSETS,
-    "stderr": _OFFSETS,
+    "stdout": (*_OFFSETS, *_OUTPUT_FILES),
+    "stderr": (*_OFFSETS, *_OUTPUT_FILES),
     "offset": _OFFSETS,
     "attempt": (b"1", b"2", b"0", b"99"),
     "signal": (b"TERM", b"KILL", b"SIGINT", b"usr1", b"0", b"9", b"STOP", b"RTMIN", b"SIGSIG", b""),
@@ -77,7 +78,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
 }
 """Valid and invalid values of options."""
 
-_FLAGS = ("hold", "notify-fail", "overlap", "tasks", "reverse", "cascade", "any")
+_FLAGS = ("hold", "merge", "notify-fail", "overlap", "tasks", "reverse", "cascade", "any")
 _BLOCKS = (
     *(b"", b"echo\n", b"#!/bin/true\n", b"PING\r\nPING\r\n", b"\xff\xfd\x06\xff\xf4"),
     b"\x00" * 50,

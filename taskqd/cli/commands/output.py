@@ -1,6 +1,6 @@
 """The commands result and output."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -8,7 +8,7 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import DROPPED, Session
-from taskqd.cli.job_output import bytes_field, print_output
+from taskqd.cli.job_output import bytes_field, describe_output_files, print_output
 from taskqd.client import Client, Facts, Output, Ref, Refused
 from taskqd.protocol.values import parse_size
 
@@ -37,7 +37,17 @@ def result(session: Session, job: Ref, is_raw: bool) -> int:
         with print_output(session, is_raw) as write:
             for piece in pieces:
                 write(piece)
-        return session.exit_code_after_output(client.show(job))
+        facts = client.show(job)
+        _report_output_files(session, job, facts, ("stdout", "stderr"))
+        return session.exit_code_after_output(facts)
+
+
+def _report_output_files(
+    session: Session, job: Ref, facts: Facts, streams: Sequence[str], attempt: int | None = None
+) -> None:
+    """Print which files have the output that the daemon does not have."""
+    if text := describe_output_files(job, facts, streams, attempt):
+        session.print_message(text)
 
 
 def _pieces(client: Client, job: Ref) -> Iterable[Output]:
@@ -85,7 +95,9 @@ def output(session: Session, /, job: Ref, stream: str, attempt: int | None, is_r
             piece = client.output(job, stream, offset=offset, limit=left, attempt=attempt)
         if left == 0:
             return 0
-        facts = _of_attempt(client.show(job), attempt)
+        facts = client.show(job)
+        _report_output_files(session, job, facts, [stream], attempt)
+        facts = _of_attempt(facts, attempt)
     return DROPPED if session.report_dropped_output(job, facts, [stream]) else 0
 
 

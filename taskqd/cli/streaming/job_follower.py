@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from taskqd.cli.job_output import describe_output_files
 from taskqd.client import Client, Facts, Output, Ref, Unreachable, Untrusted
 from taskqd.client.connection import ConnectionLost
 from taskqd.client.follow_position import FollowPosition, describe_restart
@@ -86,7 +87,11 @@ class JobFollower:
         yield client.show(self._job)
 
     def _read_output(self, client: Client) -> Iterator[Item]:
-        if self._position.resume(client.show(self._job)["attempts"]):
+        facts = client.show(self._job)
+        is_first = self._position.is_new and not self._is_known
+        if is_first and (where := describe_output_files(self._job, facts)):
+            yield Notice(where)
+        if self._position.resume(facts["attempts"]):
             yield Notice(describe_restart(self._job))
         for piece in client.follow(self._job, **self._position.offsets):
             if piece.data:

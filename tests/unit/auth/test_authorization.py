@@ -227,7 +227,9 @@ def test_schedule_is_changed_by_its_owner_or_an_admin_and_keeps_its_owner(server
     assert server.ask(IN_Q, "SCHEDULE --set=1 --queue=default") == "FORBIDDEN"
 
 
-@pytest.mark.parametrize("content", ["id", "--env=PATH=/tmp/x", "--cwd=/tmp", "--umask=0", "--secret=A=1"])
+@pytest.mark.parametrize(
+    "content", ["id", "--env=PATH=/tmp/x", "--cwd=/tmp", "--umask=0", "--secret=A=1", "--stderr=/x"]
+)
 def test_schedule_of_another_user_keeps_what_it_executes(server: Server, content: str) -> None:
     assert server.ask(ROOT, f"SCHEDULE --set=1 {content}") == "FORBIDDEN"
     assert server.ask(ANN, f"SCHEDULE --set=1 {content}") == "OK"

@@ -41,6 +41,8 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("a", {"array": "1-10%2", "memory": "1G"}, "SUBMIT --array=1-10%2 --memory=1G a", ()),
         ("a", {"umask": 0o2}, "SUBMIT --umask=002 a", ()),
         ("a", {"max_output": 4096}, "SUBMIT --max-output=4096 a", ()),
+        ("a", {"merge": True, "stdout": "/a b/%j"}, 'SUBMIT --merge --stdout="/a b/%j" a', ()),
+        ("a", {"merge": False, "stderr": "/dev/null"}, "SUBMIT --stderr=/dev/null a", ()),
         ("a", {"label": 'two "words"'}, r'SUBMIT --label="two \"words\"" a', ()),
         ("a", {"unless": "x y"}, r'SUBMIT --unless="x y" a', ()),
         ("a", {"label": ""}, 'SUBMIT --label="" a', ()),

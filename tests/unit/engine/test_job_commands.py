@@ -208,6 +208,13 @@ def test_change_with_which_the_job_could_never_start_is_refused() -> None:
     assert harness.journal.pending == []
 
 
+@pytest.mark.parametrize("values", [{"merge": True}, {"idle_timeout": 1.0}])
+def test_change_that_contradicts_the_output_files_is_refused(values: dict[str, Any]) -> None:
+    harness = waiting(stdout="/out", stderr="/err")
+    assert isinstance(error_of(harness.change(2, **values)), BadRequest)
+    assert harness.journal.pending == []
+
+
 @pytest.mark.parametrize("values", [{"delay": 10.0}, {"at": START + 15.0}])
 def test_changed_delay_counts_from_now_and_at_is_absolute(values: dict[str, float]) -> None:
     harness = opened()

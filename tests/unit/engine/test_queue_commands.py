@@ -154,6 +154,16 @@ def test_reschedule_keeps_what_is_not_named_and_the_last_job() -> None:
     assert harness.queue_state == replayed(harness.journal.events)
 
 
+def test_reschedule_that_contradicts_the_output_files_is_refused() -> None:
+    harness = opened()
+    harness.schedule(60.0, stderr="/err")
+    harness.settle()
+    assert isinstance(error_of(harness.reschedule(values={"merge": True})), BadRequest)
+    harness.reschedule(values={"merge": True, "stderr": None})
+    harness.settle()
+    assert harness.queue_state.schedules.get(1).spec == Spec(merge=True)
+
+
 def test_reschedule_replaces_an_interval_by_cron_fields() -> None:
     harness = opened()
     harness.schedule(60.0)

@@ -39,6 +39,7 @@ SCRIPT: dict[str, Any] = {"command": None, "script": "/spool/7.script"}
 PROGRAM: dict[str, Any] = {**SCRIPT, "interpreter": ("/usr/bin/env", "awk -f")}
 EXEC = 'exec "$@"'
 RUN = ("/bin/sh", "/usr/bin/env", "awk -f", "/spool/7.script")
+CHECK = "[ -f /usr/bin/env ] && [ -x /usr/bin/env ] || exec /usr/bin/env; "
 FORGET = "unset OLDPWD; "
 TMP = "cd -- /tmp || { [ -d /tmp ]; exit $((126+$?)); }; " + FORGET
 
@@ -96,6 +97,33 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {**SCRIPT, "cwd": "/tmp"},
         ["/bin/sh", "-c", TMP + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"],
+    ),
+    ({"merge": True}, ["/bin/sh", "-c", "command exec 2>&1 || exit 126; echo hello"]),
+    (
+        {"stdout": "/a b/%j.%a%%", "stderr": "/b", "umask": 0o077, "cwd": "/tmp"},
+        [
+            *("/bin/sh", "-c"),
+            f"umask 077; {TMP}command exec >'/a b/7.2%' 2>/b || exit 126; echo hello",
+        ],
+    ),
+    (
+        {"stdout": "/%j", "stderr": "/7"},
+        ["/bin/sh", "-c", "command exec >/7 2>&1 || exit 126; echo hello"],
+    ),
+    (
+        {**PROGRAM, "merge": True},
+        [
+            *("/bin/sh", "-c"),
+            CHECK + f"command exec 2>&1 || exit 126; {EXEC}",
+            *RUN,
+        ],
+    ),
+    (
+        {**SCRIPT, "merge": True},
+        [
+            *("/bin/sh", "-c", f"command exec 2>&1 || exit 126; {EXEC}"),
+            *("/bin/sh", "/bin/sh", "/spool/7.script"),
+        ],
     ),
     # Properties of the daemon that a job must not inherit.
     (
@@ -204,9 +232,85 @@ def test_refusal_names_a_forbidden_directory() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["plain", "a b", "it's", '"', "$HOME", "-P", "é\n", "*", "`id`", ">&2"])
+def test_output_files_with_any_name_have_the_streams(tmp_path: Path, name: str) -> None:
+    out, err = tmp_path / name, tmp_path / f"{name}.2"
+    out.write_text("an earlier attempt")
+    command = "echo out; echo err >&2; umask"
+    done = ran(tmp_path, stdout=str(out), stderr=str(err), umask=0o27, command=command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (out.read_text(), err.read_text()) == ("out\n0027\n", "err\n")
+    assert err.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    "options, files",
+    [
+        ({"merge": True}, ("abcd", "", "")),
+        ({"stdout": "a"}, ("", "bd", "ac")),
+        ({"stderr": "a"}, ("ac", "", "bd")),
+        ({"stdout": "a", "merge": True}, ("", "", "abcd")),
+        ({"stdout": "a", "stderr": "a"}, ("", "", "abcd")),
+        ({"stdout": "/dev/null"}, ("", "bd", "")),
+    ],
+)
+@pytest.mark.parametrize("is_script", [False, True])
+def test_streams_go_to_pipes_and_files_as_requested(
+    tmp_path: Path, options: dict[str, Any], files: tuple[str, str, str], is_script: bool
+) -> None:
+    given = {name: str(tmp_path / text) if text == "a" else text for name, text in options.items()}
+    command = "printf a; printf b >&2; printf c; printf d >&2"
+    if is_script:
+        given |= script(tmp_path, f"#!/usr/bin/env sh\n{command}\n", 0o700)
+    done = ran(tmp_path, **({} if is_script else {"command": command}), **given)
+    file = tmp_path / "a"
+    assert (done.stdout.decode(), done.stderr.decode(), file.read_text() if file.exists() else "") == files
+
+
+@pytest.mark.parametrize("name", ["missing/log", "directory", "directory/é\n/x", "it's/x"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_refusal_names_an_output_file_that_cannot_be_opened(tmp_path: Path, name: str, stream: str) -> None:
+    (tmp_path / "directory").mkdir()
+    path = f"{tmp_path}/{name}"
+    options = {"stdout": "/dev/null", stream: path, "cwd": str(tmp_path), "command": "touch never"}
+    done = ran(tmp_path, **options)
+    assert (done.returncode, done.stdout) == (CANNOT_ENTER, b"")
+    assert not (tmp_path / "never").exists()
+    said = refusal(started(attempt(**options)), done.returncode, done.stderr)
+    assert said is not None
+    assert said.startswith(f"its output file {path} cannot be opened: ")
+    assert "irectory" in said
+
+
+def test_refusal_shows_a_reason_of_any_bytes() -> None:
+    said = refusal(
+        started(attempt(stdout="/log")), CANNOT_ENTER, b"/bin/sh: 1: cannot create /log: \xff" + b"x" * 9000
+    )
+    assert said == "its output file /log cannot be opened: \ufffd" + "x" * 199
+
+
+@pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
+def test_refusal_names_an_interpreter_though_the_streams_are_redirected(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "barred").touch(0o600)
+    options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
+    for redirected in ({"merge": True}, {"stderr": f"{tmp_path}/log"}):
+        done = ran(tmp_path, **options, **redirected)
+        said = refusal(started(attempt(**options, **redirected)), done.returncode, done.stderr)
+        assert said == f"the interpreter {tmp_path}/{name} that its script names {why}"
+
+
 @pytest.mark.parametrize(
     "options, code, stderr",
     [
+        ({"stdout": "/x"}, 127, b"/bin/sh: 1: cannot create /x: Directory nonexistent\n"),
+        ({"stdout": "/x"}, 126, b"/bin/sh: 1: cannot create /y: Directory nonexistent\n"),
+        (
+            {"stdout": "/x", "owner": Owner(1, 1, "/")},
+            126,
+            b"/bin/sh: 1: cannot create /x: Directory nonexistent\n",
+        ),
         ({}, 127, b"/bin/sh: 1: cd: can't cd to /x\n"),
         ({"cwd": "/x"}, 1, b"/bin/sh: 1: cd: can't cd to /x\n"),
         ({"cwd": "/x"}, 127, b"/bin/sh: 1: nothing: not found\n"),
@@ -314,6 +418,7 @@ DROP = [
     *("setpriv", "--reuid=1000", "--regid=100", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"),
     "--",
 ]
+REVEAL_A = launch._REVEAL.format(names="A", prefix=HIDDEN_PREFIX)
 HOME = "cd -- /home/ada 2>/dev/null || cd /; " + FORGET
 
 OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
@@ -331,6 +436,13 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
             *("prlimit", "--nofile=1:2", "--cpu=3:4", "--"),
             *DROP,
             *("nice", "-n", "-5", "prlimit", "--nofile=9", "--", "/bin/sh", "-c", HOME + "echo hello"),
+        ],
+    ),
+    (
+        {"stdout": "/log", "env": {"A": "1"}, "submitted_variables": ("A",)},
+        [
+            *(*DROP, "/bin/sh", "-c"),
+            HOME + REVEAL_A + "command exec >/log || exit 126; echo hello",
         ],
     ),
     (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, *RUN]),

@@ -49,6 +49,10 @@ def test_start_preserves_the_bytes_of_command_and_environment(data: bytes) -> No
 def test_start_explains_a_refusal_only_for_jobs_of_the_daemons_user() -> None:
     assert start_of(make_run(cwd="/x")).cwd == "/x"
     assert start_of(make_run(cwd="/x", owner=Owner(1, 1, "/"))).cwd is None
+    files: dict[str, Any] = {"stdout": "/a%%%j.%a", "stderr": "/b", "id": 7, "attempt": 2}
+    assert start_of(make_run(**files)).redirects == ["/a%7.2", "/b"]
+    assert start_of(make_run(stdout="/a", merge=True)).redirects == ["/a"]
+    assert start_of(make_run(**files, owner=Owner(1, 1, "/"))).redirects == []
     script: dict[str, Any] = {"command": None, "script": "/s", "interpreter": ("/usr/bin/perl", "-w")}
     assert start_of(make_run(**script)).interpreter == "/usr/bin/perl"
 

@@ -54,6 +54,7 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
         ({"cwd": "/tmp"}, 4),
         ({"label": "mail"}, 4),
         ({"unless": "mail"}, 4),
+        ({"stdout": "/log/%j", "stderr": "/err"}, 11),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
         ({"needs": {"gpu": 1}}, GROUP_BYTES + ENTRY_BYTES + 3),
         ({"queue": "slow"}, GROUP_BYTES),

@@ -171,6 +171,7 @@ def test_similar_submissions_are_taken_apart() -> None:
     [
         (RescheduleRequest(schedule=1, command="true"), True),
         (RescheduleRequest(schedule=1, values={"cwd": "/"}), True),
+        (RescheduleRequest(schedule=1, values={"stdout": "/"}), True),
         (RescheduleRequest(schedule=1, values={"script": 1}), True),
         (RescheduleRequest(schedule=1, values={"stdin": 1}), True),
         (RescheduleRequest(schedule=1, values={"secrets": ("A",)}), True),

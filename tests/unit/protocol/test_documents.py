@@ -263,6 +263,18 @@ def test_describe_attempts_lists_oldest_first() -> None:
     ]
 
 
+def test_describe_attempts_names_the_output_files_of_each() -> None:
+    first, second = (Attempt(number=number, started_at=1.0, ended_at=2.0) for number in (1, 2))
+    spec = Spec(stdout="/%j.%a", stderr="/100%%")
+    runs = documents.describe_attempts(a_job(spec=spec, past=(first,), attempt=second))
+    files = [{name: run[name] for name in ("stdout_file", "stderr_file")} for run in runs]
+    assert files == [{"stdout_file": f"/7.{number}", "stderr_file": "/100%"} for number in (1, 2)]
+    [run] = documents.describe_attempts(a_job(spec=Spec(stderr="/err"), attempt=first))
+    assert (run.get("stdout_file"), run["stderr_file"]) == (None, "/err")
+    [run] = documents.describe_attempts(a_job(spec=Spec(stdout="/out", merge=True), attempt=first))
+    assert (run["stdout_file"], run["stderr_file"]) == ("/out", "/out")
+
+
 def test_describe_attempts_of_a_job_that_has_not_started_is_empty() -> None:
     assert documents.describe_attempts(a_job()) == []
 

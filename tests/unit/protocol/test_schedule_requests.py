@@ -107,6 +107,10 @@ CHANGES = [
         ),
     ),
     (
+        "--set=3 --merge=false --stdout=none --stderr=/log",
+        RescheduleRequest(schedule=3, values={"merge": False, "stdout": None, "stderr": "/log"}),
+    ),
+    (
         r'--set=3 --env=A=1 --env=B="\xff" --cwd="/\xff"',
         RescheduleRequest(
             schedule=3,

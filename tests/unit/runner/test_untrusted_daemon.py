@@ -205,6 +205,10 @@ def test_files_that_cannot_be_made_end_the_attempt(bench: Bench) -> None:
     assert "its files cannot be provided" in refusal(bench)
 
 
+def test_start_whose_complaint_would_be_explained_is_refused(bench: Bench) -> None:
+    assert "the daemon must not set redirects" in refusal(bench, redirects=["/log"])
+
+
 @pytest.mark.parametrize("name", ["../x", "a.b", "", "x" * 65, "a\n"])
 def test_store_whose_name_is_malformed_is_refused(bench: Bench, name: str) -> None:
     assert "the name of the store is malformed" in refusal(bench, store=name)

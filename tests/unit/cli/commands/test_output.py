@@ -1,6 +1,7 @@
 """``taskq result`` and ``taskq output``: bytes, ranges and dropped output."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,50 @@ def test_dropped_output_is_reported_and_exits_with_74(
         "taskq: stdout of job 7: 1000 bytes were dropped after the first 4 bytes; "
         "--max-output sets the limit\n"
     )
+
+
+FILES: dict[str, Any] = {"stdout": "/log/%j", "stderr": "/log/%a"}
+FILE_RUNS = [
+    {"attempt": 1, "stdout_file": "/log/7", "stderr_file": "/log/1"},
+    {"attempt": 2, "stdout_file": "/log/7", "stderr_file": "/log/2"},
+]
+
+
+@pytest.mark.parametrize(
+    "words, files",
+    [
+        (("result", "7"), "stdout to /log/7 and its stderr to /log/2"),
+        (("follow", "7"), "stdout to /log/7 and its stderr to /log/2"),
+        (("output", "7"), "stdout to /log/7"),
+        (("output", "7", "stderr", "--attempt", "1"), "stderr to /log/1"),
+    ],
+)
+def test_files_that_have_the_output_are_named(
+    serve: Serve, call: Call, words: tuple[str, ...], files: str
+) -> None:
+    table = {
+        **TRUE,
+        "FOLLOW": b"STATUS COMPLETED 100\r\n",
+        "OUTPUT": data("stdout", 0, b""),
+        "SHOW": job(**FILES, runs=FILE_RUNS),
+    }
+    serve(replies(table))
+    assert call(*words) == (0, b"", f"taskq: job 7 writes its {files}\n")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("follow", "7"), "taskq: job 7 writes its stdout to /log/%j and its stderr to /log/%a\n"),
+        (("run", "x"), ""),
+    ],
+)
+def test_files_of_a_job_that_has_not_started_are_named_as_they_were_given(
+    serve: Serve, call: Call, words: tuple[str, ...], message: str
+) -> None:
+    answers = {"SUBMIT": SUBMITTED, "FOLLOW": b"STATUS COMPLETED 100\r\n", "SHOW": job(**FILES, runs=[])}
+    serve(replies(answers))
+    assert call(*words).stderr == message
 
 
 def test_failed_job_keeps_its_exit_code_when_output_was_dropped(serve: Serve, call: Call) -> None:

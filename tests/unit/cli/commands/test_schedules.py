@@ -77,9 +77,12 @@ def test_set_sends_what_the_command_line_names_and_no_defaults(
     settings.write_text('queue = "mine"\n[options]\nretries = 5\n')
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert call("schedule", "--set", "3", "--every", "1h30m", "--timeout", "none") == (0, b"3\n", "")
+    files = ("--stdout", "none", "--stderr", "log", "--cwd", "/d")
+    assert call("schedule", "--set", "3", "--no-merge", *files).code == 0
     assert call("schedule", "--no-overlap", "--env", "A=1", "--set", "3", "ls", "my file").code == 0
     assert daemon.lines == [
         "SCHEDULE --set=3 --every=5400 --timeout=none",
+        "SCHEDULE --set=3 --merge=false --stdout=none --stderr=/d/log --cwd=/d",
         "SCHEDULE --set=3 --overlap=false --env=A=1 exec ls 'my file'",
     ]
 
