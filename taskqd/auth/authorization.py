@@ -28,7 +28,7 @@ from taskqd.model.submission import (
     Submission,
 )
 from taskqd.protocol.act_requests import RetryRequest, SetRequest
-from taskqd.protocol.requests import PauseRequest
+from taskqd.protocol.requests import OutputRequest, PauseRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.state.queue_state import QueueState
 
@@ -62,11 +62,18 @@ class Authorizer:
             self._check_subjects(principal, verb, argument)
         if verb == "SET":
             self.submission_limits.check_changes(argument.values)
-        if isinstance(argument, RetryRequest):
+        if isinstance(argument, OutputRequest) and argument.stream == "script":
+            self._check_reads_script(principal, self._queue_state.get(argument.job))
+        elif isinstance(argument, RetryRequest):
             self.submission_limits.check_retry(principal, self._queue_state.get(argument.job))
         elif isinstance(argument, SetRequest):
             job = self._queue_state.get(argument.job)
-            self.submission_limits.check_growth(principal, job, argument.values)
+            if argument.changes_execution:
+                self._check_execution(principal, job)
+                self.submission_limits.check_command(argument.command or "")
+            self.submission_limits.check_growth(
+                principal, job, argument.values, command=argument.new_command(job.command)
+            )
         if not is_admin and permission is Permission.MODIFY:
             self._check_change_rate(principal, verb, argument)
 
@@ -124,6 +131,9 @@ class Authorizer:
             self.submission_limits.check_blocks(argument.spec)
         elif isinstance(argument, RescheduleRequest):
             self.submission_limits.check_blocks(argument.change(DEFAULT_SPEC))
+        elif isinstance(argument, SetRequest):
+            self.submission_limits.check_blocks(replace(DEFAULT_SPEC, script=argument.values.get("script")))
+            self._check_execution(principal, self._queue_state.get(argument.job))
 
     def authorize_schedule(
         self, principal: Principal, command: str, spec: Spec, secret_size: int = 0
@@ -159,6 +169,29 @@ class Authorizer:
             self.submission_limits.check_schedules(principal, command, spec, schedule.id)
         owner = principal._replace(name=schedule.owner)
         return self.authorize_submission(owner, command, replace(spec, as_daemon=False), secret_size)
+
+    def authorize_execution(self, principal: Principal, job: Job) -> bool:
+        """Return the `as_daemon` of a job whose owner changes what it executes.
+
+        The user is determined again: that root itself submitted the job does not authorize a later change.
+        Raises Forbidden if no job of this user can be run.
+        """
+        return self._check_run(principal, replace(job.spec, as_daemon=False)).as_daemon
+
+    def _check_execution(self, principal: Principal, job: Job) -> None:
+        """Raise Forbidden unless a client owns a job: it runs as its owner, so an admin would be any user."""
+        if principal.name != job.owner:
+            raise Forbidden(
+                f"permission denied: job {job.id} belongs to {job.owner}, who alone may change its --command "
+                "and --script; change its other options, or CANCEL it"
+            )
+
+    def _check_reads_script(self, principal: Principal, job: Job) -> None:
+        """Raise Forbidden unless a client owns a job: a script is input, which others do not see."""
+        if principal.name != job.owner:
+            raise Forbidden(
+                f"permission denied: job {job.id} belongs to {job.owner}, who alone may read its script"
+            )
 
     def authorize_run(self, principal: Principal, number: int) -> None:
         """Raise Forbidden or NoSuchJob if a client may not run a schedule, QueueFull above its rate."""

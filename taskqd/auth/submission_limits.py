@@ -10,7 +10,7 @@ from taskqd.auth.principal import Principal
 from taskqd.auth.rate_limit import RateLimiter
 from taskqd.config.limits import BURST, UNBOUNDED, Limits, PendingLimit
 from taskqd.errors import Forbidden, QueueFull, TooLarge
-from taskqd.model.footprint import footprint, footprint_of
+from taskqd.model.footprint import footprint, footprint_of, text_bytes
 from taskqd.model.job import Job, Status
 from taskqd.model.roles import Role
 from taskqd.model.spec import DEFAULT_SPEC, Spec
@@ -174,13 +174,22 @@ class SubmissionLimits:
         return self._check_pending(principal, job, Pending(also.jobs + count, also.bytes + size))
 
     def check_growth(
-        self, principal: Principal, job: Job, values: dict[str, Any], also: Pending = NOTHING_PENDING
+        self,
+        principal: Principal,
+        job: Job,
+        values: dict[str, Any],
+        also: Pending = NOTHING_PENDING,
+        command: str | None = None,
     ) -> Pending:
         """Raise QueueFull if a SET makes a pending job too large for the memory of pending jobs.
 
-        ``also`` is by how much others grow with it. Return that and the growth of the job together.
+        ``command`` is the new one, None if it stays. ``also`` is by how much others grow with it. Return that
+        and the growth of the job together.
         """
-        growth = footprint(job.command, replace(job.spec, **values)) - footprint(job.command, job.spec)
+        command = job.command if command is None else command
+        growth = footprint(command, replace(job.spec, **values)) - footprint(job.command, job.spec)
+        if job.spec.key is not None and job.original_command == job.command != command:
+            growth += text_bytes(job.command)  # of the submission, which is kept beside the new one
         if growth <= 0:
             return also
         return self._check_pending(principal, job, Pending(0, also.bytes + growth))

@@ -146,6 +146,8 @@ class Client(Acts):
     ) -> Output:
         """Return a part of a job's output so far; the data is empty at the end of the stream.
 
+        The stream ``"script"`` is the script of a job of one's own, since release 0.10.
+
         The default ``limit`` is 1 MiB, the maximum 16 MiB. ``tail`` counts from the end. ``attempt`` selects
         an earlier attempt by its number.
         """

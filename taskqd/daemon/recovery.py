@@ -192,6 +192,12 @@ def attempts_of(queue_state: QueueState, job_id: int) -> int | None:
     return None if job is None else job.attempts
 
 
+def script_file_of(queue_state: QueueState, job_id: int) -> int | None:
+    """Return the number of the file with the script of a job, None if it has no script."""
+    job = queue_state.jobs.get(job_id)
+    return None if job is None or job.spec.script is None else job.spec.script_file
+
+
 def _is_in_care(job: Job, alive: Collection[str]) -> bool:
     """Whether the runner of a job's latest attempt lives."""
     return job.attempt is not None and job.attempt.runner in alive

@@ -30,7 +30,7 @@ from taskqd.daemon.garbage_collection import GarbageCollection
 from taskqd.daemon.leave_check import LeaveCheck, find_obstacle
 from taskqd.daemon.log_output import LogOutput
 from taskqd.daemon.reactor import IReactor
-from taskqd.daemon.recovery import REBOOTED, Recovery, attempts_of
+from taskqd.daemon.recovery import REBOOTED, Recovery, attempts_of, script_file_of
 from taskqd.daemon.shutdown import stop_jobs
 from taskqd.daemon.stop_request import StopRequests
 from taskqd.daemon.wiring import Components, Server
@@ -241,7 +241,10 @@ class TaskqService(Service):
             parts.spool.open()
             running = {job.id: job.attempt for job in queue_state.running() if job.attempt is not None}
             removed = parts.spool.sweep(
-                lambda job_id: attempts_of(queue_state, job_id), running, queue_state.schedules.file_names()
+                lambda job_id: attempts_of(queue_state, job_id),
+                running,
+                queue_state.schedules.file_names(),
+                lambda job_id: script_file_of(queue_state, job_id),
             )
         except OSError as why:
             raise self._state_directory_error(why) from None

@@ -152,7 +152,8 @@ def _open_files(spool: Spool, queue_state: QueueState, start: Start) -> list[int
             if file.kind in ("stdout", "stderr"):
                 opened.append(spool.create_output(job.id, start.attempt, file.kind))
             else:
-                opened.append(spool.open_block(job.array or job.id, file.kind))
+                number = job.spec.script_file if file.kind == "script" else 0
+                opened.append(spool.open_block(job.array or job.id, file.kind, number))
     except OSError:
         for descriptor in opened:
             os.close(descriptor)

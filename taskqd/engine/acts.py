@@ -15,6 +15,7 @@ from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Re
 from taskqd.model.job import Job, Status
 from taskqd.model.output_files import check_outputs
 from taskqd.model.spec import Spec
+from taskqd.model.submission import first_line_of
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IClock
 
@@ -35,6 +36,26 @@ class Change(NamedTuple):
 
 OnTasksEnded: TypeAlias = Callable[[Job, Status, int], None]
 """Called with an array, and the status and number of its tasks that have ended without running."""
+
+
+class NewCommand(NamedTuple):
+    """The new command of a job, or its new script with that as arguments; ``as_daemon`` is that of Spec."""
+
+    command: str
+    script: bytes | None = None
+    as_daemon: bool = False
+
+    def change(self, spec: Spec) -> Spec:
+        """Return a spec with the script, if there is one, in the file that the spec does not name."""
+        has_file = self.script is not None or spec.script is not None
+        return replace(
+            spec,
+            script=None if self.script is None else len(self.script),
+            script_line=None if self.script is None else first_line_of(self.script),
+            script_file=1 - spec.script_file if has_file else spec.script_file,
+            as_daemon=self.as_daemon,
+        )
+
 
 Act: TypeAlias = Callable[[Job], Change | None]
 """Returns the change of a job whose lock is held, None if the act changes nothing.
@@ -99,10 +120,13 @@ class Acts:
 
         return act
 
-    def change(self, by: Actor, values: dict[str, Any], command: str = "set") -> Act:
+    def change(
+        self, by: Actor, values: dict[str, Any], command: str = "set", new: NewCommand | None = None
+    ) -> Callable[[Job], Change]:
         """Change fields of a pending job's spec; a ``delay`` counts from now.
 
-        ``command`` is what the user calls, for an error.
+        ``command`` is what the user calls, for an error. ``new`` replaces what the job executes; the digest
+        of its blocks stays.
         """
 
         def act(job: Job) -> Change:
@@ -112,8 +136,11 @@ class Acts:
                     f"job {job.id} cannot be changed: it is a task of array {job.array}; "
                     f"`taskq {command} {job.array}` changes all tasks"
                 )
+            if new is not None:
+                _check_is_unstarted(job)
             now = self._clock.now()
             spec = _changed_spec(job.spec, values, now)
+            spec = spec if new is None else new.change(spec)
             check_outputs(spec)
             check_capacity(self._queue_state, spec)
             event = Changed(
@@ -121,7 +148,7 @@ class Acts:
                 at=now,
                 by=by.name,
                 origin=by.origin,
-                command=job.command,
+                command=job.command if new is None else new.command,
                 spec=spec,
                 is_delay=values.get("delay") is not None,
             )
@@ -187,6 +214,15 @@ def _check_has_ended(job: Job) -> None:
     if not job.status.is_final:
         raise WrongState(
             f"job {job.id} has not ended: it is {job.status.value}; `taskq cancel {job.id}` ends it"
+        )
+
+
+def _check_is_unstarted(job: Job) -> None:
+    """Raise WrongState for an array of which a task is not pending: all of its tasks run one command."""
+    if job.tasks is not None and (others := job.tasks.count - job.count_of(Status.PENDING)):
+        raise WrongState(
+            f"the command of array {job.id} cannot be changed: {others} of its {job.tasks.count} tasks have "
+            "started or ended; cancel it, and submit another array for the tasks that are left"
         )
 
 

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import ClockJumps
+from taskqd.engine.command_changes import CommandChanges
 from taskqd.engine.dependency_failures import DependencyFailures
 from taskqd.engine.dependency_resolution import DependencyResolution
 from taskqd.engine.dispatcher import Dispatcher, MakeStart
@@ -87,6 +88,9 @@ class Engine:
             self._act_on_changes,
             self._on_ended,
             self._on_tasks_ended,
+        )
+        self.command_changes = CommandChanges(
+            event_writer, locks, spool, self.job_commands.acts, self._act_on_changes
         )
         schedule_locks: KeyedLock[int] = KeyedLock()
         self.queue_commands = QueueCommands(

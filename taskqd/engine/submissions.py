@@ -239,7 +239,7 @@ class Submissions:
                 return await self._accept_if_unused(new)
             # A store of 0.8 or older lacks the line of the script, which the digest of the blocks includes.
             spec = replace(known.original_spec, script_line=new.spec.script_line)
-            is_same = (known.command, spec) == (new.command, new.spec)
+            is_same = (known.original_command, spec) == (new.command, new.spec)
             if not is_same or not self._has_secrets(known, new.blocks.get(SECRET_BLOCK)):
                 raise KeyConflict(
                     f"the key {key} cannot be used: job {known.id} has it and is a different submission; "

@@ -117,7 +117,8 @@ class RunBuilder:
         if job.spec.script is None:
             return ()
         try:
-            with open(self._spool.path(job.array or job.id, "script"), "rb", buffering=0) as file:
+            path = self._spool.path(job.array or job.id, "script", job.spec.script_file)
+            with open(path, "rb", buffering=0) as file:
                 return parse_shebang(file.read(HEAD_SIZE))
         except OSError as why:
             raise CannotStart(f"its script cannot be read: {why}", why) from None
@@ -128,8 +129,8 @@ class RunBuilder:
         """Return the paths of the files that an attempt opens, by name: script, stdin, and its progress."""
         submitted_with = job.array or job.id
         blocks = {
-            name: self._spool.path(submitted_with, name)
-            for name in ("script", "stdin")
+            name: self._spool.path(submitted_with, name, file)
+            for name, file in (("script", job.spec.script_file), ("stdin", 0))
             if getattr(job.spec, name) is not None
         }
         if owner is None or self._user_files is None:

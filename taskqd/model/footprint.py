@@ -57,7 +57,7 @@ def _spec_bytes(spec: Spec) -> int:
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():
         size += ENTRY_BYTES + len(name) + len(content)
-    for text in (spec.script_line, spec.key, spec.cwd, spec.unless, spec.stdout, spec.stderr):
+    for text in (spec.key, spec.cwd, spec.unless, spec.stdout, spec.stderr):
         size += text_bytes(text) if text else 0
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count
@@ -73,6 +73,8 @@ def footprint_of(job: Job) -> int:
     if job.extras is NO_EXTRAS:
         return footprint(job.command, job.spec) + (ATTEMPT_BYTES if job.last_attempt is not None else 0)
     size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
+    if job.original_command != job.command:
+        size += text_bytes(job.original_command)
     return size if job.spec_before_change is None else size + SPEC_BYTES + _changeable(job.spec_before_change)
 
 
@@ -86,4 +88,4 @@ def footprint_of_ended(jobs: Sequence[Job]) -> int:
 def _changeable(spec: Spec) -> int:
     size = sum(ENTRY_BYTES + len(name) for name in spec.needs)
     size += ENTRY_BYTES * (len(spec.retry_on) + len(spec.no_retry_on))
-    return size + (text_bytes(spec.label) if spec.label else 0)
+    return size + sum(text_bytes(text) for text in (spec.script_line, spec.label) if text)

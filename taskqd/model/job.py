@@ -77,6 +77,7 @@ class JobExtras(Struct, frozen=True, gc=False):
     schedule: int | None = None
     spec_before_change: Spec | None = None
     task_runs: int = 0
+    command_before_change: str | None = None
 
 
 NO_EXTRAS = JobExtras()
@@ -115,8 +116,9 @@ class Job(Struct, kw_only=True, gc=False):
     the monotonic clock. ``ahead`` is how far the time of day was ahead of that clock at the latest start or
     end (events.Clocked). ``cancelling`` is the signal by which a running job is being cancelled. ``attempt``
     is the latest attempt, ``past`` has the ones before it. ``schedule`` is the schedule that submitted it.
-    ``spec_before_change`` is the spec of the submission if SET or RELEASE has changed it since. What few jobs
-    have is in ``extras``. ``last_attempt`` is the latest attempt, packed if possible once the job has ended,
+    ``spec_before_change`` is the spec of the submission if SET or RELEASE has changed it since,
+    ``command_before_change`` its command if the job has a key and SET has changed it. What few jobs have is
+    in ``extras``. ``last_attempt`` is the latest attempt, packed if possible once the job has ended,
     and ``end`` is when the job ended, None if that is in the packed attempt.
 
     An array is a job that has ``tasks`` and never runs itself; each task is a job with its ``array`` and its
@@ -152,6 +154,7 @@ class Job(Struct, kw_only=True, gc=False):
     schedule = _Extra[int | None]("schedule")
     spec_before_change = _Extra[Spec | None]("spec_before_change")
     task_runs = _Extra[int]("task_runs")
+    command_before_change = _Extra[str | None]("command_before_change")
 
     @property
     def attempt(self) -> Attempt | None:
@@ -271,3 +274,16 @@ class Job(Struct, kw_only=True, gc=False):
     def original_spec(self) -> Spec:
         """The spec of the submission, before any change."""
         return self.spec_before_change or self.spec
+
+    @property
+    def original_command(self) -> str:
+        """The command of the submission, before any change; of a job without a key, the current one."""
+        before = self.command_before_change
+        return self.command if before is None else before
+
+    def change(self, command: str, spec: Spec) -> None:
+        """Replace the command and the spec; those of the submission are kept."""
+        self.spec_before_change = self.original_spec
+        if self.spec.key is not None:
+            self.command_before_change = self.original_command
+        self.command, self.spec = command, spec

@@ -30,7 +30,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     are the sizes of the blocks of the submission, which are in the spool, and ``blocks`` is the SHA-256
     of the two in that order, so that equal commands with equal specs are equal submissions. A job has
     either a command or a script, of which the command is the arguments, if it has any. ``script_line`` is
-    a line of it for people, which the daemon sets (submission.first_line_of). ``env_base64`` has
+    a line of it for people, which the daemon sets (submission.first_line_of), and ``script_file`` the number
+    of the file that has it, 0 or 1: SET writes a new script into the other one. ``env_base64`` has
     the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose name is not, ``secrets``
     has the names of variables whose values are only in the spool. ``needs`` are amounts by resource;
     ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job ``as_daemon`` runs as
@@ -43,6 +44,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     script: int | None = None
     script_line: str | None = None
+    script_file: int = 0
     stdin: int | None = None
     blocks: str | None = None
     queue: str = DEFAULT_QUEUE

@@ -18,7 +18,7 @@ _FIXED = (
     *("script_line", "env", "env_base64", "secrets", "after", "after_any", "after_fail"),
     *("stdout", "stderr"),
 )
-"""Fields that SET never changes and that may be large."""
+"""Fields that SET seldom changes and that may be large."""
 
 
 class SpecPool:

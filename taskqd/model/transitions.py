@@ -136,8 +136,7 @@ def _released(job: Job, _event: Released, _whole: Spec, _ahead: float) -> None:
 
 def _changed(job: Job, event: Changed, whole: Spec, ahead: float) -> None:
     change_start_time(job, event, whole, ahead)
-    job.spec_before_change = job.original_spec
-    job.spec = event.spec
+    job.change(event.command, event.spec)
 
 
 def _ended(job: Job, event: Ended, _whole: Spec, ahead: float) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from taskqd.errors import BadRequest
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef
-from taskqd.protocol.arguments import OptionType, Table, parse_flag, parse_job_id, parse_job_ref
+from taskqd.protocol.arguments import OptionType, Table, parse_flag, parse_job_id, parse_job_ref, split_words
 from taskqd.protocol.requests import FILTER_OPTIONS, EmptyRequest, JobRequest, parse_arguments, pop_filter
-from taskqd.protocol.submit import SET_OPTIONS, resolve_time
+from taskqd.protocol.submit import SET_OPTIONS, SUBMIT_OPTIONS, check_blocks, resolve_time, sizes_of_blocks
 from taskqd.protocol.values import parse_signal
 
 
@@ -30,9 +30,22 @@ class RetryRequest(JobRequest, frozen=True, kw_only=True):
 
 
 class SetRequest(JobRequest, frozen=True, kw_only=True):
-    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either."""
+    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either.
+
+    A `command` replaces the job's command or script; with a `script` in `values` it is the arguments of that.
+    """
 
     values: dict[str, Any]
+    command: str | None = None
+
+    @property
+    def changes_execution(self) -> bool:
+        """Whether it changes what the job executes, not only when and within which limits."""
+        return self.command is not None or "script" in self.values
+
+    def new_command(self, command: str) -> str:
+        """Return the changed command of the job, without any change `command`."""
+        return self.command or "" if self.changes_execution else command
 
 
 class ManyRequest(EmptyRequest, frozen=True, kw_only=True):
@@ -123,7 +136,19 @@ SET_FILTER_OPTIONS: Table = {
 }
 """The options of SET that select jobs; `--queue` and `--label` are values to set."""
 _SET_FILTERS = " ".join(f"--{name}" for name in SET_FILTER_OPTIONS)
-SET_TABLE: Table = {**SET_OPTIONS, **SET_FILTER_OPTIONS, **_PROGRESS}
+
+
+def _parse_command(text: str) -> str:
+    if "\r" in text or "\n" in text:
+        raise BadRequest("expected a command without line breaks; send it as a --script")
+    return text.lstrip(" \t")
+
+
+_EXECUTION: Table = {
+    "command": OptionType("command", _parse_command, "<quoted>"),
+    "script": SUBMIT_OPTIONS["script"],
+}
+SET_TABLE: Table = {**SET_OPTIONS, **_EXECUTION, **SET_FILTER_OPTIONS, **_PROGRESS}
 """All options of SET."""
 
 
@@ -134,9 +159,23 @@ def parse_set(usage: str, text: str) -> SetRequest | SetManyRequest:
     progress = {name: given.pop(name) for name in ("has_progress",) if name in given}
     subject = _parse_subject(f"{usage}, with the filters {_SET_FILTERS}", words, filters | progress)
     values = _resolve_set(given)
+    check_blocks(values)
     if isinstance(subject, JobFilter):
+        for name in values.keys() & _EXECUTION.keys():
+            raise BadRequest(f"--{name} changes one job and cannot be given with filters; name it by its id")
         return SetManyRequest(wanted=subject, values=values, **progress)
-    return SetRequest(job=subject, values=values)
+    command = values.pop("command", None)
+    if command is not None and not command.strip(" \t") and "script" not in values:
+        raise BadRequest("--command: expected a command, not an empty one; CANCEL ends the job")
+    return SetRequest(job=subject, values=values, command=command)
+
+
+def sizes_of_set_blocks(text: str) -> tuple[int, ...]:
+    """Return the size of the script that follows a SET line, if any; `text` is the text after the verb.
+
+    Raises as `submit.block_sizes` does.
+    """
+    return sizes_of_blocks(text, lambda text: split_words(text).options, ("script",))
 
 
 def _resolve_set(values: dict[str, Any]) -> dict[str, Any]:

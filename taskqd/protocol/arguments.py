@@ -82,6 +82,30 @@ def split_options(text: str) -> SplitLine:
     return SplitLine(options, text[at:])
 
 
+class SplitWords(NamedTuple):
+    """The words of a text, and the options between them."""
+
+    words: list[str]
+    options: list[Option]
+
+
+def split_words(text: str, most: int | None = None) -> SplitWords:
+    """Split a text into words and options, which may come in any order; stop behind `most` words and one.
+
+    Raises as `split_options` does.
+    """
+    words: list[str] = []
+    options: list[Option] = []
+    while text and (most is None or len(words) <= most):
+        leading, text = split_options(text)
+        options += leading
+        if text:
+            end = len(_word_at(text, 0))
+            words.append(text[:end])
+            text = text[skip_space(text, end) :]
+    return SplitWords(words, options)
+
+
 def _parse_option(text: str, start: int) -> tuple[Option, int]:
     """Return the option at `start` and the index after it."""
     head = _OPTION.match(text, start)

@@ -45,6 +45,7 @@ def describe_event(event: Event) -> dict[str, Any]:
 def _pop_spec(document: dict[str, Any]) -> dict[str, Any]:
     """Remove the command from an event and return its spec, with the command first."""
     command, spec = document.pop("command", None), document.get("spec", {})
+    spec.pop("script_file", None)
     if "at" in spec:
         spec["at"] = timestamp(spec["at"])
     return spec if command is None else {"command": command, **spec}

@@ -1,11 +1,12 @@
 """Parses a request line. It never fails, because the blocks after a refused line must be skipped."""
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TaskqError, UnknownCommand
 from taskqd.model.submission import RescheduleRequest, ScheduleRequest, Submission
-from taskqd.protocol import submit
+from taskqd.protocol import act_requests, submit
 from taskqd.protocol.submit_cache import parse_cached
 from taskqd.protocol.values import capitals
 from taskqd.protocol.verbs import VERBS
@@ -13,7 +14,12 @@ from taskqd.protocol.verbs import VERBS
 MAX_LINE_LENGTH = 65_536
 """Bytes of a request line, without its line end."""
 
-VERBS_WITH_BLOCKS = frozenset({"SUBMIT", "SCHEDULE"})
+_BLOCK_SIZES: dict[str, Callable[[str], tuple[int, ...]]] = {
+    "SUBMIT": submit.block_sizes,
+    "SCHEDULE": submit.block_sizes,
+    "SET": act_requests.sizes_of_set_blocks,
+}
+VERBS_WITH_BLOCKS = frozenset(_BLOCK_SIZES)
 """Verbs whose line may announce blocks."""
 
 _LINE = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
@@ -54,7 +60,7 @@ def parse_line(line: bytes) -> Request:
     blocks: tuple[int, ...] = ()
     try:
         if verb in VERBS_WITH_BLOCKS:
-            blocks = submit.block_sizes(rest)
+            blocks = _BLOCK_SIZES[verb](rest)
     except TaskqError as error:
         return Request(verb, None, error, is_lost=True)
     try:

@@ -16,14 +16,13 @@ from taskqd.model.job import Status
 from taskqd.model.job_filter import JobFilter, ListOrder
 from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import (
-    Option,
     OptionType,
     Table,
     parse_flag,
     parse_job_id,
     parse_job_ref,
     parse_options,
-    split_options,
+    split_words,
 )
 from taskqd.protocol.option_values import MAX_SLOTS
 from taskqd.protocol.values import (
@@ -95,7 +94,10 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
 
 
 class OutputRequest(JobRequest, frozen=True, kw_only=True):
-    """OUTPUT: a part of a stream of an attempt, by default the latest; in bytes, `tail` from the end."""
+    """OUTPUT: a part of a stream of an attempt, by default the latest; in bytes, `tail` from the end.
+
+    The stream `script` is the job's script.
+    """
 
     stream: str
     attempt: int | None = None
@@ -209,15 +211,7 @@ def parse_arguments(
     usage: str, text: str, least: int, most: int, table: Table | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Split `text` into `least` to `most` words and the options of `table`, which may come in any order."""
-    words: list[str] = []
-    options: list[Option] = []
-    while text and len(words) <= most:
-        leading, text = split_options(text)
-        options += leading
-        if text:
-            match = _WORD.fullmatch(text)
-            word, text = match.groups() if match else (text, "")
-            words.append(word)
+    words, options = split_words(text, most)
     if not least <= len(words) <= most:
         raise BadRequest(f"expected {usage}")
     if not options:
@@ -356,8 +350,10 @@ _OUTPUT_OPTIONS: Table = {
 def parse_output(usage: str, text: str) -> OutputRequest:
     """Parse OUTPUT."""
     (ref, stream), values = parse_arguments(usage, text, 2, 2, _OUTPUT_OPTIONS)
-    if stream.lower() not in ("stdout", "stderr"):
-        raise BadRequest(f"expected stdout or stderr, not {stream[:40]!r}")
+    if stream.lower() not in ("stdout", "stderr", "script"):
+        raise BadRequest(f"expected stdout, stderr or script, not {stream[:40]!r}")
+    if stream.lower() == "script" and "attempt" in values:
+        raise BadRequest("--attempt is for stdout and stderr; all attempts have one script")
     if "tail" in values and "offset" in values:
         raise BadRequest("--tail counts from the end and --offset from the start; give one of them")
     limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT_LIMIT))

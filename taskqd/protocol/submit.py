@@ -4,7 +4,7 @@ The sizes of the blocks after a line are parsed separately from its arguments, b
 if the line is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -176,13 +176,21 @@ def block_sizes(text: str) -> tuple[int, ...]:
     `text` is the text after the verb. Raises BadRequest if the sizes cannot be parsed, and TooLarge if a
     block is larger than the server skips; in both cases the server cannot find the next line.
     """
+    return sizes_of_blocks(text, lambda text: split_options(text).options, BLOCKS)
+
+
+def sizes_of_blocks(text: str, split: Callable[[str], list[Option]], names: Iterable[str]) -> tuple[int, ...]:
+    """Return the sizes of the blocks of these names that the options of a line announce; see `block_sizes`.
+
+    `split` returns the options of `text`.
+    """
     try:
-        options = split_options(text).options
+        options = split(text)
     except BadRequest:
-        if any(f"--{name}" in text for name in BLOCKS):
+        if any(f"--{name}" in text for name in names):
             raise
         return ()
-    return tuple(size for name in BLOCKS for size in _sizes_of(name, options))
+    return tuple(size for name in names for size in _sizes_of(name, options))
 
 
 def _sizes_of(name: str, options: list[Option]) -> list[int]:

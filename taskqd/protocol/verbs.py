@@ -71,8 +71,9 @@ _ALL = (
         Permission.KNOWN,
     ),
     Verb(
-        "OUTPUT <id> stdout|stderr [--attempt=N] [--offset=N] [--limit=<size>] [--tail=<size>]",
-        "Return raw output, also of a running job: DATA <stream> <offset> <length>, then the bytes.",
+        "OUTPUT <id> stdout|stderr|script [--attempt=N] [--offset=N] [--limit=<size>] [--tail=<size>]",
+        "Return raw output, also of a running job, or the script of your own job: DATA <stream> <offset> "
+        "<length>, then the bytes.",
         requests.parse_output,
         Permission.VIEW,
     ),
@@ -122,8 +123,8 @@ _ALL = (
     ),
     Verb(
         "SET <id>|<filters> --<option>=<value> ... [--progress]",
-        "Change options of a pending job: JOB <json>. With filters (--in-queue, --with-label, --status, "
-        "--owner, --match): of all that match, OK <count>.",
+        "Change options, command or script of a pending job: JOB <json>. With filters (--in-queue, "
+        "--with-label, --status, --owner, --match): options of all that match, OK <count>.",
         act_requests.parse_set,
         Permission.MODIFY,
         act_requests.SET_TABLE,

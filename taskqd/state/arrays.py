@@ -105,8 +105,7 @@ def apply_event(array: Job, event: JobEvent, ahead: float) -> None:
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
             transitions.change_start_time(array, event, array.spec, ahead)
-        array.spec_before_change = array.original_spec
-        array.spec = event.spec
+        array.change(event.command, event.spec)
     if isinstance(event, Retried):
         transitions.clear_expiry(array)
     if isinstance(event, Held | Released):

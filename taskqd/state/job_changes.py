@@ -60,7 +60,8 @@ class JobChanges:
     def apply(self, job: Job, event: JobEvent) -> None:
         """Apply an event to a job, or the first portion of one to an array; raises InvalidTransition."""
         if type(event) is Changed:
-            event = replace(event, spec=with_parts_of(job.spec, event.spec))
+            command = job.command if job.command == event.command else event.command
+            event = replace(event, command=command, spec=with_parts_of(job.spec, event.spec))
         if job.tasks is None:
             self._move(job, event)
         else:

@@ -159,8 +159,26 @@ class ISpool(Interface):
     def read_block(job_id: int, name: str) -> bytes:
         """Return the content of a small block; raises OSError."""
 
-    def path(job_id: int, name: str) -> str:
-        """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
+    def replace_script(
+        job_id: int, file: int, script: bytes | None, has_stdin: bool
+    ) -> "Deferred[str | None]":
+        """Store the new script of a job, if it has one, in its file of this number, 0 or 1.
+
+        Fires once it is durable, with the SHA-256 of script and stdin, in hex digits; None without both.
+        After an OSError the file may be there; ``remove_script`` removes it, and so does the next start.
+        """
+
+    def remove_script(job_id: int, file: int) -> "Deferred[None]":
+        """Remove the file of this number with a script of a job; fails with OSError."""
+
+    def read_script(job_id: int, file: int, offset: int, length: int) -> "Deferred[bytes]":
+        """Return a part of the script of a job; fails with StoreFailed."""
+
+    def path(job_id: int, name: str, file: int = 0) -> str:
+        """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``.
+
+        ``file`` is the number of the file with the script.
+        """
 
     def output_paths(job_id: int, attempt: int) -> dict[int, str]:
         """Return the paths of the files for the output of an attempt, by stream."""

@@ -137,7 +137,7 @@ class FakeDaemon:
                 connection.sendall(part)
 
     def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
-        if not line.startswith((b"SUBMIT ", b"SCHEDULE ")):
+        if not line.startswith((b"SUBMIT ", b"SCHEDULE ", b"SET ")):
             return ()
         sizes = {name: int(size) for name, size in _SIZE.findall(line)}
         blocks = []

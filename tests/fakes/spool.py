@@ -50,6 +50,11 @@ class FakeOutputWriter:
         return Output.inline(self.data[1]), Output.inline(self.data[2])
 
 
+def script_name(file: int) -> str:
+    """Return the name of the block that is a job's script in its file of this number."""
+    return f"{file}.script" if file else "script"
+
+
 @implementer(ISpool)
 class FakeSpool:
     """A spool in memory; ``leftovers`` has by (job, attempt) the output that a crash has left.
@@ -112,6 +117,32 @@ class FakeSpool:
             self.schedule_files.pop(name, None)
         return succeed(None) if self.error is None else fail(self.error)
 
+    def replace_script(
+        self, job_id: int, file: int, script: bytes | None, has_stdin: bool
+    ) -> "Deferred[str | None]":
+        blocks = self.blocks.setdefault(job_id, {})
+        if script is not None:
+            blocks[script_name(file)] = script
+        content = [] if script is None else [script]
+        content += [blocks["stdin"]] if has_stdin else []
+        digest = sha256(b"".join(content)).hexdigest() if content else None
+        if self.error is not None:
+            return fail(self.error)
+        if not self.is_slow:
+            return succeed(digest)
+        self.pending_writes.append(Deferred())
+        return self.pending_writes[-1].addCallback(lambda _: digest)
+
+    def remove_script(self, job_id: int, file: int) -> "Deferred[None]":
+        self.blocks[job_id].pop(script_name(file), None)
+        return succeed(None) if self.error is None else fail(self.error)
+
+    def read_script(self, job_id: int, file: int, offset: int, length: int) -> "Deferred[bytes]":
+        content = self.blocks.get(job_id, {}).get(script_name(file))
+        if content is None:
+            return fail(StoreFailed(f"there is no script of job {job_id}"))
+        return succeed(content[offset : offset + length])
+
     def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
         return succeed(sha256(b"".join(blocks)).hexdigest())
 
@@ -120,8 +151,8 @@ class FakeSpool:
             raise FileNotFoundError(2, "No such file or directory", self.path(job_id, name))
         return self.blocks[job_id][name]
 
-    def path(self, job_id: int, name: str) -> str:
-        return f"/spool/{job_id}.{name}"
+    def path(self, job_id: int, name: str, file: int = 0) -> str:
+        return f"/spool/{job_id}.{script_name(file) if name == 'script' else name}"
 
     def output_paths(self, job_id: int, attempt: int) -> dict[int, str]:
         return {stream: f"/spool/{job_id}.{attempt}.{stream}" for stream in (1, 2)}

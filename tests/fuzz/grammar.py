@@ -73,6 +73,7 @@ _VALUES: dict[str, Sequence[bytes]] = {
     "stderr": (*_OFFSETS, *_OUTPUT_FILES),
     "offset": _OFFSETS,
     "attempt": (b"1", b"2", b"0", b"99"),
+    "command": (b"id", b'"echo 1"', b'"exit 3"', b'""', b'" "', b'"a\\nb"'),
     "signal": (b"TERM", b"KILL", b"SIGINT", b"usr1", b"0", b"9", b"STOP", b"RTMIN", b"SIGSIG", b""),
     "since": (b"0", b"1", b"100", b"5000", b"999999999"),
 }
@@ -143,7 +144,7 @@ class Grammar:
             b"--rate=9000/s",
             b"--rate=1/0s",
         )
-        streams = (b"stdout", b"stderr", b"STDOUT", b"stdin")
+        streams = (b"stdout", b"stderr", b"script", b"STDOUT", b"stdin")
         return {
             "SUBMIT": lambda: self._words(
                 self._options(tuple(SUBMIT_OPTIONS)), self._one(b"", b"", b"--"), self._command()
@@ -159,7 +160,7 @@ class Grammar:
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
             "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade", "progress"))),
             "SET": lambda: self._words(
-                self._subject(b"--with-label=l"), self._options(tuple(SET_OPTIONS), 1)
+                self._subject(b"--with-label=l"), self._options((*SET_OPTIONS, "command"), 1)
             ),
             "SET-QUEUE": lambda: self._words(self._values["queue"](), self._one(*slots)),
             "SET-SLOTS": self._of((b"1", b"3", b"default", b"0", b"10001", b"none", b"")),
@@ -214,7 +215,8 @@ class Grammar:
     def _request(self, verb: str | None = None) -> bytes:
         verbs = self._likely if self._maybe(0.93) else list(self._verbs)
         name = verb or self._one_of(*verbs)
-        blocks = self._blocks() if name in ("SUBMIT", "SCHEDULE") and self._maybe(0.3) else []
+        kinds = {"SUBMIT": ("script", "stdin"), "SCHEDULE": ("script", "stdin"), "SET": ("script",)}
+        blocks = self._blocks(kinds[name]) if name in kinds and self._maybe(0.3) else []
         line = self._line(name, blocks)
         if self._maybe(0.12) and name != "RESUME":
             line = self._spoilt(line, bool(blocks))
@@ -229,7 +231,7 @@ class Grammar:
             verb = self._one(verb.lower(), verb.title(), verb.swapcase())
         announced = b" ".join(b"--%b=%b" % (option.encode(), size) for option, size, _ in blocks)
         rest = self._verbs[name]()
-        if any(option == "script" for option, _, _ in blocks) and self._maybe(0.8):
+        if name != "SET" and any(option == "script" for option, _, _ in blocks) and self._maybe(0.8):
             rest = self._options(tuple(SUBMIT_OPTIONS))
         gap = self._one(b" ", b" ", b" ", b"  ", b"\t")
         return gap.join(part for part in (verb, announced, rest) if part)
@@ -244,10 +246,10 @@ class Grammar:
         tail = oddities.damaged(self._chance, line[head:] or b" ", [line], times)
         return (line[:head] + tail).replace(b"\n", b"")
 
-    def _blocks(self) -> list[tuple[str, bytes, bytes]]:
+    def _blocks(self, kinds: Sequence[str]) -> list[tuple[str, bytes, bytes]]:
         """Return options that announce blocks, their values, and the blocks; a script comes before stdin."""
         blocks = []
-        for option in sorted(self._some(("script", "stdin"), 2)):
+        for option in sorted(self._some(kinds, 2)):
             data = self._one(*_BLOCKS, self._chance.randbytes(self._number(300)))
             size = b"%d" % len(data)
             blocks.append((option, self._one(*_ODD_SIZES) if self._maybe(0.06) else size, data))

@@ -88,14 +88,16 @@ REPLIES: dict[bytes, Reply] = {
     ),
     b"SHOW": Reply(("JOB", _is_object), codes=_OF_A_JOB),
     b"LIST": Reply(_PARTIAL_COUNT, ("JOB", _is_object), codes=_OF_A_CHANGE),
-    b"OUTPUT": Reply(("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
+    b"OUTPUT": Reply(
+        ("DATA", _matches("(stdout|stderr|script) [0-9]+ [0-9]+")), codes=(*_OF_A_CHANGE, "FORBIDDEN")
+    ),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"CANCEL": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"RETRY": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, "QUEUE_FULL", "DRAINING")),
     b"HOLD": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"RELEASE": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
-    b"SET": Reply(("JOB", _is_object), codes=(*_OF_A_CHANGE, *_OF_WORK)),
+    b"SET": Reply(("JOB", _is_object), codes=(*_OF_A_CHANGE, *_OF_WORK, "FORBIDDEN")),
     b"REMOVE": Reply(_JUST_OK, codes=_OF_A_RECORD),
     b"HISTORY": Reply(_COUNT, ("EVENT", _is_event), codes=_OF_A_JOB),
     b"WHY": Reply(("OK", _matches(".+")), codes=_OF_A_JOB),

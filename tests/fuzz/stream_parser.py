@@ -22,12 +22,13 @@ TELNET_ANSWER_STARTS = (IAC, AYT_ANSWER[0])
 """Each answer to a telnet sequence begins with one of these bytes, and no reply does."""
 TIMING_MARK = 6
 
-WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE"})
+WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE", b"SET"})
 WAITING = frozenset({b"WAIT", b"FOLLOW"})
 """Verbs whose replies may take long."""
 
 _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) ")
 _WORDS = re.compile(rb"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
+_WORD = re.compile(rb"[^ \t]*")
 _OPTION = re.compile(rb"--([a-z][a-z-]{0,39})(?:(=)|(?=[ \t]|\Z))")
 _ENV_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{0,199}=")
 _LETTER = (  # of UTF-8 beyond ASCII, but for control characters (RFC 3629 section 4)
@@ -154,7 +155,7 @@ class _Reader:
             self._add(ParsedRequest(verb, shown, codes, may_wait=verb in WAITING))
             return
         try:
-            sizes = _block_sizes(rest)
+            sizes = _script_size(rest) if verb == b"SET" else _block_sizes(rest)
         except _UnknownSizes as why:
             self._add(ParsedRequest(verb, shown, why.args[0], is_last=True))
         else:
@@ -210,6 +211,29 @@ def _block_sizes(rest: bytes) -> list[int]:
     return [_size(values) for values in found.values() if values]
 
 
+def _script_size(rest: bytes) -> list[int]:
+    """Return the size of the block behind a SET line, whose options may be between its words."""
+    values: list[bytes] = []
+    at = 0
+    try:
+        while at < len(rest):
+            for name, value, end in _options_from(rest, at):
+                at = end
+                if name == b"script":
+                    values.append(value)
+            at = _blanks(rest, at)
+            if rest.startswith(b"--", at):
+                at += 2  # a lone one, which a word follows
+                at = _blanks(rest, at)
+            word = _WORD.match(rest, at)
+            at = _blanks(rest, word.end() if word else at)
+    except ValueError:
+        if b"--script" in rest:
+            raise _UnknownSizes(BAD) from None
+        return []
+    return [_size(values)] if values else []
+
+
 def _size(values: list[bytes]) -> int:
     (value, *others) = values
     if others or not value.isdigit():
@@ -221,7 +245,12 @@ def _size(values: list[bytes]) -> int:
 
 def _options(text: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the options at the start of a text; raises ValueError if one is malformed."""
-    at = _blanks(text, 0)
+    return ((name, value) for name, value, _ in _options_from(text, 0))
+
+
+def _options_from(text: bytes, at: int) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield the options from an offset on, each with the offset of its end."""
+    at = _blanks(text, at)
     while text.startswith(b"--", at) and text[at + 2 : at + 3] not in (b"", b" ", b"\t"):
         head = _OPTION.match(text, at)
         if not head:
@@ -237,7 +266,7 @@ def _options(text: bytes) -> Iterator[tuple[bytes, bytes]]:
             else:
                 end = min(end if (end := text.find(blank, at)) >= 0 else len(text) for blank in (b" ", b"\t"))
                 value, at = text[at:end], end
-        yield name, value
+        yield name, value, at
         at = _blanks(text, at)
 
 

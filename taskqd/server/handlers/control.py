@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.auth.submission_limits import count_changes
-from taskqd.engine.acts import Act, checked
+from taskqd.engine.acts import Act, NewCommand, checked
 from taskqd.engine.engine import Engine
 from taskqd.model.job import Job
 from taskqd.protocol import replies
@@ -21,6 +21,7 @@ from taskqd.protocol.requests import JobRequest
 from taskqd.server.handlers.act_on_many import ActOnMany
 from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.with_blocks import WithBlocks
 from taskqd.server.interfaces import IClient
 from taskqd.storage.interfaces import IClock
 
@@ -113,10 +114,16 @@ class ControlHandlers(HandlerGroup):
         return Deferred.fromCoroutine(released).addCallback(self._format_status)
 
     @handles("SET")
-    def _set(self, client: IClient, request: SetRequest | SetManyRequest) -> Reply:
+    def _set(self, client: IClient, given: WithBlocks[SetRequest | SetManyRequest]) -> Reply:
+        request = given.request
         if isinstance(request, SetManyRequest):
             act = self._acts.change(client.principal.actor, request.values)
             return self._change_many(client, "SET", request, act)
-        job_id, actor = self._id_of(request.job), client.principal.actor
-        changed = self._engine.job_commands.change(job_id, actor, request.values)
+        job, actor = self._queue_state.get(request.job), client.principal.actor
+        if request.changes_execution:
+            as_daemon = self._authorizer.authorize_execution(client.principal, job)
+            new = NewCommand(request.command or "", given.blocks.get("script"), as_daemon)
+            changed = self._engine.command_changes.change(job.id, actor, request.values, new)
+        else:
+            changed = self._engine.job_commands.change(job.id, actor, request.values)
         return Deferred.fromCoroutine(changed).addCallback(self._format_job)

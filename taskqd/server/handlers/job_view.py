@@ -102,7 +102,12 @@ class JobView:
         return found
 
     def stream_size(self, job: Job, stream: str, number: int | None = None) -> int:
-        """Return how many bytes of a stream can be read now, by default of the latest attempt."""
+        """Return how many bytes of a stream can be read now, by default of the latest attempt.
+
+        Raises WrongState for the stream `script` of a job that has none.
+        """
+        if stream == "script":
+            return _script_size(job)
         attempt = self.attempt(job, number)
         if attempt is None:
             return 0
@@ -118,6 +123,8 @@ class JobView:
         Raises WrongState for an attempt that is not known. Fails with StoreFailed or OSError if the output
         exists but cannot be read, and with StoreFailed if the file of an ended attempt was truncated.
         """
+        if stream == "script":
+            return self._spool.read_script(job.array or job.id, job.spec.script_file, offset, length)
         attempt = self.attempt(job, number)
         size = self.stream_size(job, stream, number)
         length = min(length, size - offset)
@@ -175,3 +182,9 @@ class JobView:
             ended = ended.end_of(attempt.number)
         output = getattr(ended, stream) if isinstance(ended, Ended) else None
         return (output.data if output else None) or b""
+
+
+def _script_size(job: Job) -> int:
+    if job.spec.script is None:
+        raise WrongState(f"job {job.id} has no script; `taskq show {job.id}` shows its command")
+    return job.spec.script

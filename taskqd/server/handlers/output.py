@@ -1,4 +1,4 @@
-"""Handlers of the verbs that return the output of a job: RESULT and OUTPUT.
+"""Handlers of the verbs that return the output of a job, or its script: RESULT and OUTPUT.
 
 Output that fits into one chunk is read completely before the reply begins. Of longer output, the first chunk
 of each stream is read before, so that a missing file is an ERROR; after that only one chunk at a time is in
@@ -59,6 +59,8 @@ class OutputHandlers(HandlerGroup):
 
     @handles("OUTPUT")
     def _output(self, client: IClient, request: OutputRequest) -> Reply:
+        if request.stream == "script":
+            return self._send_output(client, self._queue_state.get(request.job), request)
         job = check_has_output(self._queue_state.get(request.job))
         if job.status is not Status.RUNNING:
             return self._send_output(client, job, request)

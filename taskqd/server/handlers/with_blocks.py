@@ -13,8 +13,9 @@ from taskqd.model.submission import (
     ScheduleRequest,
     Submission,
 )
+from taskqd.protocol.act_requests import SetManyRequest, SetRequest
 
-_Request = Submission | ScheduleRequest | RescheduleRequest | RunNowRequest
+_Request = Submission | ScheduleRequest | RescheduleRequest | RunNowRequest | SetRequest | SetManyRequest
 Parsed = TypeVar("Parsed", bound=_Request)
 
 
@@ -42,6 +43,6 @@ def _announced(request: _Request) -> list[str]:
     """Return the names of the blocks after the line of a request, in their order."""
     if isinstance(request, RunNowRequest):
         return []
-    if isinstance(request, RescheduleRequest):
+    if isinstance(request, RescheduleRequest | SetRequest | SetManyRequest):
         return [name for name in BLOCKS if name in request.values]
     return [name for name in BLOCKS if getattr(request.spec, name) is not None]

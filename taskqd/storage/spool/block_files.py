@@ -59,6 +59,16 @@ class BlockFiles:
             self._filesystem.sync_directory(self._schedules)
         return digest.hexdigest() if set(blocks.names) - {SECRET_BLOCK} else None
 
+    def replace_script(self, path: str, script: bytes | None, stdin_path: str | None) -> str | None:
+        """Write the new script of a job durably, if it has one; return the SHA-256 of script and stdin."""
+        digest = sha256()
+        if script is not None:
+            self.write({"script": path}, {"script": script})
+            digest.update(script)
+        if stdin_path is not None:
+            digest.update(self._filesystem.read_file(stdin_path))
+        return None if script is None and stdin_path is None else digest.hexdigest()
+
     def read(self, blocks: ScheduleBlocks, name: str) -> bytes:
         """Return the content of a small block of a schedule."""
         return self._filesystem.read_file(self.path(blocks, name))

@@ -80,10 +80,11 @@ class Spool:
         attempts_of: Callable[[int], int | None],
         running: Container[int],
         schedule_files: Container[str] = (),
+        script_file_of: Callable[[int], int | None] = lambda _: 0,
     ) -> int:
         """Remove the files of unknown jobs and schedules; see ``sweep.remove_stray_files``."""
         return sweep.remove_stray_files(
-            self._directory, self._filesystem, attempts_of, running, schedule_files
+            self._directory, self._filesystem, attempts_of, running, schedule_files, script_file_of
         )
 
     # Input.
@@ -116,10 +117,24 @@ class Spool:
     def read_block(self, job_id: int, name: str) -> bytes:
         return self._filesystem.read_file(self.path(job_id, name))
 
-    def path(self, job_id: int, name: str) -> str:
+    def replace_script(
+        self, job_id: int, file: int, script: bytes | None, has_stdin: bool
+    ) -> "Deferred[str | None]":
+        stdin_path = self.path(job_id, "stdin") if has_stdin else None
+        path = self.path(job_id, "script", file)
+        return self._in_thread(self._block_files.replace_script, path, script, stdin_path)
+
+    def remove_script(self, job_id: int, file: int) -> "Deferred[None]":
+        return self._in_thread(self._filesystem.remove, self.path(job_id, "script", file))
+
+    def read_script(self, job_id: int, file: int, offset: int, length: int) -> "Deferred[bytes]":
+        return self._in_thread(self._read, self.path(job_id, "script", file), offset, length)
+
+    def path(self, job_id: int, name: str, file: int = 0) -> str:
         if name == "progress":
             return f"{self._directory}/progress/{job_id}"
-        return f"{self._directory}/input/{job_id // _JOBS_PER_DIRECTORY}/{job_id}.{name}"
+        number = f".{file}" if file else ""
+        return f"{self._directory}/input/{job_id // _JOBS_PER_DIRECTORY}/{job_id}{number}.{name}"
 
     # Attempts and their output.
 
@@ -236,9 +251,9 @@ class Spool:
         stream = {"stdout": 1, "stderr": 2}[name]
         return self._filesystem.create_with_parents(self._output_path(job_id, attempt, stream))
 
-    def open_block(self, job_id: int, name: str) -> int:
-        """Open a job's ``script`` or ``stdin``; raises OSError."""
-        return self._filesystem.open(self.path(job_id, name))
+    def open_block(self, job_id: int, name: str, file: int = 0) -> int:
+        """Open a job's ``script``, which is in the file of this number, or ``stdin``; raises OSError."""
+        return self._filesystem.open(self.path(job_id, name, file))
 
     def finish_output(self, job_id: int, attempt: int) -> "Deferred[None]":
         """Remove the files that an attempt has left empty, and make the names of the others durable."""
@@ -284,6 +299,7 @@ class Spool:
         """Yield the paths of all files that a job may have."""
         for name in ("script", "stdin", "secret"):
             yield self.path(job_id, name)
+        yield self.path(job_id, "script", 1)
         for number in range(1, attempts + 1):
             for stream in STREAMS:
                 yield self._output_path(job_id, number, stream)

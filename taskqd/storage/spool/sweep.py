@@ -15,16 +15,17 @@ MAX_LOGGED_PATHS = 5
 
 _log = Logger()
 _DIRECTORY = re.compile(r"[0-9]+")
-_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|order|script|stdin|secret))?")
+_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(stdout|stderr|order|script|stdin|secret))?")
 
 
 class _SpoolFile(NamedTuple):
-    """A file of a job; ``attempt`` is 0 if its name has none."""
+    """A file of a job; ``number`` is the attempt, of a script that of the file, 0 if its name has none."""
 
     path: str
     job_id: int
-    attempt: int
+    number: int
     is_progress: bool
+    is_script: bool
 
 
 def remove_stray_files(
@@ -33,10 +34,12 @@ def remove_stray_files(
     attempts_of: Callable[[int], int | None],
     running: Container[int],
     schedule_files: Container[str],
+    script_file_of: Callable[[int], int | None],
 ) -> int:
     """Remove the files of unknown jobs and attempts below ``directory``; return how many. Raises OSError.
 
-    ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job. Progress
+    ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job, and
+    ``script_file_of(job_id)`` the number of the file with its script, None if it has none. Progress
     files are removed unless their job is ``running``, and files of schedules unless their names are among
     ``schedule_files``. Entries that the daemon has not made are logged and not removed.
     """
@@ -45,7 +48,7 @@ def remove_stray_files(
     strays = [
         file.path
         for file in _find_files(directory, filesystem, foreign)
-        if not _is_needed(file, attempts_of(file.job_id), running)
+        if not _is_needed(file, attempts_of, script_file_of, running)
     ]
     strays += find_strays(os.path.join(directory, "input"), filesystem, schedule_files, foreign)
     for path in strays:
@@ -67,8 +70,16 @@ def remove_stray_files(
     return count
 
 
-def _is_needed(file: _SpoolFile, attempts: int | None, running: Container[int]) -> bool:
-    is_known = attempts is not None and file.attempt <= attempts
+def _is_needed(
+    file: _SpoolFile,
+    attempts_of: Callable[[int], int | None],
+    script_file_of: Callable[[int], int | None],
+    running: Container[int],
+) -> bool:
+    attempts = attempts_of(file.job_id)
+    if file.is_script:
+        return attempts is not None and file.number == script_file_of(file.job_id)
+    is_known = attempts is not None and file.number <= attempts
     return is_known and (not file.is_progress or file.job_id in running)
 
 
@@ -82,7 +93,9 @@ def _find_files(directory: str, filesystem: Filesystem, foreign: list[str]) -> I
                 path = os.path.join(parent, name)
                 match = _FILE.fullmatch(name)
                 if match:
-                    yield _SpoolFile(path, int(match[1]), int(match[2] or 0), kind == "progress")
+                    yield _SpoolFile(
+                        path, int(match[1]), int(match[2] or 0), kind == "progress", match[3] == "script"
+                    )
                 else:
                     foreign.append(path)
 

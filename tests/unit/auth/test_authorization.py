@@ -5,11 +5,13 @@ from msgspec.structs import replace
 
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
+from taskqd.errors import Forbidden
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.model.spec import Spec
 from taskqd.protocol import verbs
-from tests.fakes.client import Client
+from taskqd.protocol.parser import parse_line
+from tests.fakes.client import Client, FakeClient
 from tests.fakes.connections import FakeSocket
 from tests.fakes.engine import Harness
 from tests.support.clients import ANN, BOB, EVE, IN_Q, ROOT, Server
@@ -209,6 +211,50 @@ def test_submission_may_depend_on_one_of_the_same_read() -> None:
         harness.settle()
     words = [line.split() for line in client.transport.received.decode().splitlines()]
     assert words == [["JOB_ID", str(number)] for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("content, blocks", [("--command=id", []), ("--script=2", [b"id"])])
+def test_command_of_a_job_is_changed_by_its_owner_alone(
+    server: Server, content: str, blocks: list[bytes]
+) -> None:
+    for who in (BOB, EVE, IN_Q):
+        assert server.ask(who, f"SET 2 {content}", blocks) == "FORBIDDEN"
+    refused = server.whole(ROOT, f"SET 2 --nice=1 {content}", blocks)
+    assert refused.startswith("FORBIDDEN permission denied: job 2 belongs to ann, who alone may change its ")
+    assert server.ask(ROOT, "SET 2 --priority=5") == "JOB"
+    assert server.ask(ANN, f"SET 2 {content}", blocks) == "JOB"
+    assert server.harness.job(2).spec.priority == 5
+
+
+def test_script_is_read_by_its_owner_alone(server: Server) -> None:
+    server.ask(ANN, "SUBMIT --script=2", [b"id"])
+    assert [server.ask(who, "OUTPUT 4 script") for who in (BOB, EVE, ROOT, ANN)] == [
+        *["FORBIDDEN"] * 3,
+        "DATA",
+    ]
+
+
+def test_script_for_a_job_of_another_user_is_refused_before_it_is_received(server: Server) -> None:
+    client, request = FakeClient(ROOT), parse_line(b"SET 2 --script=2")
+    assert isinstance(server.harness.router.check_before_blocks(client, request).error, Forbidden)
+
+
+def test_job_whose_command_is_changed_runs_as_its_owner_may_run_jobs_then(server: Server) -> None:
+    """A job that root itself submitted does not run as the daemon once a token of that name changes it."""
+    seen: list[tuple[str, bool]] = []
+
+    def check_run(who: Principal, spec: Spec) -> Spec:
+        seen.append((who.name, spec.as_daemon))
+        return replace(spec, as_daemon=who.uid == 0)
+
+    server.harness.authorizer._check_run = check_run
+    server.ask(ROOT, "SUBMIT --hold true")
+    assert server.harness.job(4).spec.as_daemon
+    server.ask(ROOT, "SET 4 --command=id")
+    assert server.harness.job(4).spec.as_daemon
+    server.ask(Principal("root", Role.ADMIN, "10.0.0.5:1", token="9"), "SET 4 --command=sh")
+    assert not server.harness.job(4).spec.as_daemon
+    assert seen == [("root", False)] * 3
 
 
 def test_schedule_is_run_by_its_owner_or_an_admin(server: Server) -> None:

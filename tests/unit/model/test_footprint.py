@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import (
@@ -92,6 +93,19 @@ def test_pending_bytes_follow_changes_starts_and_retries_of_a_job() -> None:
     )
     queue_state.apply(cancelled(1))
     assert queue_state.pending_bytes == 0 == queue_state.pending_bytes_of("bob")
+
+
+@pytest.mark.parametrize("key, kept", [("k", 4), (None, 0)])
+def test_pending_bytes_follow_changes_of_a_command(key: str | None, kept: int) -> None:
+    queue_state = fold(submitted(1, key=key, script_line="x" * 9))
+    whole = JOB_BYTES + 2 * SPEC_BYTES + len(key or "")
+    for command in ("y" * 90, "z" * 70):
+        event = replace(changed(1, key=key, script_line="w" * 7), command=command)
+        queue_state.apply(event)
+        assert queue_state.get(1).command == command
+        assert queue_state.pending_bytes == whole + len(command) + kept + 7 + 9
+    queue_state.apply(changed(1, key=key, nice=1))
+    assert queue_state.pending_bytes == whole + 4 + 9
 
 
 def test_pending_bytes_of_an_array_count_until_all_tasks_have_ended() -> None:

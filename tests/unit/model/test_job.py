@@ -73,6 +73,16 @@ def test_specs_with_equal_options_are_equal() -> None:
     assert Spec(script=3, blocks="aa") != Spec(script=3, blocks="bb")
 
 
+def test_changed_job_keeps_the_command_of_its_submission_if_it_has_a_key() -> None:
+    for key, original in (("k", "true"), (None, "b")):
+        job = _job(spec=Spec(key=key))
+        assert job.original_command == "true"
+        job.change("a", Spec(key=key, priority=1))
+        job.change("b", Spec(key=key, priority=2))
+        assert (job.command, job.spec.priority) == ("b", 2)
+        assert (job.original_command, job.original_spec) == (original, Spec(key=key))
+
+
 def test_changed_job_keeps_its_original_spec() -> None:
     asked, now = Spec(priority=1), Spec(priority=2)
     assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).original_spec == asked

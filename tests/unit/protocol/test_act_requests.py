@@ -18,7 +18,7 @@ from taskqd.protocol.act_requests import (
 )
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import JobRequest
-from taskqd.protocol.submit import SET_OPTIONS
+from taskqd.protocol.submit import MAX_BLOCK_SIZE, SET_OPTIONS
 from taskqd.protocol.verbs import VERBS
 
 ENDED = frozenset({Status.FAILED, Status.CANCELLED})
@@ -60,6 +60,12 @@ READ: list[tuple[str, Any]] = [
         "SET --in-queue=q --delay=3",
         SetManyRequest(wanted=OF_Q, values={"delay": 3.0, "at": None}),
     ),
+    ('SET 1 --command="  make  -j4 "', SetRequest(job=1, values={}, command="make  -j4 ")),
+    ("SET --script=5 1", SetRequest(job=1, values={"script": 5})),
+    (
+        'SET 1 --nice=1 --script=0 --command=""',
+        SetRequest(job=1, values={"nice": 1, "script": 0}, command=""),
+    ),
 ]
 """Lines, and the requests that they are parsed to."""
 
@@ -79,6 +85,12 @@ REFUSED = [
         for verb in ("CANCEL", "RETRY", "HOLD")
     ),
     ("SET 1 --nice=1 --progress", "--progress is for acts with filters"),
+    ("SET --in-queue=q --command=ls", "--command changes one job and cannot be given with filters"),
+    ("SET --in-queue=q --nice=1 --script=5", "--script changes one job and cannot be given with filters"),
+    ('SET 1 --command=" "', "expected a command, not an empty one"),
+    ('SET 1 --command="a\\nb"', "expected a command without line breaks; send it as a --script"),
+    ('SET 1 --command="a\\rb"', "expected a command without line breaks; send it as a --script"),
+    ("SET 1 --stdin=5", "--stdin is not an option of SET"),
     ("RETRY --queue=q --cascade", "--cascade is for one job"),
     ("HOLD --status=", "--status: expected some of"),
     ("HOLD --match=", "--match: expected some text"),
@@ -107,6 +119,26 @@ def test_request_for_many_names_no_job() -> None:
 
 def test_no_option_of_set_has_the_name_of_its_filters() -> None:
     options = VERBS["SET"].options
-    assert set(options) == {*SET_OPTIONS, "in-queue", "with-label", "status", "owner", "match", "progress"}
+    filters = {"in-queue", "with-label", "status", "owner", "match", "progress"}
+    assert set(options) == {*SET_OPTIONS, "command", "script", *filters}
     assert all(options[name] is option for name, option in SET_OPTIONS.items())
     assert options["in-queue"].usage == "<name>"
+
+
+@pytest.mark.parametrize(
+    "line, command", [("SET 1 --nice=1", "old"), ("SET 1 --command=new", "new"), ("SET 1 --script=1", "")]
+)
+def test_set_request_has_the_new_command(line: str, command: str) -> None:
+    request = parse_line(line.encode()).argument
+    assert request.new_command("old") == command
+    assert request.changes_execution is (command != "old")
+
+
+def test_script_of_a_set_is_as_large_as_that_of_a_submission() -> None:
+    request = parse_line(f"SET 1 --script={MAX_BLOCK_SIZE + 1}".encode())
+    assert request.error is not None
+    assert (request.error.code, request.blocks, request.is_lost) == (
+        "TOO_LARGE",
+        (MAX_BLOCK_SIZE + 1,),
+        False,
+    )

@@ -305,7 +305,7 @@ def test_submit_option_sets_the_field_of_its_name() -> None:
     fields = {others.get(name, name.replace("-", "_")) for name in submit.SUBMIT_OPTIONS}
     assert fields == {option.field for option in submit.SUBMIT_OPTIONS.values()}
     assert fields == set(Spec.__struct_fields__) - {
-        *("command", "script_line", "blocks", "cwd_base64", "env_base64", "as_daemon")
+        *("command", "script_line", "script_file", "blocks", "cwd_base64", "env_base64", "as_daemon")
     }
 
 

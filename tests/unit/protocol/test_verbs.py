@@ -162,6 +162,13 @@ def test_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
         (b"STATUS --stdin=5 1", ()),
         (b"SUBMIT echo --stdin=5", ()),
         (b"SUBMIT --Bogus echo", ()),
+        (b"SET 1 --script=7", (7,)),
+        (b"set --script=7 1 --nice=1", (7,)),
+        (b"SET --in-queue=q --script=7", (7,)),
+        (b"SET 1 2 3 --bogus=4 --script=7", (7,)),
+        (b"SET 1 --label=\xff --script=7", (7,)),
+        (b"SET 1 --stdin=7", ()),
+        (b"SET 1 --Bogus", ()),
     ],
 )
 def test_parse_line_returns_block_sizes_of_refused_lines(line: bytes, sizes: tuple[int, ...]) -> None:
@@ -180,6 +187,10 @@ def test_parse_line_returns_block_sizes_of_refused_lines(line: bytes, sizes: tup
         (b"SUBMIT --stdin=%d cat" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
         (b"SUBMIT --script=%d" % 10**17, "TOO_LARGE"),
         (b"SCHEDULE --every=1h --stdin=x cat", "BAD_REQUEST"),
+        (b"SET 1 --script=x", "BAD_REQUEST"),
+        (b"SET 1 --script=1 --script=1", "BAD_REQUEST"),
+        (b'SET 1 --label="x --script=1', "BAD_REQUEST"),
+        (b"SET 1 --script=%d" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
     ],
 )
 def test_parse_line_with_invalid_block_sizes_is_lost(line: bytes, code: str) -> None:

@@ -223,3 +223,23 @@ def test_output_of_array_is_refused_with_its_tasks() -> None:
     harness.finish(2, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"five")))
     assert answer(harness, "OUTPUT 1.5 stdout") == "DATA stdout 0 4\r\nfive\r\n"
     assert answer(harness, "RESULT 1.5") == answer(harness, "RESULT 2") == 'RESULT "five" "" 0\r\n'
+
+
+def test_output_has_the_script_of_a_job_and_of_its_tasks() -> None:
+    harness = opened()
+    content = b"echo 1\n" * 20_000
+    submitted = ask(harness, f"SUBMIT --hold --array=1-2 --script={len(content)}", FakeClient(), [content])
+    harness.settle()
+    assert result_of(submitted) == b"JOB_ID 1\r\n"
+    client = FakeClient()
+    for line in ("OUTPUT 1 script", "OUTPUT 1.2 script"):
+        client.sent = b""
+        end = result_of(ask(harness, line, client))
+        assert client.sent + end == b"DATA script 0 %d\r\n%b\r\n" % (len(content), content)
+    assert result_of(ask(harness, "OUTPUT 1 script --offset=5 --limit=2", client)) == (
+        b"DATA script 5 2\r\n1\n\r\n"
+    )
+    harness.submit()
+    refused = error_of(ask(harness, "OUTPUT 4 script", client))
+    assert isinstance(refused, WrongState)
+    assert str(refused) == "job 4 has no script; `taskq show 4` shows its command"

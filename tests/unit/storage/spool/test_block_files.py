@@ -1,6 +1,7 @@
 """The blocks of schedules: files to which each job gets links."""
 
 import errno
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -136,3 +137,41 @@ def test_sweep_removes_files_of_unknown_schedules_and_versions(
     [record] = caplog.records
     assert record.getMessage().endswith(f"are left alone: {file(kept, 'README')}")
     assert kept.spool.sweep(lambda _: None, ()) == 5
+
+
+# Scripts of jobs that are replaced.
+
+
+def test_new_script_of_a_job_is_durable_in_another_file(bench: Bench) -> None:
+    done(bench, bench.spool.store_blocks(7, {"script": b"old", "stdin": b"in"}))
+    bench.filesystem.calls.clear()
+    digest = done(bench, bench.spool.replace_script(7, 1, b"#!/bin/sh\nnew", has_stdin=True))
+    assert digest == sha256(b"#!/bin/sh\nnewin").hexdigest()
+    calls = [call for call in bench.filesystem.calls if call.startswith("sync")]
+    assert calls == ["sync", "sync_directory"]
+    new, old = Path(bench.spool.path(7, "script", 1)), Path(bench.spool.path(7, "script"))
+    assert (new.name, new.read_bytes(), new.stat().st_mode & 0o777) == (
+        "7.1.script",
+        b"#!/bin/sh\nnew",
+        0o700,
+    )
+    assert (old.name, old.read_bytes()) == ("7.script", b"old")
+    assert done(bench, bench.spool.read_script(7, 1, 2, 7)) == b"/bin/sh"
+    os.close(bench.spool.open_block(7, "script", 1))
+    done(bench, bench.spool.remove_script(7, 0))
+    assert present(bench) == {"7.1.script", "7.stdin"}
+    done(bench, bench.spool.remove_jobs({7: 0}))
+    assert present(bench) == set()
+
+
+def test_job_without_script_has_the_digest_of_its_stdin(bench: Bench) -> None:
+    done(bench, bench.spool.store_blocks(7, {"stdin": b"in"}))
+    assert done(bench, bench.spool.replace_script(7, 1, None, has_stdin=True)) == sha256(b"in").hexdigest()
+    assert done(bench, bench.spool.replace_script(7, 1, None, has_stdin=False)) is None
+    assert present(bench) == {"7.stdin"}
+
+
+def test_script_that_is_gone_cannot_be_read(bench: Bench) -> None:
+    reading = bench.spool.read_script(7, 0, 0, 1)
+    bench.threads.run()
+    assert "7.script cannot be read" in str(error_of(reading))

@@ -23,6 +23,13 @@ def test_sweep_keeps_output_and_progress_of_a_running_attempt(bench: Bench) -> N
     assert present(bench) == {"1.stdin", "1.2.stdout", "1.2.stderr", "1"}
 
 
+def test_sweep_keeps_the_script_that_the_spec_of_a_job_names(bench: Bench) -> None:
+    filled(bench, "1.script", "1.1.script", "2.script", "2.1.script", "3.script", "3.stdin", "4.1.script")
+    scripts = {1: 1, 2: 0}
+    swept = bench.spool.sweep({1: 0, 2: 3, 3: 0}.get, (), script_file_of=scripts.get)
+    assert (swept, present(bench)) == (4, {"1.1.script", "2.script", "3.stdin"})
+
+
 def test_sweep_removes_progress_of_a_job_that_does_not_run(bench: Bench) -> None:
     filled(bench, "1.1.stdout", "1")
     assert bench.spool.sweep({1: 1}.get, {2}) == 1
