@@ -58,7 +58,7 @@ class Authorizer:
         permission = VERBS[verb].permission
         roles.check_verb(verb, permission, principal.role)
         is_admin = principal.role is Role.ADMIN
-        if not is_admin and permission is not Permission.SUBMIT:
+        if permission is Permission.OWN or (not is_admin and permission is not Permission.SUBMIT):
             self._check_subjects(principal, verb, argument)
         if verb == "SET":
             self.submission_limits.check_changes(argument.values)
@@ -78,7 +78,10 @@ class Authorizer:
             self._check_change_rate(principal, verb, argument)
 
     def _check_subjects(self, principal: Principal, verb: str, argument: Any) -> None:
-        """Check that a client that is no admin may use a verb on the jobs and schedules of a request."""
+        """Check that a client may use a verb on the jobs and schedules of a request.
+
+        An admin is checked only for a verb that is for owners.
+        """
         for ref in argument.jobs:
             self._check_job(principal, verb, self._queue_state.get(ref))
         if verb in ("PAUSE", "RESUME"):

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "release": "control",
         "set": "control",
         "retry": "control",
+        "send": "send",
         "remove": "control",
     },
     "Queues": {

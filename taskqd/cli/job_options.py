@@ -106,6 +106,7 @@ def submission(function: Any) -> Any:
         *_SECRETS,
         *_KEY,
         *_BLOCKS,
+        _INTERACTIVE,
         _WORDS,
     )(function)
 
@@ -300,6 +301,9 @@ _KEY: tuple[Decorator, ...] = (
         "--key", "Idempotency key: a repeated submission returns the id of the first job.", "NAME", parse_name
     ),
 )
+_INTERACTIVE: Decorator = click.option(
+    "--interactive", is_flag=True, help="Keep stdin open: `taskq send` writes to it while the job runs."
+)
 _BLOCKS: tuple[Decorator, ...] = (
     click.option(
         "--stdin",
@@ -370,7 +374,7 @@ def sections() -> dict[str, str]:
         "Order": (_SCHEDULING,),
         "Time and dependencies": (_START, _DEPENDENCIES),
         "Timeouts and retries": (_TIMEOUTS, _RETRIES),
-        "Environment and limits": (_ENVIRONMENT, _SECRETS, _BLOCKS),
+        "Environment and limits": (_ENVIRONMENT, _SECRETS, _BLOCKS, (_INTERACTIVE,)),
     }
     return {name: title for title, options in groups.items() for name in _names(*options)}
 

@@ -239,6 +239,13 @@ def job_argument(function: Function) -> Function:
     )(_with_latest("job", lambda latest: latest, function))
 
 
+def one_job(function: Function) -> Function:
+    """Add the argument for one job, which must be given."""
+    return click.argument(
+        "job", metavar="ID", callback=parsed_by(_parse_job), shell_complete=completion("jobs")
+    )(function)
+
+
 def job_arguments(function: Function) -> Function:
     """Add the argument [ID]... to a command; ranges are expanded, and without one it is the latest job."""
     return click.argument(

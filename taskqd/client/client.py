@@ -124,6 +124,20 @@ class Client(Acts):
         """
         return self._request_job("RETRY", job, self._reader.read_id, b" --cascade" * cascade)
 
+    def send(
+        self, job: Ref, data: bytes = b"", *, eof: bool = False, timeout: float | str | None = None
+    ) -> int:
+        """Write data, up to 64 KiB, to the stdin of a running job that was submitted as ``interactive``.
+
+        Return the number of bytes when the job's pipe has them; ``eof`` closes it. Refused with TIMED_OUT if
+        the job does not read within ``timeout`` (default: 10 s): the text begins with the number of bytes
+        that were written. Refused with WRONG_STATE if it gets no input any more. If the connection is lost
+        before the reply, it is unknown what was written. Since release 0.10.
+        """
+        return self._request(
+            encode_request(lambda: encoder.send(job, data, eof, timeout)), self._reader.read_number
+        )
+
     def remove(self, job: Ref) -> None:
         """Delete a finished job and its output; requests for its id are then Refused with GONE."""
         self._request_job("REMOVE", job, self._reader.read_ok)

@@ -84,7 +84,8 @@ class Options(Recurring, total=False):
     """Options of a single submission.
 
     ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
-    ``after_fail`` are the jobs to wait for.
+    ``after_fail`` are the jobs to wait for. The stdin of an ``interactive`` job is open for ``send`` while it
+    runs (since release 0.10).
     """
 
     delay: float | str
@@ -94,6 +95,7 @@ class Options(Recurring, total=False):
     after_fail: Iterable[Ref] | Ref
     hold: bool
     key: str
+    interactive: bool
 
 
 class Changes(TypedDict, total=False):
@@ -297,6 +299,14 @@ def schedule_change(
     for name, value in given.items():
         words += _encode_option(name, _switched(value))
     return _with_blocks(b"SCHEDULE" + words, command, options.get("script"), options.get("stdin"))
+
+
+def send(job: Ref, data: bytes, eof: bool, timeout: float | str | None) -> bytes:
+    """Return a SEND with its block, if it has data, without the last line end."""
+    options = b" --eof" * eof + option("timeout", timeout)
+    if eof and not data:
+        return b"SEND " + ref(job) + options
+    return b"SEND %b --data=%d%b\r\n%b" % (ref(job), len(data), options, data)
 
 
 def _command_bytes(command: Command) -> bytes:

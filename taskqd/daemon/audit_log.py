@@ -2,7 +2,7 @@
 
 The first event of a kind is logged at once, and all that follow of the same user, address and kind once per
 second, in one line. (HISTORY shows each of them.) Events that the daemon causes, such as removals by the
-retention, have no address and are not logged.
+retention, have no address and are not logged. Input that is sent to a job is no event; its bytes are counted.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from msgspec import Struct
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from taskqd.model.actor import Actor
 from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Rescaled, Submitted
 from taskqd.storage.interfaces import IJournal
 
@@ -22,6 +23,8 @@ DECISIONS = (Decision, QueueEvent)
 """The events that name in ``by`` who caused them."""
 Activity = tuple[str, str, type[Event]]
 """A user, an address, and a kind of event."""
+Sender = tuple[str, str, int]
+"""A user, an address, and the id of a job to which the user sends input."""
 
 
 class _Summary(Struct):
@@ -32,8 +35,15 @@ class _Summary(Struct):
     last: JobEvent | QueueEvent | None = None
 
 
+class _Input(Struct):
+    """The input that was sent to a job since the last line about it."""
+
+    count: int = 0
+    size: int = 0
+
+
 class AuditLog:
-    """Writes a log line for the events that users cause."""
+    """Writes a log line for the events that users cause, and for the input that they send to jobs."""
 
     _log = Logger()
 
@@ -41,6 +51,8 @@ class AuditLog:
         self._clock = clock
         self._summaries: dict[Activity, _Summary] = {}
         self._timers: dict[Activity, IDelayedCall] = {}
+        self._inputs: dict[Sender, _Input] = {}
+        self._input_timers: dict[Sender, IDelayedCall] = {}
         self._is_stopped = False
         journal.add_observer(self._on_durable)
 
@@ -51,6 +63,41 @@ class AuditLog:
             timer.cancel()
         for activity in list(self._summaries):
             self._log_summary(activity)
+        for timer in self._input_timers.values():
+            timer.cancel()
+        for sender in list(self._inputs):
+            self._log_inputs(sender)
+
+    def on_input(self, by: Actor, job_id: int, size: int) -> None:
+        """Log the bytes that a user has sent to a job, once per second; never what they are."""
+        if by.origin is None:
+            return
+        sender = (by.name, by.origin, job_id)
+        if sender not in self._inputs:
+            self._collect_inputs(sender)
+            self._log_input(sender, f"{size} bytes")
+        else:
+            self._inputs[sender].count += 1
+            self._inputs[sender].size += size
+
+    def _collect_inputs(self, sender: Sender) -> None:
+        self._inputs[sender] = _Input()
+        self._input_timers[sender] = self._clock.callLater(SUMMARY_INTERVAL, self._log_inputs, sender)
+
+    def _log_inputs(self, sender: Sender) -> None:
+        sent = self._inputs.pop(sender)
+        del self._input_timers[sender]
+        if not sent.count:
+            return
+        if not self._is_stopped:
+            self._collect_inputs(sender)
+        self._log_input(sender, f"{sent.count} times more, {sent.size} bytes in all,")
+
+    def _log_input(self, sender: Sender, what: str) -> None:
+        user, origin, job = sender
+        self._log.info(
+            "{user} ({origin}) sent {what} to job {job}", user=user, origin=origin, what=what, job=job
+        )
 
     def _on_durable(self, sequence: int, events: Sequence[Event]) -> None:
         for event in events:

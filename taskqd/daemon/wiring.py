@@ -290,7 +290,9 @@ def make_server(
     authenticator.add_observer(connections.close_expired)
     if components.accelerated is not None:
         components.accelerated.batches.add(factory.submit_batcher)
-    return Server(factory, connections, AuditLog(components.journal, reactor))
+    audit_log = AuditLog(components.journal, reactor)
+    engine.job_input.add_observer(audit_log.on_input)
+    return Server(factory, connections, audit_log)
 
 
 def _check_run(run_as: RunAs) -> Callable[[Principal, Spec], Spec]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec.structs import replace
 
 from taskqd.engine.admission import check_capacity
-from taskqd.errors import WrongState
+from taskqd.errors import BadRequest, WrongState
 from taskqd.model.actor import Actor
 from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
 from taskqd.model.job import Job, Status
@@ -143,6 +143,11 @@ class Acts:
             spec = spec if new is None else new.change(spec)
             check_outputs(spec)
             check_capacity(self._queue_state, spec)
+            if spec.interactive and spec.retries:
+                raise BadRequest(
+                    f"job {job.id} is interactive and can have no retries: what was sent to the first "
+                    "attempt is not sent to the next one"
+                )
             event = Changed(
                 id=job.id,
                 at=now,

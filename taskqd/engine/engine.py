@@ -19,6 +19,7 @@ from taskqd.engine.dispatcher import Dispatcher, MakeStart
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.expirations import Expirations
 from taskqd.engine.job_commands import JobCommands
+from taskqd.engine.job_input import JobInput
 from taskqd.engine.locks import JobLocks, KeyedLock
 from taskqd.engine.queue_commands import QueueCommands
 from taskqd.engine.randomness import Randomness
@@ -92,6 +93,7 @@ class Engine:
         self.command_changes = CommandChanges(
             event_writer, locks, spool, self.job_commands.acts, self._act_on_changes
         )
+        self.job_input = JobInput(queue_state, executor)
         schedule_locks: KeyedLock[int] = KeyedLock()
         self.queue_commands = QueueCommands(
             event_writer, spool, schedule_locks, self.dispatcher.start_due_jobs

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from taskqd.execution.job_inputs import Delivery
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
@@ -45,6 +46,13 @@ class IExecutor(Interface):
 
     def end(job_id: int, reason: Reason, number: int) -> None:
         """Signal all processes of a running attempt, and kill them after its ``kill_after``."""
+
+    def send(job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
+        """Have the runner write into the stdin of an interactive attempt, and close it if ``is_eof``.
+
+        Data is written whole, and in the order of the calls. The Deferred fires when the pipe has all of it,
+        or after ``timeout`` seconds; it never fails. If it is cancelled, what is not written is withdrawn.
+        """
 
     def kill_leftovers(job_id: int) -> "Deferred[None] | None":
         """Kill the processes that ended attempts of a job left in their sessions; None if there are none.

@@ -8,6 +8,7 @@ An attempt is named by its job's id, its number, and ``word``, the random 64 bit
 ``Started`` record: after a restored backup the journal gives ids out again.
 """
 
+from enum import Enum
 from typing import NamedTuple
 
 from msgspec import Struct, json
@@ -21,6 +22,8 @@ MIN_START_VERSION = 2
 """The lowest version of a runner that gets starts; one that speaks less finishes what it runs."""
 UTF_8 = "utf-8"
 """The encoding of a Start's strings, unless some of the bytes are not UTF-8."""
+MAX_SEND = 65_536
+"""Bytes of a Send: as many as a pipe holds (pipe(7))."""
 MAX_LINE = 1 << 28
 """The longest line in bytes. Environments and inline output make up most of it."""
 
@@ -201,6 +204,8 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     enters, executes or opens them for output first, whose complaint then explains why the attempt could not
     be started.
 
+    With ``interactive`` (version 2) stdin is a pipe, into which Sends are written.
+
     A runner that changes users takes ``user``, a name, and ``files``, for each of which a descriptor is sent
     (SCM_RIGHTS, unix(7)), in place of ``mark``, ``uid`` and the four paths.
     """
@@ -223,12 +228,30 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     redirects: list[str] = []
     user: str | None = None
     files: list[File] = []
+    interactive: bool = False
 
 
 class Follow(AttemptMessage, frozen=True, kw_only=True, tag="follow"):
     """Write the output of an attempt to its files at once, and report each new piece of it, or stop that."""
 
     on: bool = True
+
+
+class Send(AttemptMessage, frozen=True, kw_only=True, tag="send"):
+    """Write ``data`` into the stdin of an interactive attempt, and close that if ``eof`` is set (version 2).
+
+    Sent is the answer, with the same ``number``. The daemon sends the next Send of an attempt after it.
+    """
+
+    number: int
+    data: bytes = b""
+    eof: bool = False
+
+
+class Withdraw(AttemptMessage, frozen=True, kw_only=True, tag="withdraw"):
+    """Write nothing more of a Send that has no answer yet, and answer it (version 2)."""
+
+    number: int
 
 
 class KillLeftovers(Message, frozen=True, kw_only=True, tag="kill_leftovers"):
@@ -272,6 +295,31 @@ class Printed(AttemptMessage, frozen=True, kw_only=True, tag="printed"):
     dropped: tuple[int, int] = (0, 0)
 
 
+class SendError(str, Enum):
+    """Why a Send was not carried out, or not completely."""
+
+    CLOSED = "closed"
+    """No process has the other end of the pipe any more."""
+    EOF = "eof"
+    """A Send before has closed it."""
+    ENDED = "ended"
+    """The attempt has ended, or is not interactive."""
+    WITHDRAWN = "withdrawn"
+    BUSY = "busy"
+    """Another Send of the attempt is not answered."""
+    TOO_LARGE = "too_large"
+    UNWATCHED = "unwatched"
+    """The kernel watches no more descriptors, so the runner cannot wait for the pipe."""
+
+
+class Sent(AttemptMessage, frozen=True, kw_only=True, tag="sent"):
+    """The answer to a Send: it was written, or there is an ``error`` after ``written`` bytes (version 2)."""
+
+    number: int
+    written: int = 0
+    error: SendError | None = None
+
+
 class Cleared(AttemptMessage, frozen=True, kw_only=True, tag="cleared"):
     """No process of an attempt whose Ended had a ``pid`` is left, or no signal ends those that are."""
 
@@ -282,8 +330,10 @@ class Swept(Message, frozen=True, kw_only=True, tag="swept"):
     runner: str
 
 
-ToRunner = Hello | Ack | End | Retire | Start | Follow | KillLeftovers | Kill | Sweep | Settled
-ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Cleared | Swept
+ToRunner = (
+    Hello | Ack | End | Retire | Start | Follow | Send | Withdraw | KillLeftovers | Kill | Sweep | Settled
+)
+ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Sent | Cleared | Swept
 
 _encoder = json.Encoder()
 _to_runner = json.Decoder(ToRunner)

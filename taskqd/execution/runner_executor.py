@@ -19,6 +19,7 @@ from zope.interface import implementer
 from taskqd.errors import is_shortage
 from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED, outcome_of, parse_reason
 from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.job_inputs import Delivery, JobInputs, MakeMessage
 from taskqd.execution.leftovers import Leftovers
 from taskqd.execution.messages import (
     Ack,
@@ -31,6 +32,7 @@ from taskqd.execution.messages import (
     Kill,
     KillLeftovers,
     Printed,
+    Sent,
     Spawned,
     Start,
     Swept,
@@ -109,6 +111,7 @@ class RunnerExecutor:
         self._keys: dict[int, AttemptKey] = {}  # the attempt of each job
         self._by_runner: dict[str, set[AttemptKey]] = {}
         self._leftovers = Leftovers()
+        self._inputs = JobInputs(clock, self._transmit)
         self._gone_waiters: list[Deferred[None]] = []
         self._followed: set[int] = set()
         self._newest: dict[str, int] = {}  # the job that each runner was last sent
@@ -179,10 +182,12 @@ class RunnerExecutor:
             link.send(start)
         attempt.is_sent = True
         self._newest[link.name] = start.id
+        self._inputs.resume(start.id)
         if start.id in self._followed:
             link.send(Follow(id=start.id, attempt=start.attempt, word=start.word))
 
     def acknowledge(self, job_id: int) -> None:
+        self._inputs.on_ended(job_id)
         key = self._keys.pop(job_id, None)
         attempt = None if key is None else self._attempts.pop(key, None)
         if key is None or attempt is None:
@@ -222,6 +227,20 @@ class RunnerExecutor:
         link = self._links.get(attempt.runner)
         if link is not None:
             link.send(message)
+
+    def send(self, job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
+        return self._inputs.send(job_id, data, is_eof, timeout)
+
+    def _transmit(self, job_id: int, make: MakeMessage) -> bool:
+        """Send a message for the attempt of a job if it runs at a runner that is connected."""
+        key = self._keys.get(job_id)
+        attempt = None if key is None else self._attempts.get(key)
+        if key is None or attempt is None or not attempt.is_sent or attempt.has_outcome:
+            return False
+        link = self._links.get(attempt.runner)
+        if link is not None:
+            link.send(make(key))
+        return link is not None
 
     def follow(self, job_id: int, on: bool) -> bool:
         """Have the output of a job reported and written through, or not; return whether a runner is asked."""
@@ -295,6 +314,7 @@ class RunnerExecutor:
             attempt.on_spawned(pid, started)
         if attempt.ending is not None:
             link.send(attempt.ending)
+        self._inputs.resume(attempt.key.id)
         if attempt.key.id in self._followed:
             link.send(Follow(id=attempt.key.id, attempt=attempt.key.attempt, word=attempt.key.word))
 
@@ -330,6 +350,7 @@ class RunnerExecutor:
         if attempt.has_outcome:
             return
         attempt.has_outcome = True
+        self._inputs.on_ended(attempt.key.id)
         if self.finish_output is None:
             attempt.outcome.callback(outcome)
             return
@@ -347,6 +368,10 @@ class RunnerExecutor:
         """Report output of an attempt."""
         if printed.key in self._attempts:
             self.on_output(printed.key, printed.dropped)
+
+    def on_sent(self, sent: Sent) -> None:
+        """Report that a runner has written input."""
+        self._inputs.on_sent(sent)
 
     def on_cleared(self, cleared: Cleared) -> None:
         """Note that nothing is left of an ended attempt."""
@@ -367,6 +392,8 @@ class RunnerExecutor:
         """Go on without a runner, until it is connected again or is known to be dead."""
         if self._links.get(link.name) is link:
             del self._links[link.name]
+            for key in self._by_runner.get(link.name, ()):
+                self._inputs.on_runner_lost(key.id)
         if self._active is link:
             self._active = None
 

@@ -24,6 +24,7 @@ from taskqd.execution.messages import (
     Message,
     Printed,
     Refused,
+    Sent,
     Spawned,
     Start,
     Swept,
@@ -44,6 +45,8 @@ class LinkObserver(Protocol):
     def on_spawned(self, spawned: Spawned) -> None: ...
 
     def on_printed(self, printed: Printed) -> None: ...
+
+    def on_sent(self, sent: Sent) -> None: ...
 
     def on_cleared(self, cleared: Cleared) -> None: ...
 
@@ -97,7 +100,7 @@ class RunnerLink(LineReceiver):
         with self._batch():
             super().dataReceived(data)
 
-    def lineReceived(self, line: bytes) -> None:
+    def lineReceived(self, line: bytes) -> None:  # noqa: C901 - a case for each message
         if self._is_closing:
             return
         try:
@@ -113,6 +116,8 @@ class RunnerLink(LineReceiver):
                 self._observer.on_spawned(message)
             case Printed():
                 self._observer.on_printed(message)
+            case Sent():
+                self._observer.on_sent(message)
             case Cleared():
                 self._observer.on_cleared(message)
             case Swept():

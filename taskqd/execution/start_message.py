@@ -55,6 +55,7 @@ def make_start(run: Run, outputs: Mapping[int, str], order: str | None = None) -
         interpreter=encoded(run.interpreter[0]) if is_explained and run.interpreter else None,
         redirects=list(map(encoded, redirects)) if is_explained else [],
         user=run.user,
+        interactive=spec.interactive,
         files=[File(kind, 0, 0) for kind in kinds] if is_changed else [],
     )
 

@@ -24,11 +24,12 @@ class Permission(Enum):
     KNOWN = "authentication"
     VIEW = "to see the jobs that are named"
     MODIFY = "to change the jobs or the schedule that are named"
+    OWN = "to own the jobs that are named"
     SUBMIT = "to submit jobs"
     ADMIN = "to change the daemon"
 
 
-_CHANGES = (Permission.MODIFY, Permission.SUBMIT)
+_CHANGES = (Permission.MODIFY, Permission.OWN, Permission.SUBMIT)
 
 
 def check_verb(verb: str, permission: Permission, role: Role) -> None:
@@ -50,10 +51,12 @@ def sees_all(role: Role) -> bool:
 def check_owner(verb: str, permission: Permission, role: Role, name: str, owner: str, subject: str) -> None:
     """Raise Forbidden if a user with this role and name may not use a verb on something that `owner` has.
 
-    `subject` names it for the error: `job 7`. The caller has checked the verb with `check_verb`.
+    `subject` names it for the error: `job 7`. The caller has checked the verb with `check_verb`. The jobs of
+    a user run as that user, so an admin who could decide what they execute would be any user.
     """
     only_views = permission in (Permission.VIEW, Permission.KNOWN)
-    if role is Role.ADMIN or owner == name or (only_views and sees_all(role)):
+    is_unlimited = role is Role.ADMIN and permission is not Permission.OWN
+    if is_unlimited or owner == name or (only_views and sees_all(role)):
         return
     kind = subject.partition(" ")[0]
     raise Forbidden(

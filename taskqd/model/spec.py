@@ -40,6 +40,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     condition that no job of its owner with that label was pending or running. ``expires`` is counted from
     the submission. ``stdout`` and ``stderr`` are the files to which the job writes these streams
     (output_files.py); a job with ``merge`` has one stream for both.
+    The stdin of an ``interactive`` job is a pipe into which users send input while it runs.
     """
 
     script: int | None = None
@@ -87,6 +88,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     stderr: str | None = None
     notify_fail: bool = False
     as_daemon: bool = False
+    interactive: bool = False
 
     @property
     def has_dependencies(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TaskqError, UnknownCommand
 from taskqd.model.submission import RescheduleRequest, ScheduleRequest, Submission
-from taskqd.protocol import act_requests, submit
+from taskqd.protocol import act_requests, send_request, submit
 from taskqd.protocol.submit_cache import parse_cached
 from taskqd.protocol.values import capitals
 from taskqd.protocol.verbs import VERBS
@@ -18,6 +18,7 @@ _BLOCK_SIZES: dict[str, Callable[[str], tuple[int, ...]]] = {
     "SUBMIT": submit.block_sizes,
     "SCHEDULE": submit.block_sizes,
     "SET": act_requests.sizes_of_set_blocks,
+    "SEND": send_request.sizes_of_data,
 }
 VERBS_WITH_BLOCKS = frozenset(_BLOCK_SIZES)
 """Verbs whose line may announce blocks."""

@@ -83,6 +83,7 @@ class SubmitOption(OptionType, frozen=True, kw_only=True):
 
 _TIMED = "--every or --cron says when its jobs are submitted"
 _INDEPENDENT = "its jobs come after nothing but time"
+_UNATTENDED = "it needs a user who sends input while the job runs; give it a --stdin"
 
 SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "queue": SubmitOption("queue", parse_name, "<name>", is_settable=True, is_shown=False),
@@ -152,6 +153,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "stdout": SubmitOption("stdout", check_path, "<path>", clear=Clear()),
     "stderr": SubmitOption("stderr", check_path, "<path>", clear=Clear()),
     "notify-fail": SubmitOption("notify_fail", parse_flag),
+    "interactive": SubmitOption("interactive", parse_flag, not_scheduled=_UNATTENDED),
     "script": SubmitOption("script", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
     "stdin": SubmitOption("stdin", integer(0, MAX_SKIPPED_BLOCK), "<n>"),
 }
@@ -179,10 +181,21 @@ def block_sizes(text: str) -> tuple[int, ...]:
     return sizes_of_blocks(text, lambda text: split_options(text).options, BLOCKS)
 
 
-def sizes_of_blocks(text: str, split: Callable[[str], list[Option]], names: Iterable[str]) -> tuple[int, ...]:
+def _block_too_large(name: str, size: object) -> TooLarge:
+    return TooLarge(
+        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
+    )
+
+
+def sizes_of_blocks(
+    text: str,
+    split: Callable[[str], list[Option]],
+    names: Iterable[str],
+    too_large: Callable[[str, object], TooLarge] = _block_too_large,
+) -> tuple[int, ...]:
     """Return the sizes of the blocks of these names that the options of a line announce; see `block_sizes`.
 
-    `split` returns the options of `text`.
+    `split` returns the options of `text`, `too_large` the error for a block that is not skipped.
     """
     try:
         options = split(text)
@@ -190,10 +203,10 @@ def sizes_of_blocks(text: str, split: Callable[[str], list[Option]], names: Iter
         if any(f"--{name}" in text for name in names):
             raise
         return ()
-    return tuple(size for name in names for size in _sizes_of(name, options))
+    return tuple(size for name in names for size in _sizes_of(name, options, too_large))
 
 
-def _sizes_of(name: str, options: list[Option]) -> list[int]:
+def _sizes_of(name: str, options: list[Option], too_large: Callable[[str, object], TooLarge]) -> list[int]:
     values = [option.value or "" for option in options if option.name == name]
     if len(values) > 1:
         raise BadRequest(f"--{name} is given twice, so the length of what follows the line is unknown")
@@ -201,14 +214,8 @@ def _sizes_of(name: str, options: list[Option]) -> list[int]:
         if not value.isascii() or not value.isdigit():
             raise BadRequest(f"--{name} needs the number of bytes that follow, not {value[:40]!r}")
         if len(value) > 18 or int(value) > MAX_SKIPPED_BLOCK:
-            raise _block_too_large(name, value[:40])
+            raise too_large(name, value[:40])
     return [int(value) for value in values]
-
-
-def _block_too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(
-        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
-    )
 
 
 def secret_block(text: str) -> bytes:
@@ -238,6 +245,7 @@ def parse_submission(text: str) -> Submission:
             raise BadRequest("expected SUBMIT [options] <command>, but the command is missing")
         command = ""
     _check_delay(values)
+    _check_interactive(values)
     dependencies = sum(len(values.get(field, ())) for field in ("after", "after_any", "after_fail"))
     if dependencies > MAX_DEPENDENCIES:
         raise BadRequest(f"expected up to {MAX_DEPENDENCIES} dependencies, not {dependencies}")
@@ -265,6 +273,21 @@ def _check_delay(values: dict[str, Any]) -> None:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
     if "expires" in values and values.get("delay", 0.0) >= values["expires"]:
         raise BadRequest("--delay is not less than --expires, so the job would expire before it could start")
+
+
+def _check_interactive(values: dict[str, Any]) -> None:
+    """Raise BadRequest if an interactive job has other stdin, or more than one attempt or task reads it."""
+    if "interactive" not in values:
+        return
+    if "stdin" in values:
+        raise BadRequest("--interactive and --stdin cannot be given together; send the input with SEND")
+    if "array" in values:
+        raise BadRequest("--interactive and --array cannot be given together; submit a job per input")
+    if values.get("retries"):
+        raise BadRequest(
+            "--interactive and --retries cannot be given together; what was sent to the first attempt is not "
+            "sent to the next one"
+        )
 
 
 def resolve_time(values: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from taskqd.model.roles import Permission
 from taskqd.protocol import act_requests, requests, schedule_requests, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import HelpRequest
+from taskqd.protocol.send_request import parse_send
 from taskqd.protocol.values import capitals
 
 
@@ -136,6 +137,13 @@ _ALL = (
         Permission.MODIFY,
         requests.FILTER_OPTIONS,
         is_for_ended=True,
+    ),
+    Verb(
+        "SEND <id> --data=<n> [--eof] [--timeout=<duration>]",
+        "Write n bytes, which follow the line, to the stdin of a running job that is --interactive: OK <n> "
+        "when the pipe has them. --eof closes it, also without --data.",
+        parse_send,
+        Permission.OWN,
     ),
     Verb(
         "HISTORY <id>",

@@ -58,11 +58,18 @@ class Executor:
         self._unread: dict[JobProcess, float] = {}  # and when to read their pipes
         self._read_call: IDelayedCall | None = None
 
-    def start(self, start: Start, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def start(
+        self,
+        start: Start,
+        output: IOutputWriter,
+        on_spawned: OnSpawned,
+        stdin: int | None = None,
+    ) -> "Deferred[Outcome]":
         """Start an attempt; the Deferred fires when it has ended, and never fails.
 
         An attempt that cannot be started has an outcome, too. ``on_spawned`` is not called for a process
-        that has exited before it could be reported.
+        that has exited before it could be reported. ``stdin`` is a descriptor for the process, which the
+        caller closes, in place of the Start's file.
         """
         process = JobProcess(start, output, self._clock, self._scanner, on_spawned)
         predecessors = None if start.attempt == 1 else process.start_after(self._end_predecessors(start))
@@ -70,25 +77,28 @@ class Executor:
         self._present.add(process)
         process.gone.addCallback(lambda _: self._on_gone(process))
         if predecessors is None:
-            self._spawn(process, start)
+            self._spawn(process, start, stdin)
         else:
-            predecessors.addCallbacks(lambda _: self._spawn(process, start), process.report_failed_spawn)
+            predecessors.addCallbacks(
+                lambda _: self._spawn(process, start, stdin), process.report_failed_spawn
+            )
         return process.outcome.addBoth(self._forget, process)
 
-    def _spawn(self, process: JobProcess, start: Start) -> None:
+    def _spawn(self, process: JobProcess, start: Start, stdin: int | None) -> None:
         try:
             words = [word.encode(start.encoding) for word in start.argv]
             environment = {
                 name.encode(start.encoding): value.encode(start.encoding) for name, value in start.env.items()
             }
-            stdin = _null() if start.stdin is None else _open(start.stdin.encode(start.encoding))
+            file = None
+            if stdin is None and start.stdin is not None:
+                stdin = file = _open(start.stdin.encode(start.encoding))
             try:
-                self._reactor.spawnProcess(
-                    process, words[0], words, env=environment, childFDs={0: stdin, 1: "r", 2: "r"}
-                )
+                descriptors: dict[int, int | str] = {0: _null() if stdin is None else stdin, 1: "r", 2: "r"}
+                self._reactor.spawnProcess(process, words[0], words, env=environment, childFDs=descriptors)
             finally:
-                if start.stdin is not None:
-                    os.close(stdin)
+                if file is not None:
+                    os.close(file)
         except Exception:  # noqa: BLE001 - an attempt that cannot be started has an outcome, too
             process.report_failed_spawn(Failure())
             return

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from taskqd import __version__
@@ -31,6 +32,7 @@ from taskqd.runner.admission import Admission, TrustedDaemon
 from taskqd.runner.attempt_files import AttemptFiles
 from taskqd.runner.daemon_user import DaemonUser
 from taskqd.runner.executor import Executor
+from taskqd.runner.input_pipe import InputPipes
 from taskqd.runner.interfaces import IRunnerReactor
 from taskqd.runner.notes import NotesFile
 from taskqd.runner.process_base import set_base
@@ -109,6 +111,7 @@ class _Program:
             Identity(name, os.getpid(), __version__, VERSIONS, self._base, stays=self._stays),
             lambda on_cleared: Executor(sessions, reactor, threads.run, on_cleared),
             self._make_admission(reactor, threads),
+            InputPipes(IReactorFDSet(reactor)),
             NotesFile(directory.address(f"{name}.ends"), directory.access.file),
             reactor,
             self._on_retire,

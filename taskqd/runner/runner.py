@@ -27,6 +27,7 @@ from taskqd.execution.messages import (
     Message,
     Refused,
     Retire,
+    Send,
     Settled,
     Spawned,
     Start,
@@ -34,12 +35,14 @@ from taskqd.execution.messages import (
     Swept,
     ToRunner,
     Welcome,
+    Withdraw,
 )
 from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.job import Reason
 from taskqd.runner.admission import Admission, close_all
 from taskqd.runner.attempt import Attempt
 from taskqd.runner.executor import Executor
+from taskqd.runner.input_pipe import InputPipe, InputPipes
 from taskqd.runner.interfaces import IDaemonLink
 from taskqd.runner.notes import NotesFile
 
@@ -72,7 +75,8 @@ class Identity(NamedTuple):
 class Runner:
     """All attempts of one runner. docs/runner.md has the rules.
 
-    ``make_executor(on_cleared)`` returns the executor, ``admission`` decides what a Start executes.
+    ``make_executor(on_cleared)`` returns the executor, ``admission`` decides what a Start executes, and
+    ``inputs`` has the pipes of interactive attempts.
     ``on_retire()`` is called once when the runner accepts no more starts, and ``on_exit()`` when it has
     nothing left to do.
     """
@@ -84,6 +88,7 @@ class Runner:
         identity: Identity,
         make_executor: Callable[[Callable[[AttemptKey], object]], Executor],
         admission: Admission,
+        inputs: InputPipes,
         notes: NotesFile,
         clock: IReactorTime,
         on_retire: Callable[[], object],
@@ -92,6 +97,8 @@ class Runner:
         self._identity = identity
         self._executor = make_executor(self._on_cleared)
         self._admission = admission
+        self._inputs = inputs
+        inputs.on_sent = self._send
         self._notes = notes
         self._clock = clock
         self._on_retire = on_retire
@@ -163,6 +170,7 @@ class Runner:
             return
         for attempt in self._attempts.values():
             attempt.is_followed = False
+        self._inputs.drop_all()
         self._note(self._ends.values())
         if self._leave_for is not None and self._attempts:
             self._alone_call = self._clock.callLater(self._leave_for, self._abandon)
@@ -179,6 +187,10 @@ class Runner:
                 self._executor.end(message.key, parse_reason(message.why), message.number)
             case Follow():
                 self._follow(message)
+            case Send():
+                self._inputs.send(message)
+            case Withdraw():
+                self._inputs.withdraw(message.key, message.number)
             case KillLeftovers():
                 self._executor.kill_leftovers(message.id)
             case Kill():
@@ -229,9 +241,14 @@ class Runner:
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail="its runner retires", is_void=True))
             return
         try:
+            stdin = self._open_input(key, files) if start.interactive else None
             start, output = self._admission.admit(start, files, self._store or "")
+            if stdin is not None and start.uid is not None:
+                stdin.set_owner(start.uid)
             self._attempts[key] = Attempt(key, output, self._clock, self._send)
-            outcome = self._executor.start(start, output, partial(self._on_spawned, key))
+            outcome = self._executor.start(
+                start, output, partial(self._on_spawned, key), None if stdin is None else stdin.read_end
+            )
         except CannotStart as why:
             detail = f"could not be started: {why}"
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=why.is_shortage))
@@ -241,6 +258,13 @@ class Runner:
             self._record_end(key, Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
             return
         outcome.addBoth(self._on_outcome, key)
+
+    def _open_input(self, key: AttemptKey, files: Sequence[int]) -> InputPipe:
+        try:
+            return self._inputs.open(key)
+        except OSError as why:
+            close_all(files)
+            raise CannotStart(f"its stdin cannot be opened: {why}", why) from None
 
     def _on_outcome(self, outcome: Outcome | Failure, key: AttemptKey) -> None:
         if isinstance(outcome, Failure):
@@ -254,6 +278,7 @@ class Runner:
     def _on_spawned(self, key: AttemptKey, pid: int, started: int | None) -> None:
         attempt = self._attempts[key]
         attempt.pid, attempt.started = pid, started
+        self._inputs.on_spawned(key)
         self._admission.on_spawned(key, pid, started)
         self._to_report.append((self._clock.seconds() + REPORT_DELAY, key, pid, started))
         if self._report_call is None:
@@ -281,6 +306,7 @@ class Runner:
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
         """Keep the end of an attempt, and tell the daemon, or note it if there is none."""
         self._attempts.pop(key, None)
+        self._inputs.close(key)
         ended = ended_message(key, outcome, time.time())
         self._ends[key] = ended
         has_leftovers = ended.pid is not None and key in self._executor.leftovers

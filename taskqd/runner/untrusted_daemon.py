@@ -79,6 +79,8 @@ class UntrustedDaemon:
             check_values(start, store)
             owner = self._find_owner(start.user)
             check_files(start.files, files)
+            if start.interactive and any(file.kind == "stdin" for file in start.files):
+                raise CannotStart("the runner refuses it: it is interactive and has a file as its stdin")
             by_kind = {file.kind: descriptor for file, descriptor in zip(start.files, files, strict=True)}
             inputs = {kind: by_kind[kind] for kind in INPUTS if kind in by_kind}
             paths = self._files.provide(start.key, store, owner.uid, owner.gid, inputs)

@@ -43,6 +43,7 @@ HEAVY = {
     "OUTPUT": f"OUTPUT {LOUD} stdout --limit=16M",
     "WAIT": f"WAIT {WAITED_FOR}",
     "FOLLOW": f"FOLLOW {LOUD}",
+    "SEND": f"SEND {LOUD} --eof",
     "WATCH": "WATCH --since=0",
     "SET": f"SET {LARGE} --priority=-1",
     "CANCEL": f"CANCEL {LOUD} --cascade",

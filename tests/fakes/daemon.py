@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_SIZE = re.compile(rb" --(script|stdin)=([0-9]+)")
+_SIZE = re.compile(rb" --(script|stdin|data)=([0-9]+)")
 
 
 class Request(NamedTuple):
@@ -137,11 +137,11 @@ class FakeDaemon:
                 connection.sendall(part)
 
     def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
-        if not line.startswith((b"SUBMIT ", b"SCHEDULE ", b"SET ")):
+        if not line.startswith((b"SUBMIT ", b"SCHEDULE ", b"SET ", b"SEND ")):
             return ()
         sizes = {name: int(size) for name, size in _SIZE.findall(line)}
         blocks = []
-        for name in (b"script", b"stdin"):
+        for name in (b"script", b"stdin", b"data"):
             if name in sizes:
                 blocks.append(rest.read(sizes[name]))
                 assert rest.readline() == b"\r\n"

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from taskqd.engine.engine import Engine
 from taskqd.execution import proc
 from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.job_inputs import Delivery
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
@@ -55,6 +56,8 @@ class FakeExecutor:
         self.at_once: Outcome | None = None
         self.most = 0
         self.is_killed = False
+        self.inputs: list[tuple[int, bytes, bool, float]] = []
+        self.delivered: Deferred[Delivery] = Deferred()
         self.leftovers: dict[int, Deferred[None]] = {}
 
     def start(self, start: Start, runner: str, on_spawned: OnSpawned) -> "Deferred[Outcome]":
@@ -87,6 +90,11 @@ class FakeExecutor:
 
     def end(self, job_id: int, reason: Reason, number: int) -> None:
         self.signals.append((job_id, reason, number))
+
+    def send(self, job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
+        self.inputs.append((job_id, data, is_eof, timeout))
+        self.delivered = Deferred()
+        return self.delivered
 
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
         return self.leftovers.get(job_id)

@@ -79,7 +79,18 @@ _VALUES: dict[str, Sequence[bytes]] = {
 }
 """Valid and invalid values of options."""
 
-_FLAGS = ("hold", "merge", "notify-fail", "overlap", "tasks", "reverse", "cascade", "any")
+_FLAGS = (
+    "hold",
+    "interactive",
+    "eof",
+    "merge",
+    "notify-fail",
+    "overlap",
+    "tasks",
+    "reverse",
+    "cascade",
+    "any",
+)
 _BLOCKS = (
     *(b"", b"echo\n", b"#!/bin/true\n", b"PING\r\nPING\r\n", b"\xff\xfd\x06\xff\xf4"),
     b"\x00" * 50,
@@ -169,6 +180,7 @@ class Grammar:
             "SCHEDULES": lambda: b"" if self._maybe(0.5) else b"%d" % self._number(30),
             "UNSCHEDULE": lambda: b"%d" % self._number(30),
             "WATCH": lambda: self._options(("since", "job", "queue")),
+            "SEND": lambda: self._words(self._id(), self._options(("eof",)), b"--timeout=20ms"),
             "AUTH": self._of(_TOKENS),
             "HELP": self._of((b"", b"submit", b"SET", b"FROB", b"HELP HELP")),
             **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._subject),
@@ -216,6 +228,7 @@ class Grammar:
         verbs = self._likely if self._maybe(0.93) else list(self._verbs)
         name = verb or self._one_of(*verbs)
         kinds = {"SUBMIT": ("script", "stdin"), "SCHEDULE": ("script", "stdin"), "SET": ("script",)}
+        kinds["SEND"] = ("data",)
         blocks = self._blocks(kinds[name]) if name in kinds and self._maybe(0.3) else []
         line = self._line(name, blocks)
         if self._maybe(0.12) and name != "RESUME":
@@ -240,7 +253,7 @@ class Grammar:
         """Damage a line, but keep it one line; options that announce blocks stay at its start."""
         head = 0
         if has_blocks:
-            head = max(line.rfind(b"--script="), line.rfind(b"--stdin="))
+            head = max(line.rfind(b"--%b=" % name) for name in (b"script", b"stdin", b"data"))
             head = line.find(b" ", head) + 1 or len(line)
         times = self._one_of(1, 1, 2, 4)
         tail = oddities.damaged(self._chance, line[head:] or b" ", [line], times)
@@ -289,7 +302,7 @@ class Grammar:
         chosen = [self._chance.choice(names) for _ in range(count)]
         if self._maybe(0.02):
             chosen += chosen or [self._one_of("bogus", "x", "hold", "stdin")]
-        return b" ".join(self._option(name) for name in chosen if name not in ("script", "stdin"))
+        return b" ".join(self._option(name) for name in chosen if name not in ("script", "stdin", "data"))
 
     def _option(self, name: str) -> bytes:
         if name in _FLAGS:

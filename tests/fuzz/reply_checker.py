@@ -99,6 +99,7 @@ REPLIES: dict[bytes, Reply] = {
     b"RELEASE": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"SET": Reply(("JOB", _is_object), codes=(*_OF_A_CHANGE, *_OF_WORK, "FORBIDDEN")),
     b"REMOVE": Reply(_JUST_OK, codes=_OF_A_RECORD),
+    b"SEND": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "TIMED_OUT", "FORBIDDEN")),
     b"HISTORY": Reply(_COUNT, ("EVENT", _is_event), codes=_OF_A_JOB),
     b"WHY": Reply(("OK", _matches(".+")), codes=_OF_A_JOB),
     b"QUEUES": Reply(_COUNT, ("QUEUE", _is_object)),

@@ -22,8 +22,10 @@ TELNET_ANSWER_STARTS = (IAC, AYT_ANSWER[0])
 """Each answer to a telnet sequence begins with one of these bytes, and no reply does."""
 TIMING_MARK = 6
 
-WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE", b"SET"})
-WAITING = frozenset({b"WAIT", b"FOLLOW"})
+WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE", b"SET", b"SEND"})
+AMONG_WORDS = {b"SET": b"script", b"SEND": b"data"}
+"""The option that announces a block, of verbs whose options may be between their words."""
+WAITING = frozenset({b"WAIT", b"FOLLOW", b"SEND"})
 """Verbs whose replies may take long."""
 
 _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) ")
@@ -155,11 +157,12 @@ class _Reader:
             self._add(ParsedRequest(verb, shown, codes, may_wait=verb in WAITING))
             return
         try:
-            sizes = _script_size(rest) if verb == b"SET" else _block_sizes(rest)
+            name = AMONG_WORDS.get(verb)
+            sizes = _block_sizes(rest) if name is None else _size_among_words(rest, name)
         except _UnknownSizes as why:
             self._add(ParsedRequest(verb, shown, why.args[0], is_last=True))
         else:
-            self._blocks(ParsedRequest(verb, shown, codes), sizes)
+            self._blocks(ParsedRequest(verb, shown, codes, may_wait=verb in WAITING), sizes)
 
     def _blocks(self, request: ParsedRequest, sizes: list[int]) -> None:
         """Skip the blocks of a line; if it is refused, it may be answered before they have arrived."""
@@ -211,15 +214,15 @@ def _block_sizes(rest: bytes) -> list[int]:
     return [_size(values) for values in found.values() if values]
 
 
-def _script_size(rest: bytes) -> list[int]:
-    """Return the size of the block behind a SET line, whose options may be between its words."""
+def _size_among_words(rest: bytes, option: bytes) -> list[int]:
+    """Return the size of the block behind a line whose options may be between its words."""
     values: list[bytes] = []
     at = 0
     try:
         while at < len(rest):
             for name, value, end in _options_from(rest, at):
                 at = end
-                if name == b"script":
+                if name == option:
                     values.append(value)
             at = _blanks(rest, at)
             if rest.startswith(b"--", at):
@@ -228,7 +231,7 @@ def _script_size(rest: bytes) -> list[int]:
             word = _WORD.match(rest, at)
             at = _blanks(rest, word.end() if word else at)
     except ValueError:
-        if b"--script" in rest:
+        if b"--" + option in rest:
             raise _UnknownSizes(BAD) from None
         return []
     return [_size(values)] if values else []

@@ -19,6 +19,7 @@ LINES = {
     "CANCEL": "CANCEL {job}",
     "RETRY": "RETRY {ended}",
     "REMOVE": "REMOVE {ended}",
+    "SEND": "SEND {job} --eof",
     "UNSCHEDULE": "UNSCHEDULE {schedule}",
     "PAUSE": "PAUSE --schedule={schedule}",
     "RESUME": "RESUME --schedule={schedule}",
@@ -46,6 +47,7 @@ _LET = {
     **dict.fromkeys(LISTS, WHO[1:]),
     **dict.fromkeys(LOOKS, ("a reader", "an owner who may only read", "the owner", "an admin")),
     **dict.fromkeys(ACTS, ("the owner", "an admin")),
+    "SEND": ("the owner",),
     **dict.fromkeys(NEW, ("another", "the owner", "an admin")),
     **dict.fromkeys(RULES, ("an admin",)),
 }

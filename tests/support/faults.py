@@ -46,6 +46,7 @@ from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor, OnSpawned
+from taskqd.execution.job_inputs import Delivery
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import Outcome, Run
 from taskqd.execution.start_message import make_start
@@ -414,6 +415,9 @@ class Attempts:
     def adopt(
         self, key: AttemptKey, runner: str, on_spawned: OnSpawned, is_newest: bool = False
     ) -> "Deferred[Outcome]":
+        raise NotImplementedError
+
+    def send(self, job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
         raise NotImplementedError
 
     def acknowledge(self, job_id: int) -> None:

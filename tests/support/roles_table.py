@@ -10,6 +10,7 @@ _CELLS = {
     Permission.KNOWN: ("no", "yes", "yes", "yes: of lists, what is their own", "yes"),
     Permission.VIEW: ("no", "yes", "yes", "their own", "yes"),
     Permission.MODIFY: ("no", "no", "no", "their own", "yes"),
+    Permission.OWN: ("no", "no", "no", "their own", "their own"),
     Permission.SUBMIT: ("no", "no", "no", "yes", "yes"),
     Permission.ADMIN: ("no", "no", "no", "no", "yes"),
 }

@@ -13,7 +13,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import describe
 from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
-from taskqd.protocol import option_values, replies, requests, submit
+from taskqd.protocol import option_values, replies, requests, send_request, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import AuthRequest, DrainRequest, EmptyRequest, HelpRequest, ShutdownRequest
 from taskqd.protocol.verbs import VERBS
@@ -35,6 +35,7 @@ LIMITS = {
     "wait": requests.MAX_WAIT_JOBS,
     "after": submit.MAX_DEPENDENCIES,
     "array": option_values.MAX_TASKS,
+    "send": send_request.MAX_DATA,
 }
 """The limits in HELLO and STATS that are not configurable; config/limits.py has the others."""
 

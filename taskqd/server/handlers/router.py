@@ -19,6 +19,7 @@ from taskqd.server.handlers.admin import AdminHandlers
 from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
 from taskqd.server.handlers.control import ControlHandlers
 from taskqd.server.handlers.event_stream import EventStream
+from taskqd.server.handlers.input import InputHandlers
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.output import OutputHandlers
 from taskqd.server.handlers.query import QueryHandlers
@@ -58,6 +59,7 @@ class Router:
             QueryHandlers(engine, job_view, clock, authorizer),
             OutputHandlers(engine, job_view, clock, authorizer),
             ControlHandlers(engine, job_view, clock, authorizer),
+            InputHandlers(engine, job_view, clock, authorizer),
             QueueHandlers(engine, job_view, clock, authorizer),
             StreamingHandlers(engine, job_view, clock, authorizer, event_stream),
             AdminHandlers(engine, job_view, clock, authorizer, authenticator, connection_count, shutdown),

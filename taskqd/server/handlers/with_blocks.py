@@ -14,13 +14,24 @@ from taskqd.model.submission import (
     Submission,
 )
 from taskqd.protocol.act_requests import SetManyRequest, SetRequest
+from taskqd.protocol.send_request import SendRequest
 
-_Request = Submission | ScheduleRequest | RescheduleRequest | RunNowRequest | SetRequest | SetManyRequest
+_Request = (
+    Submission
+    | ScheduleRequest
+    | RescheduleRequest
+    | RunNowRequest
+    | SetRequest
+    | SetManyRequest
+    | SendRequest
+)
+DATA_BLOCK = "data"
+"""The name of the block of a SEND."""
 Parsed = TypeVar("Parsed", bound=_Request)
 
 
 class WithBlocks(Struct, Generic[Parsed], frozen=True):
-    """A parsed line, and the blocks by name: the script and stdin after it, and that of its secrets."""
+    """A parsed line, and the blocks by name: those that have followed it, and that of its secrets."""
 
     request: Parsed
     blocks: Mapping[str, bytes]
@@ -43,6 +54,8 @@ def _announced(request: _Request) -> list[str]:
     """Return the names of the blocks after the line of a request, in their order."""
     if isinstance(request, RunNowRequest):
         return []
+    if isinstance(request, SendRequest):
+        return [] if request.data is None else [DATA_BLOCK]
     if isinstance(request, RescheduleRequest | SetRequest | SetManyRequest):
         return [name for name in BLOCKS if name in request.values]
     return [name for name in BLOCKS if getattr(request.spec, name) is not None]

@@ -63,6 +63,7 @@ NONE = Output("stdout", 0, b"")
             b'JOB {"id":7,"status":"RUNNING"}\r\n',
             JOB,
         ),
+        (lambda it: it.send(7, eof=True), "SEND 7 --eof", b"OK 0\r\n", 0),
         (lambda it: it.why(7), "WHY 7", b"OK 3rd in line\r\n", "3rd in line"),
         (lambda it: it.output(7, attempt=2), "OUTPUT 7 stdout --attempt=2", data("stdout", 0, b""), NONE),
         (lambda it: it.queues(), "QUEUES", b'QUEUE {"name":"q"}\r\nEND 1\r\n', [{"name": "q"}]),

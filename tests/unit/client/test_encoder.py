@@ -35,6 +35,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("a", {"need": "gpu:1"}, "SUBMIT --need=gpu:1 a", ()),
         ("a", {"retry_on": ["exit:75", "timeout"]}, "SUBMIT --retry-on=exit:75,timeout a", ()),
         ("a", {"after": [3, "4.1"], "after_any": 5, "after_fail": "6,7"}, AFTER, ()),
+        ("a", {"interactive": True}, "SUBMIT --interactive a", ()),
         ("a", {"hold": True, "notify_fail": False}, "SUBMIT --hold a", ()),
         ("a", {"at": 1764000000.5}, "SUBMIT --at=2025-11-24T16:00:00.500Z a", ()),
         ("a", {"at": "2026-11-24T08:00:00+01:00"}, "SUBMIT --at=2026-11-24T08:00:00+01:00 a", ()),

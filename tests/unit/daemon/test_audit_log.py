@@ -206,3 +206,18 @@ def test_schedule_is_named_by_its_number(audited: Audited) -> None:
     audited.harness.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
     audited.audit_log.stop()
+
+
+def test_input_for_a_job_is_counted_in_a_line_per_second_and_sender(audited: Audited) -> None:
+    log, clock = audited.audit_log, audited.harness.clock
+    for size in (5, 7, 11):
+        log.on_input(ANN, 1, size)
+    log.on_input(ANN, 2, 1)
+    log.on_input(Actor("[on_end]"), 1, 1)
+    assert audited.lines() == ["ann (pid 12) sent 5 bytes to job 1", "ann (pid 12) sent 1 bytes to job 2"]
+    clock.advance(SUMMARY_INTERVAL)
+    assert audited.lines() == ["ann (pid 12) sent 2 times more, 18 bytes in all, to job 1"]
+    log.on_input(ANN, 1, 3)
+    log.stop()
+    assert audited.lines() == ["ann (pid 12) sent 1 times more, 3 bytes in all, to job 1"]
+    assert clock.getDelayedCalls() == []

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from taskqd.execution.attempt_ends import RUNNER_KILLED, SUSPECTED
+from taskqd.execution.job_inputs import NoDelivery
 from taskqd.execution.messages import (
     MIN_START_VERSION,
     Ack,
@@ -23,6 +24,8 @@ from taskqd.execution.messages import (
     Message,
     Printed,
     Running,
+    Send,
+    Sent,
     Spawned,
     Start,
     Swept,
@@ -247,6 +250,45 @@ def test_followed_job_is_followed_at_its_start_and_after_a_reconnection(site: Si
     assert site.printed == [(KEY, (1, 2))]
     site.executor.follow(1, False)
     assert link.sent[1:] == [Follow(id=1, attempt=1, word=KEY.word, on=False)]
+
+
+def sent_input(link: FakeLink) -> list[tuple[AttemptKey, bytes]]:
+    return [(each.key, each.data) for each in link.sent if isinstance(each, Send)]
+
+
+def test_input_is_sent_to_the_runner_of_the_attempt_once_that_has_its_start(site: Site) -> None:
+    first = site.executor.send(1, b"early", False, 10.0)
+    link, _ = site.connect(), site.connect(R2)
+    site.start()
+    assert sent_input(link) == [(KEY, b"early")]
+    site.executor.on_sent(Sent(id=1, attempt=1, word=KEY.word, number=1, written=5))
+    assert result_of(first) == (5, None)
+
+
+def test_input_waits_for_a_lost_runner_unless_it_was_sent(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    first, second = site.executor.send(1, b"a", False, 10.0), site.executor.send(1, b"b", True, 10.0)
+    site.lose(link)
+    assert (result_of(first), second.called) == ((0, NoDelivery.UNKNOWN), False)
+    site.lose(FakeLink())  # another connection to it, which it has refused
+    again = site.connect(running=[running()])
+    assert sent_input(again) == [(KEY, b"b")]
+    site.lose(link)
+    assert not second.called
+
+
+def test_input_ends_with_the_attempt_and_that_of_a_job_without_one_with_its_end(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    first, second = site.executor.send(1, b"a", False, 10.0), site.executor.send(1, b"b", False, 10.0)
+    site.tell(link, ended())
+    assert [result_of(each).error for each in (first, second)] == [NoDelivery.UNKNOWN, NoDelivery.ENDED]
+    late, unstarted = site.executor.send(1, b"c", False, 10.0), site.executor.send(2, b"d", False, 10.0)
+    site.executor.acknowledge(1)
+    site.executor.acknowledge(2)
+    assert [result_of(each) for each in (late, unstarted)] == [(0, NoDelivery.ENDED)] * 2
+    assert len(sent_input(link)) == 1
 
 
 def test_process_of_an_ended_attempt_is_not_reported(site: Site) -> None:

@@ -6,14 +6,21 @@ from taskqd.errors import Forbidden
 from taskqd.model.roles import Permission, Role, check_owner, check_verb, sees_all
 from tests.support.roles_table import BEGIN, END, table
 
-CHANGES = (Permission.MODIFY, Permission.SUBMIT)
+CHANGES = (Permission.MODIFY, Permission.OWN, Permission.SUBMIT)
 VIEWS = (Permission.VIEW, Permission.KNOWN)
 
 
 @pytest.mark.parametrize("permission", Permission)
-def test_admin_may_use_every_verb_on_everything(permission: Permission) -> None:
+def test_admin_may_use_every_verb_on_everything_but_those_for_owners(permission: Permission) -> None:
     check_verb("X", permission, Role.ADMIN)
-    check_owner("X", permission, Role.ADMIN, "root", "ann", "job 1")
+    check_owner("X", permission, Role.ADMIN, "root", "root", "job 1")
+    if permission is Permission.OWN:
+        with pytest.raises(
+            Forbidden, match=r"job 1 belongs to another user; you \(root\) may X only your own"
+        ):
+            check_owner("X", permission, Role.ADMIN, "root", "ann", "job 1")
+    else:
+        check_owner("X", permission, Role.ADMIN, "root", "ann", "job 1")
 
 
 @pytest.mark.parametrize("permission", Permission)

@@ -55,6 +55,8 @@ NOT_SCHEDULED = [
     ("--every=1h --secret=A=1 --env=A=2 true", "A is given by --env and by --secret"),
     ("--every=1h --delay=5 true", "--delay is not an option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --at=5 true", "--at is not an option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --interactive true", "--interactive is not an option of SCHEDULE: it needs a user"),
+    ("--set=1 --interactive true", "--interactive is not an option of SCHEDULE: it needs a user"),
     ("--every=1h --hold true", "--hold is not an option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --after-any=5 true", "--after-any is not an option of SCHEDULE: its jobs come after"),
     ("--every=1h --bogus true", "--bogus is not an option of SCHEDULE; HELP SCHEDULE lists"),

@@ -50,7 +50,7 @@ PROTOCOL_OPTIONS = [
     ),
     *("array", "key", "label", "unless", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time"),
     *("nofile", "max-output", "merge", "stdout", "stderr"),
-    *("notify-fail", "script", "stdin"),
+    *("notify-fail", "interactive", "script", "stdin"),
 ]
 """The options of docs/protocol.md §3."""
 
@@ -62,6 +62,7 @@ ACCEPTED = [
     ("echo a\rb\tc", Submission("echo a\rb\tc", DEFAULT_SPEC)),
     ("echo --timeout=1 --stdin=5", Submission("echo --timeout=1 --stdin=5", DEFAULT_SPEC)),
     ("printf Grüße | wc", Submission("printf Grüße | wc", DEFAULT_SPEC)),
+    ("--interactive --retries=0 bc", Submission("bc", Spec(interactive=True))),
     ("--timeout=1.5 true", Submission("true", Spec(timeout=1.5))),
     ("--timeout=1ms true", Submission("true", Spec(timeout=0.001))),
     ("--kill-after=0 true", Submission("true", Spec(kill_after=0.0))),
@@ -159,6 +160,10 @@ REFUSED = [
     ("--", BadRequest, "the command is missing"),
     ("--bogus=1 true", BadRequest, "--bogus is not an option of SUBMIT"),
     ("--timeout true", BadRequest, "--timeout needs a value"),
+    ("--interactive=yes true", BadRequest, "--interactive: takes no value"),
+    ("--interactive --stdin=1 cat", BadRequest, "--interactive and --stdin cannot be given together"),
+    ("--retries=1 --interactive cat", BadRequest, "--interactive and --retries cannot be given together"),
+    ("--array=1-2 --interactive cat", BadRequest, "--interactive and --array cannot be given together"),
     ("--expires=0 true", BadRequest, "--expires: expected a duration above 0"),
     ("--expires=60 --delay=1m true", BadRequest, "--delay is not less than --expires"),
     ("--timeout=0 true", BadRequest, "--timeout: expected a duration above 0"),

@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import option_values, parser, requests, submit, verbs
 from taskqd.protocol.parser import Request, is_http, parse_line
 from taskqd.protocol.replies import MAX_RESULT_STREAM
 from taskqd.protocol.requests import HelpRequest, ListRequest
+from taskqd.protocol.send_request import MAX_DATA, SendRequest
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 
 VERBS = [
     *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
-    *("HOLD", "RELEASE", "SET", "REMOVE", "HISTORY", "WHY"),
+    *("HOLD", "RELEASE", "SET", "REMOVE", "SEND", "HISTORY", "WHY"),
     *("QUEUES", "SET-QUEUE", "SET-SLOTS", "PAUSE", "RESUME", "SCHEDULE", "SCHEDULES", "UNSCHEDULE", "WATCH"),
     *("DRAIN", "SHUTDOWN", "STATS", "HELLO", "AUTH", "PING", "HELP", "QUIT"),
 ]
@@ -29,6 +31,7 @@ READ = [
     ("schedule --every=1h a  b ", "SCHEDULE", ScheduleRequest(command="a  b ", every=3600.0)),
     ("status 5", "STATUS", requests.JobRequest(job=5)),
     ("Set-Queue q --slots=2", "SET-QUEUE", requests.SetQueueRequest(queue="q", values={"slots": 2})),
+    ("SEND 7.3 --eof", "SEND", SendRequest(job=TaskId(7, 3), is_eof=True)),
     ("HELP", "HELP", HelpRequest()),
     ("HELP submit", "HELP", HelpRequest(verb="SUBMIT")),
     ("HELP set-queue", "HELP", HelpRequest(verb="SET-QUEUE")),
@@ -41,6 +44,7 @@ LIMITS = [
     (requests.MAX_OUTPUT_LIMIT, 16 * 1024**2),
     (MAX_SKIPPED_BLOCK, 64 * 1024**2),
     (MAX_BLOCK_SIZE, 16 * 1024**2),
+    (MAX_DATA, 65_536),
     (MAX_RESULT_STREAM, 1024**2),
     (ListRequest().limit, 100),
     (requests.MAX_WAIT_JOBS, 1000),
@@ -63,6 +67,9 @@ REFUSED = [
     ("SUBMIT --retries=x true", "BAD_REQUEST", "--retries: expected a whole number"),
     ("SUBMIT --after=9999999999999999999 true", "NO_SUCH_JOB", "there is no job"),
     ("SCHEDULE true", "BAD_REQUEST", "expected either --every"),
+    ("SEND 7", "BAD_REQUEST", "without --data only --eof can be sent"),
+    ("SEND --eof", "BAD_REQUEST", "expected SEND <id>"),
+    ("SEND 7 --eof --timeout=x", "BAD_REQUEST", "--timeout: "),
     ("HELP EXPLODE", "BAD_REQUEST", "'EXPLODE' is not a command"),
     ("HELP PING PING", "BAD_REQUEST", "expected HELP [verb]"),
     ("HELP --all", "BAD_REQUEST", "--all is not an option of HELP"),
@@ -139,6 +146,16 @@ def test_parse_line_refuses_bytes_that_are_not_text(line: bytes, part: str) -> N
     assert part in str(request.error)
 
 
+def test_send_has_a_timeout_of_10_s_and_refuses_data_that_no_pipe_holds() -> None:
+    request = parse_line(b"SEND 7 --data=65536 --timeout=1m")
+    assert request == Request("SEND", SendRequest(job=7, data=MAX_DATA, timeout=60.0), None, (MAX_DATA,))
+    assert SendRequest(job=7).timeout == 10.0
+    for size, is_lost in ((MAX_DATA + 1, False), (MAX_SKIPPED_BLOCK + 1, True)):
+        refused = parse_line(b"SEND 7 --data=%d" % size)
+        assert (refused.argument, refused.is_lost) == (None, is_lost)
+        assert f"--data={size} is refused, the limit is 65536 bytes; send it in" in str(refused.error)
+
+
 @pytest.mark.parametrize("limit, number", LIMITS)
 def test_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
     assert limit == number
@@ -161,6 +178,14 @@ def test_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
         (b"PING --stdin=5", ()),
         (b"STATUS --stdin=5 1", ()),
         (b"SUBMIT echo --stdin=5", ()),
+        (b"SEND 7 --data=5", (5,)),
+        (b"send --eof --data=5  7\t--timeout=1s", (5,)),
+        (b"SEND 7 8 9 --data=70000 --bogus", (70_000,)),
+        (b"SEND --data=5 \xff \0", (5,)),
+        (b"SEND 7 --eof", ()),
+        (b"SEND 7 -- --data=5", ()),
+        (b"SEND 7 --Bogus", ()),
+        (b"SEND", ()),
         (b"SUBMIT --Bogus echo", ()),
         (b"SET 1 --script=7", (7,)),
         (b"set --script=7 1 --nice=1", (7,)),
@@ -186,6 +211,10 @@ def test_parse_line_returns_block_sizes_of_refused_lines(line: bytes, sizes: tup
         (b'SUBMIT --label="\xff" --stdin=5 cat', "BAD_REQUEST"),
         (b"SUBMIT --stdin=%d cat" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
         (b"SUBMIT --script=%d" % 10**17, "TOO_LARGE"),
+        (b"SEND 7 --data=x", "BAD_REQUEST"),
+        (b"SEND 7 --data=5 --data=5", "BAD_REQUEST"),
+        (b'SEND 7 --data=5 --timeout="', "BAD_REQUEST"),
+        (b"SEND 7 --data=%d" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
         (b"SCHEDULE --every=1h --stdin=x cat", "BAD_REQUEST"),
         (b"SET 1 --script=x", "BAD_REQUEST"),
         (b"SET 1 --script=1 --script=1", "BAD_REQUEST"),
@@ -205,7 +234,17 @@ PIECES = [
     *(
         b"--%b=" % name
         for name in (
-            *(b"stdin", b"env", b"label", b"from", b"limit", b"signal", b"status", b"tail", b"array"),
+            *(
+                b"stdin",
+                b"env",
+                b"label",
+                b"from",
+                b"limit",
+                b"signal",
+                b"status",
+                b"tail",
+                b"array",
+            ),
             *(b"need", b"after", b"retry-on", b"at", b"every", b"cron", b"slots", b"schedule", b"since"),
         )
     ),

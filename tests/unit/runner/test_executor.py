@@ -163,6 +163,17 @@ def test_attempt_reads_its_stdin_from_a_file(harness: Harness, tmp_path: Path) -
     harness.exits()
 
 
+def test_attempt_has_a_given_descriptor_as_stdin_in_place_of_its_file(harness: Harness) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"what is sent")
+    start = run(stdin="/nonexistent")
+    harness.executor.start(start, harness.output, lambda *_: None, read_end)
+    assert harness.reactor.inputs == [b"what is sent"]
+    harness.exits()
+    os.close(read_end)  # it is left open
+    os.close(write_end)
+
+
 def test_attempt_of_another_user_is_spawned_as_that_user(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The rules of a runner: daemons that come and go, starts, ends and notes."""
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,17 +27,22 @@ from taskqd.execution.messages import (
     Refused,
     Retire,
     Running,
+    Send,
+    SendError,
+    Sent,
     Settled,
     Spawned,
     Start,
     Sweep,
     Swept,
     Welcome,
+    Withdraw,
 )
 from taskqd.execution.notes import read_notes
 from taskqd.execution.run import CannotStart, Outcome
 from taskqd.model.job import Reason
 from taskqd.runner.admission import Admitted
+from taskqd.runner.input_pipe import InputPipes
 from taskqd.runner.interfaces import IDaemonLink
 from taskqd.runner.notes import NotesFile
 from taskqd.runner.runner import (
@@ -47,6 +53,7 @@ from taskqd.runner.runner import (
     Identity,
     Runner,
 )
+from tests.fakes.writers import Writers
 from tests.support.leaks import LeakWatch
 
 HELLO = Hello(store="s", versions=VERSIONS)
@@ -76,9 +83,13 @@ class FakeExecutor:
         self.leftovers: set[AttemptKey] = set()
         self.calls: list[tuple[Any, ...]] = []
         self.starts: list[AttemptKey] = []
+        self.stdins: list[int | None] = []
 
-    def start(self, start: Start, output: FakeOutput, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+    def start(
+        self, start: Start, output: FakeOutput, on_spawned: OnSpawned, stdin: int | None = None
+    ) -> "Deferred[Outcome]":
         self.starts.append(start.key)
+        self.stdins.append(stdin)
         self.spawned[start.key] = on_spawned
         self.running[start.key] = Deferred()
         return self.running[start.key]
@@ -169,10 +180,12 @@ class Site:
         self.happened: list[str] = []
         self.admission = FakeAdmission()
         self.executor = cast("FakeExecutor", None)
+        self.inputs = InputPipes(Writers())
         self.runner = Runner(
             Identity("a" * 16, 99, "1.0", VERSIONS, Base(), stays=stays),
             self._make_executor,
             self.admission,
+            self.inputs,
             self.notes,
             self.clock,
             lambda: self.happened.append("retired"),
@@ -188,8 +201,12 @@ class Site:
         assert self.runner.welcome(link, hello)
         return link
 
-    def start(self, key: AttemptKey = KEY) -> None:
-        self.runner.handle(Start(id=key.id, attempt=key.attempt, word=key.word, argv=["/bin/true"], env={}))
+    def start(self, key: AttemptKey = KEY, **fields: Any) -> None:
+        id_, attempt, word = key
+        self.runner.handle(Start(id=id_, attempt=attempt, word=word, argv=["/bin/true"], env={}, **fields))
+
+    def send(self, number: int, data: bytes, key: AttemptKey = KEY) -> None:
+        self.runner.handle(Send(id=key.id, attempt=key.attempt, word=key.word, number=number, data=data))
 
     def noted(self) -> tuple[list[AttemptKey], bool]:
         notes = read_notes(str(self.path))
@@ -456,6 +473,85 @@ def test_refused_start_ends_with_spawn_and_starts_nothing(site: Site) -> None:
         ("spawn", "could not be started: its user is root", False)
     ]
     assert site.admission.calls[1:] == [("ended", KEY, False)]
+
+
+def sent_answers(link: FakeLink) -> list[tuple[int, int, SendError | None]]:
+    return [(each.number, each.written, each.error) for each in link.sent if isinstance(each, Sent)]
+
+
+def test_interactive_attempt_has_a_pipe_as_stdin_until_its_end(site: Site) -> None:
+    link = site.connect()
+    site.start(interactive=True)
+    (stdin,) = site.executor.stdins
+    assert stdin is not None
+    process_stdin = os.dup(stdin)  # as its process gets it
+    site.executor.spawned[KEY](4711, 5)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(stdin)
+    site.send(1, b"x" * 65_536)
+    site.send(2, b"rest")
+    site.runner.handle(Withdraw(id=KEY.id, attempt=KEY.attempt, word=KEY.word, number=2))
+    assert sent_answers(link) == [(1, 65_536, None), (2, 0, SendError.WITHDRAWN)]
+    site.send(3, b"rest")
+    site.executor.finish()
+    assert [type(each) for each in link.sent[-2:]] == [Sent, Ended]
+    assert sent_answers(link)[2:] == [(3, 0, SendError.ENDED)]
+    assert len(os.read(process_stdin, 65_536)) == 65_536
+    assert os.read(process_stdin, 1) == b""
+    os.close(process_stdin)
+
+
+def test_input_that_is_not_written_is_dropped_with_its_daemon_and_the_pipe_stays(site: Site) -> None:
+    link = site.connect()
+    site.start(interactive=True)
+    site.send(1, b"x" * 65_536)
+    site.send(2, b"rest")
+    site.runner.disconnected(link)
+    link = site.connect()
+    site.send(1, b"")
+    assert sent_answers(link) == [(1, 0, None)]
+    site.executor.finish()
+
+
+def test_attempt_that_is_not_interactive_or_unknown_gets_no_input(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.send(1, b"x")
+    site.send(2, b"x", AttemptKey(9, 1, KEY.word))
+    assert site.executor.stdins == [None]
+    assert sent_answers(link) == [(1, 0, SendError.ENDED), (2, 0, SendError.ENDED)]
+
+
+def test_pipe_belongs_to_the_user_of_the_attempt(site: Site) -> None:
+    site.connect()
+    site.start(interactive=True, uid=os.geteuid())
+    (stdin,) = site.executor.stdins
+    assert stdin is not None
+    assert os.fstat(stdin).st_uid == os.geteuid()
+    site.executor.finish()
+
+
+def test_start_without_a_descriptor_for_its_stdin_ends_with_a_shortage(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = site.connect()
+    monkeypatch.setattr(os, "pipe", lambda: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many")))
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    start = Start(id=1, attempt=1, word=KEY.word, argv=["/bin/true"], env={}, interactive=True)
+    site.runner.handle(start, files)
+    (end,) = ends(link)
+    assert (end.reason, end.is_shortage, site.admission.calls) == ("spawn", True, [("ended", KEY, False)])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files[0])
+
+
+def test_refused_interactive_start_leaves_no_pipe(site: Site) -> None:
+    link = site.connect()
+    site.admission.refusal = CannotStart("its user is root")
+    before = len(os.listdir("/proc/self/fd"))
+    site.start(interactive=True)
+    assert ends(link)[0].reason == "spawn"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_admission_hears_what_becomes_of_an_attempt(site: Site) -> None:

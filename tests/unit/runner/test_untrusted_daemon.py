@@ -154,6 +154,17 @@ def test_user_is_changed_by_the_runner_s_own_words_before_those_of_the_daemon(be
     assert (start.uid, start.mark, start.user, start.files) == (1000, f"s.7.1.{WORD}", None, [])
 
 
+def test_interactive_attempt_is_admitted(bench: Bench) -> None:
+    start, _ = bench.admit(interactive=True)
+    assert start.interactive
+
+
+def test_interactive_attempt_with_a_file_as_its_stdin_is_refused(bench: Bench) -> None:
+    assert "is interactive and has a file as its stdin" in refusal(
+        bench, "stdout", "stderr", "stdin", interactive=True
+    )
+
+
 def test_limits_of_the_machine_are_set_before_the_user_is_changed(bench: Bench) -> None:
     (bench.place / "limits.conf").write_text("ada hard nproc 50\n")
     start, _ = bench.admit()
