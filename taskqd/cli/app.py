@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "hold": "control",
         "release": "control",
         "set": "control",
+        "edit": "edit",
         "retry": "control",
         "send": "send",
         "remove": "control",

@@ -71,7 +71,7 @@ class _Bash(BashComplete):
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": ZshComplete, "fish": FishComplete}
 APPLICABLE = {
     **dict.fromkeys(("cancel", "follow", "wait"), statuses.LIVE),
-    **dict.fromkeys(("hold", "release", "set"), statuses.PENDING),
+    **dict.fromkeys(("hold", "release", "set", "edit"), statuses.PENDING),
     **dict.fromkeys(("retry", "remove", "result"), statuses.FINISHED),
 }
 """The statuses of jobs that a command can be applied to; all others accept any."""

@@ -5,7 +5,7 @@ They have the same names as in the protocol (docs/protocol.md §3).
 
 import os
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -139,7 +139,16 @@ def _clearable(add: Decorator) -> Decorator:
 
 def changes(function: Any) -> Any:
     """Add the options that can be changed on a pending job; most accept ``none``."""
-    return all_of(*_CHANGES)(function)
+    return all_of(*_EXECUTION, *_CHANGES)(function)
+
+
+def parse_changes(given: dict[str, str]) -> Changes:
+    """Return the changes of options that are given as text, by their names; raises UsageError."""
+    command = all_of(*_CHANGES)(click.command("set")(lambda: None))
+    switches = {("merge", "true"): "--merge", ("merge", "false"): "--no-merge"}
+    words = [switches.get((name, value), f"--{name}={value}") for name, value in given.items()]
+    context = command.make_context("set", words, resilient_parsing=False)
+    return cast("Changes", {name: value for name, value in context.params.items() if value is not None})
 
 
 _WHEN = "Earliest start: 7:00, '9am tomorrow', 'now + 2 hours', '2026-11-24 07:00'."
@@ -359,6 +368,19 @@ _CHANGES: tuple[Decorator, ...] = (
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),
     size("--max-output", _MAX_OUTPUT),
     _MERGE,
+)
+_EXECUTION: tuple[Decorator, ...] = (
+    text(
+        "--command",
+        "New shell command, in place of the command or script; with --script, the arguments of that.",
+        "TEXT",
+    ),
+    click.option(
+        "--script",
+        metavar="FILE",
+        type=click.File("rb"),
+        help="New script, in place of the command or script; - for stdin.",
+    ),
 )
 
 

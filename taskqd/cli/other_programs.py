@@ -12,7 +12,6 @@ EQUIVALENTS = {
     "enqueue": "release ID",
     "parallel": "slots N` or `taskq set-queue QUEUE --slots N",
     "group": "queues` or `taskq set-queue QUEUE --slots N",
-    "edit": "set ID",
     "switch": "set ID --priority N",
     "stop": "cancel ID` for a job, `taskq pause` for a queue, `taskq shutdown` for the daemon",
     # task-spooler, at, nq, Slurm, beanstalkd and shells

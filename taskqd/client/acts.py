@@ -55,6 +55,8 @@ class Acts(Streams):
         At least one filter is needed. If the connection is lost, some jobs may have been changed; the call
         can be repeated.
         """
+        for name in {"command", "script"}.intersection(changes or {}):
+            raise TypeError(f"{name!r} is changed of one job, and not of all that match")
         names = _FILTERS_OF_SET if verb == "SET" else {}
         selected = b"".join(option(names.get(name, name), value) for name, value in _given(filters))
         line = verb.encode("ascii") + selected + _options(signal, cascade=False, changes=changes)

@@ -112,7 +112,7 @@ class Client(Acts):
         return self._request_job("RELEASE", job, self._reader.read_status)
 
     def set(self, job: Ref, **changes: "Unpack[Changes]") -> Facts:
-        """Change options of a pending job (``Changes``); return all its fields afterwards."""
+        """Change options, command or script of a pending job (``Changes``); return all its fields then."""
         return self._request_job(
             "SET", job, self._reader.read_job, encode_request(lambda: encoder.changes(changes))
         )

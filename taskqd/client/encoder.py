@@ -15,6 +15,8 @@ from taskqd.protocol.values import parse_name, quoted
 
 MAX_LINE_BYTES = 65_536
 """Maximum length of a request line without its line end (bytes); the server rejects longer ones."""
+MAX_CHANGE_BYTES = MAX_LINE_BYTES - 100
+"""Maximum length of the options of a SET (bytes), which leaves room for the verb and the id."""
 MAX_BLOCK_BYTES = 64 * 1024**2
 """Maximum size of a script or stdin (bytes); the daemon closes the connection if a block is larger."""
 
@@ -24,6 +26,7 @@ _TOKEN = re.compile(r"[!-~]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
 _REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _BLOCKS = ("script", "stdin")
+_EXECUTION = ("command", "script")
 _CLEARED_BY_NOTHING = ("label", "unless")
 """Options that a change removes by an empty value, since their values may be any text."""
 
@@ -99,7 +102,11 @@ class Options(Recurring, total=False):
 
 
 class Changes(TypedDict, total=False):
-    """Options of a pending job that can be changed; None removes an option, and ``delay`` counts from now."""
+    """Options of a pending job that can be changed; None removes an option, and ``delay`` counts from now.
+
+    A ``command`` replaces the command of one's own job, or its script; a ``script`` both, with the command as
+    its arguments, if any. These two are since release 0.10, and for one job.
+    """
 
     queue: str
     priority: int
@@ -123,6 +130,8 @@ class Changes(TypedDict, total=False):
     nofile: int | None
     max_output: int | str
     merge: bool
+    command: Command
+    script: bytes
 
 
 def ref(job: Ref) -> bytes:
@@ -165,9 +174,26 @@ def _without_blocks(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(options: Changes) -> bytes:
-    """Return the options of a SET, each with a leading space."""
-    given = {name: "none" if value is None else value for name, value in options.items()}
-    return _encode_options("a change", Changes, {name: _switched(value) for name, value in given.items()})
+    """Return the options of a SET, each with a leading space, and the script behind the line, if any.
+
+    A command that does not fit on a line is sent as a script, as by ``submit``.
+    """
+    command, script = options.get("command"), options.get("script")
+    given = {name: "none" if value is None else _switched(value) for name, value in options.items()}
+    line = _encode_options(
+        "a change", Changes, {name: given[name] for name in given if name not in _EXECUTION}
+    )
+    if command is not None:
+        text = _command_bytes(command) if script is None else _argument_bytes(command)
+        words = b" --command=" + quoted(_without_nul(text))
+        if script is None and not (_fits_on_line(text) and len(line) + len(words) < MAX_CHANGE_BYTES):
+            script, words = text, b""
+        line += words
+    if script is None:
+        return line
+    line += b" --script=%d" % len(script)
+    _check_sizes(line, [script], MAX_CHANGE_BYTES)
+    return line + b"\r\n" + script
 
 
 def _switched(value: object) -> object:
@@ -254,17 +280,22 @@ def _with_blocks(head: bytes, command: Command | None, script: bytes | None, std
             script = text
     if script is not None:
         line = head + b" --script=%d" % len(script) + arguments
-    if len(line) > MAX_LINE_BYTES:
+    blocks = [block for block in (script, stdin) if block is not None]
+    _check_sizes(line, blocks, MAX_LINE_BYTES)
+    return b"\r\n".join([line, *blocks])
+
+
+def _check_sizes(line: bytes, blocks: Iterable[bytes], limit: int) -> None:
+    """Raise LineTooLong or TooLarge for a request that the daemon would not accept."""
+    if len(line) > limit:
         raise LineTooLong(
-            f"the options need a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}; "
+            f"the options need a line of {len(line)} bytes, the limit is {limit}; "
             "shorten or remove some --env, --secret or arguments"
         )
-    blocks = [block for block in (script, stdin) if block is not None]
     if any(len(block) > MAX_BLOCK_BYTES for block in blocks):
         raise TooLarge(
             f"a script or stdin exceeds the limit of {MAX_BLOCK_BYTES} bytes; let the job read a file"
         )
-    return b"\r\n".join([line, *blocks])
 
 
 def schedule(command: Command | None, options: Recurring, **when: Any) -> bytes:
@@ -320,10 +351,15 @@ def _command_bytes(command: Command) -> bytes:
 
 def _script_arguments(command: Command) -> bytes:
     """Return the arguments of a script as the end of a line, with a leading space."""
+    return _command_argument(_argument_bytes(command))
+
+
+def _argument_bytes(command: Command) -> bytes:
+    """Return the arguments of a script as text for the shell."""
     text = _encode(command) if isinstance(command, str | bytes) else _encode(shlex.join(_texts(command)))
     if not _fits_on_line(text):
         raise BadRequest("the arguments of a script must be UTF-8 without line breaks; pass others by --env")
-    return _command_argument(text)
+    return text
 
 
 def _texts(words: Sequence[str | bytes]) -> list[str]:
@@ -332,9 +368,14 @@ def _texts(words: Sequence[str | bytes]) -> list[str]:
 
 def _command_argument(text: bytes) -> bytes:
     """Return a command as the end of a line, with a leading space; raises BadRequest for a NUL byte."""
+    text = _without_nul(text)
+    return (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text
+
+
+def _without_nul(text: bytes) -> bytes:
     if b"\0" in text:
         raise BadRequest(f"a command cannot contain a NUL byte; this one has one at offset {text.index(0)}")
-    return (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text
+    return text
 
 
 def auth(token: str) -> bytes:

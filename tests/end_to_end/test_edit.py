@@ -3,6 +3,14 @@
 from pathlib import Path
 
 from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.wire import Wire
+from tests.support.command_line import Process
+
+EDITOR = (
+    "sed -i -e 's/^priority = x/priority = 7/;t' -e 's/^priority = 0/priority = x/' -e 's/echo one/echo two/'"
+)
+"""An editor that makes a mistake, and corrects it when it is called again."""
 
 
 def test_changed_script_survives_a_crash_and_no_other_file_is_left(daemon: DaemonFactory) -> None:
@@ -37,6 +45,26 @@ def test_changed_script_survives_a_crash_and_no_other_file_is_left(daemon: Daemo
     assert wire.ask(f"REMOVE {job}") == "OK"
     one.stop()
     assert not files.exists()
+
+
+def test_mistake_in_the_editor_is_corrected_and_all_is_changed_at_once(
+    running: Daemon, wire: Wire, tmp_path: Path
+) -> None:
+    job = wire.submit("--hold --script=8 x", b"echo one")
+    with Process(
+        f"unix:{running.socket}",
+        *("edit", str(job)),
+        on_terminal=("stdin", "stdout", "stderr"),
+        EDITOR=EDITOR,
+        TMPDIR=str(tmp_path),
+    ) as taskq:
+        assert b"expected a whole number" in taskq.read("terminal", b"edit again? [Y/n] ")
+        taskq.type(b"\n")
+        assert taskq.end().code == 0
+    shown = wire.show(job)
+    assert (shown["priority"], shown["command"], shown["script_line"]) == (7, "x", "echo two")
+    assert [event["type"] for event in wire.history(job)] == ["submitted", "changed"]
+    assert _names(tmp_path) == []
 
 
 def _names(directory: Path) -> list[str]:

@@ -113,20 +113,27 @@ Examples:
   taskq set 7 --priority 10
   taskq set 3-7 --timeout none --retries 2
   taskq set --in-queue slow --with-label nightly --queue fast
+  taskq set 7 --command 'make -j8 > log'
 """,
 )
 @job_options.changes
 @parameters.job_selection("--in-queue", "--with-label")
 @click.pass_obj
 def set_options(session: Session, /, **given: Any) -> int:
-    """Change options of a pending job.
+    """Change options of a pending job, or what it executes.
 
     Accepts the options of `taskq submit` that can still be changed; `none` removes a timeout, limit, need,
-    condition, delay or time. Prints the id of the job. For an array, all pending tasks are changed.
+    condition, delay or time. Prints the id of the job. For an array, all pending tasks are changed; --command
+    and --script need all of them to be pending. `taskq edit` opens all this in an editor.
     """
     changes = {name: given[name] for name in job_options.CHANGEABLE if given[name] is not None}
     if not changes:
         raise click.UsageError("expected at least one option to change")
+    for name in {"command", "script"} & changes.keys():
+        if not given["jobs"]:
+            raise click.UsageError(f"--{name} is for jobs that are named by their IDs")
+    if "script" in changes:
+        changes["script"] = given["script"].read()
     return apply(session, given, SET, {"changes": cast("Changes", changes)})
 
 

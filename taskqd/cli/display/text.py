@@ -266,11 +266,14 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def confirm(question: str) -> bool:
-    """Ask a yes/no question on the terminal; no terminal, no answer and Ctrl-C mean no."""
+def confirm(question: str, *, default: bool = False) -> bool:
+    """Ask a yes/no question on the terminal; no terminal, no answer and Ctrl-C mean no.
+
+    An empty line means ``default``.
+    """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    sys.stderr.write(f"\n{question} [y/N] ")
+    sys.stderr.write(f"\n{question} [{'Y/n' if default else 'y/N'}] ")
     sys.stderr.flush()
     try:
         answer = sys.stdin.readline()
@@ -278,4 +281,4 @@ def confirm(question: str) -> bool:
         answer = ""
     if not answer.endswith("\n"):
         sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
+    return answer.strip().lower() in ("y", "yes") or (default and answer == "\n")

@@ -75,6 +75,7 @@ from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environ
         (("cancel", "7", "--label", "x"), "expected either job IDs or filter options"),
         (("hold", "--status", "running"), "only jobs with the status PENDING can be held"),
         (("set", "7"), "expected at least one option to change"),
+        (("set", "--in-queue", "q", "--command", "x"), "--command is for jobs that are named by their IDs"),
         (("set", "7", "--timeout", "never"), "expected a duration such as"),
         (("set", "7", "--nice", "nice"), "expected a whole number from -20 to 19"),
         (("set-queue", "q"), "expected --slots, --fair or --rate"),

@@ -181,6 +181,11 @@ SCHEDULES_SHOWN = (
             {"SET 7 --at=2026-03-29T03:00:00+02:00 --tz=Europe/Berlin": job()},
             b"7\n",
         ),
+        (
+            ("set", "7", "8", "--command", "make -j8 > log"),
+            {'SET 7 --command="make -j8 > log"': job(), 'SET 8 --command="make -j8 > log"': job(8)},
+            b"7\n8\n",
+        ),
         (("set", "7", "--tz", "none", "--at", "none"), {"SET 7 --at=none --tz=none": job()}, b"7\n"),
         (("cancel", "--cascade", "7"), {"CANCEL 7 --cascade": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED\n"),
         (("why", "7"), {"WHY 7": b"OK 3rd in line \x1b\r\n"}, b"3rd in line \\x1B\n"),

@@ -58,6 +58,12 @@ NONE = Output("stdout", 0, b"")
             JOB,
         ),
         (
+            lambda it: it.set(7, slots=2, command=["ls", "a b"]),
+            "SET 7 --slots=2 --command=\"exec ls 'a b'\"",
+            b'JOB {"id":7,"status":"RUNNING"}\r\n',
+            JOB,
+        ),
+        (
             lambda it: it.set(7, merge=False, slots=2),
             "SET 7 --merge=false --slots=2",
             b'JOB {"id":7,"status":"RUNNING"}\r\n',

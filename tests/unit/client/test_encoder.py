@@ -152,6 +152,51 @@ def test_schedule_encodes_options_command_and_blocks(
     ]
 
 
+@pytest.mark.parametrize(
+    "changes, line, blocks",
+    [
+        ({"script": b"ls\n"}, "SET 7 --script=3", (b"ls\n",)),
+        ({"script": b"", "command": ["a b", "c"]}, "SET 7 --command=\"'a b' c\" --script=0", (b"",)),
+        ({"script": b"ls", "command": ""}, 'SET 7 --command="" --script=2', (b"ls",)),
+        ({"command": "a\nb", "nice": 1}, "SET 7 --nice=1 --script=3", (b"a\nb",)),
+        ({"command": b"a\xff"}, "SET 7 --script=2", (b"a\xff",)),
+        ({"command": "x" * 65_000}, 'SET 7 --command="' + "x" * 65_000 + '"', ()),
+        ({"command": '"' * 33_000}, "SET 7 --script=33000", (b'"' * 33_000,)),
+        ({"script": None, "command": None, "nice": None}, "SET 7 --nice=none", ()),
+    ],
+    ids=range(8),
+)
+def test_set_encodes_a_command_or_a_script(
+    serve: Serve, changes: Any, line: str, blocks: tuple[bytes, ...]
+) -> None:
+    client, requests = serve(b'JOB {"id":7}\r\n', b'JOB {"id":7}\r\n', b'JOB {"id":8}\r\n')
+    assert client.set(7, **changes) == {"id": 7}
+    assert list(client.act_on_each("SET", [7, 8], changes=changes)) == [{"id": 7}, {"id": 8}]
+    assert requests == [
+        *[Request(line, blocks)] * 2,
+        Request(line.replace("SET 7", "SET 8"), blocks),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes, code",
+    [
+        ({"command": "a\0"}, "BAD_REQUEST"),
+        ({"command": []}, "BAD_REQUEST"),
+        ({"command": "a\nb", "script": b"x"}, "BAD_REQUEST"),
+        ({"command": "x" * 65_500, "script": b"x"}, "LINE_TOO_LONG"),
+        ({"script": bytes(64 * 1024**2 + 1)}, "TOO_LARGE"),
+    ],
+    ids=range(5),
+)
+def test_set_refuses_invalid_values_before_sending(serve: Serve, changes: Any, code: str) -> None:
+    client, _ = serve(b"OK\r\n")
+    with pytest.raises(Refused) as refused:
+        client.set(7, **changes)
+    assert refused.value.code == code
+    client.ping()
+
+
 def test_unknown_option_raises_type_error(serve: Serve) -> None:
     client, _ = serve()
     with pytest.raises(TypeError, match="'colour'"):
@@ -165,6 +210,9 @@ def test_unknown_option_raises_type_error(serve: Serve) -> None:
             client.set_schedule(4, remove=[name])
     with pytest.raises(TypeError, match="'cwd'"):
         client.set(7, cwd="/")  # type: ignore[call-arg]
+    for changed in ({"command": "ls"}, {"script": b"ls"}):
+        with pytest.raises(TypeError, match="is changed of one job, and not of all that match"):
+            client.act_on_many("SET", status="PENDING", changes=changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("job", ["x", "7.", "7 8", "7\r\nPING", -1, "\u0667"])
