@@ -86,6 +86,19 @@ def test_script_and_stdin_are_copied_for_the_user_and_removed_at_the_end(
     assert runner.copies() == []
 
 
+def test_interactive_job_can_open_its_stdin_by_name_and_reads_what_is_sent(
+    runner: PrivilegedRunner, link: Link
+) -> None:
+    start = runner.make_start(1, "id -un; exec cat /dev/stdin", interactive=True)
+    runner.send_start(link, start)
+    named = {name: start[name] for name in ("id", "attempt", "word")}
+    link.send({"t": "send", **named, "number": 1, "data": "aW4K", "eof": True})
+    assert link.wait_for("sent")["written"] == 3
+    assert link.wait_for("ended")["stdout"]["text"] == "games\nin\n"
+    refused = runner.run(link, runner.make_start(2, "cat", interactive=True), {"stdin": b"in\n"})
+    assert "it is interactive and has a file as its stdin" in refused["detail"]
+
+
 def test_output_goes_to_the_descriptors_and_stays_the_daemon_s(runner: PrivilegedRunner, link: Link) -> None:
     start = runner.make_start(1, "head -c 9000 /dev/zero; echo no >&2; echo > /dev/stderr")
     paths = runner.send_start(link, start)

@@ -3,16 +3,18 @@
 TASKQ_TEST_RUNNER names the command of another runner, in whatever language, to which the same tests apply.
 """
 
+import base64
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.end_to_end.wire import until
 from tests.support.other_users import only_root
-from tests.support.runner_process import PLAIN, RunnerProcess, key
+from tests.support.runner_process import PLAIN, Json, Link, RunnerProcess, key
 
 MakeRunner = Callable[..., RunnerProcess]
 
@@ -284,6 +286,39 @@ def test_followed_attempt_reports_output_that_its_file_has(runner: RunnerProcess
     until(lambda: Path(start["stdout"]).exists(), "the file")
     link.wait_for("printed")
     assert Path(start["stdout"]).read_bytes().startswith(b"x\n")
+
+
+def sent(number: int, start: Json, **fields: Any) -> Json:
+    """Return a ``send`` for an attempt, with ``text`` as its data."""
+    named = {name: start[name] for name in ("id", "attempt", "word")}
+    data = base64.b64encode(fields.pop("text", "").encode()).decode()
+    return {"t": "send", **named, "number": number, "data": data, **fields}
+
+
+def answers(link: Link, count: int) -> list[tuple[int, int, str | None]]:
+    found = [link.wait_for("sent") for _ in range(count)]
+    return [(each["number"], each.get("written", 0), each.get("error")) for each in found]
+
+
+def test_interactive_attempt_reads_what_is_sent_until_the_end_of_the_input(runner: RunnerProcess) -> None:
+    link = runner.attach()
+    start = runner.make_start(1, "exec cat", interactive=True)
+    link.send(start, sent(1, start, text="a"), sent(2, start, text="b", eof=True), sent(3, start, text="c"))
+    assert answers(link, 3) == [(1, 1, None), (2, 1, None), (3, 0, "eof")]
+    assert link.wait_for("ended")["stdout"]["text"] == "ab"
+
+
+def test_input_that_is_not_read_is_withdrawn_and_dropped_with_its_daemon(runner: RunnerProcess) -> None:
+    link = runner.attach()
+    start = runner.make_start(1, "exec sleep 60", interactive=True)
+    withdraw = {**sent(2, start), "t": "withdraw"}
+    more = [sent(2, start, text="y"), sent(3, start, text="z"), withdraw, sent(4, start, text="lost")]
+    link.send(start, sent(1, start, text="x" * 65_536), *more)
+    assert answers(link, 3) == [(1, 65_536, None), (3, 0, "busy"), (2, 0, "withdrawn")]
+    link.close()
+    link = runner.attach()
+    link.send(sent(1, start), sent(2, runner.make_start(2, "true"), text="x"))
+    assert answers(link, 2) == [(1, 0, None), (2, 0, "ended")]
 
 
 def test_leftovers_are_killed_and_cleared(runner: RunnerProcess) -> None:
