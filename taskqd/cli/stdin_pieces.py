@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 MAX_PIECE = 65_536
 """Bytes of a piece: those of one SEND."""
+NO_TIMEOUT = "36525d"
+"""The longest duration of the protocol: what comes from stdin waits until the job reads it."""
 STDIN = 0
 
 

@@ -1,10 +1,11 @@
 """Input for running jobs: programs that read their stdin, or do not, and what becomes of it at restarts."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.daemon import TASKQ, Daemon
 from tests.end_to_end.wire import Wire, until
 
 PIPE = 65_536
@@ -106,3 +107,17 @@ def test_pipe_outlives_the_daemon_but_not_the_runner(daemon: DaemonFactory) -> N
     assert wire.wait(job) == "FAILED"
     assert send(wire, job, b"x").startswith(f"ERROR WRONG_STATE job {job} is FAILED")
     assert f"sent {PIPE} bytes to job {job}" in one.log
+
+
+def test_run_sends_its_stdin_to_an_interactive_job(daemon: DaemonFactory) -> None:
+    one = daemon()
+    run: list[str | Path] = [TASKQ, "--address", f"unix:{one.socket}", "run", "--interactive"]
+    done = subprocess.run(
+        [*run, "sh"], input=b"echo hi\nexit 3\n", capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"hi\n", b"")
+    unread, writable = os.pipe()
+    done = subprocess.run([*run, "true"], stdin=unread, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    os.close(unread)
+    os.close(writable)

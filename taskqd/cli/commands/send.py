@@ -8,11 +8,8 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.stdin_pieces import MAX_PIECE, stdin_pieces
+from taskqd.cli.stdin_pieces import MAX_PIECE, NO_TIMEOUT, stdin_pieces
 from taskqd.client import Ref
-
-NO_TIMEOUT = "36525d"
-"""The longest duration of the protocol: input from stdin waits until the job reads it."""
 
 
 @taskq.command(
