@@ -88,8 +88,8 @@ def _for_people(job: Facts) -> Facts:
     The only attempt of a job is left out: the job has its fields.
     """
     runs = _by_attempt(job) if len(job.get("runs", [])) > 1 else {}
-    told = {name: value for name, value in job.items() if value or name == "exit_code"}
-    return {**told, "runs": {number: _for_people(run) for number, run in runs.items()}}
+    shown = {name: value for name, value in job.items() if value or name == "exit_code"}
+    return {**shown, "runs": {number: _for_people(run) for number, run in runs.items()}}
 
 
 @taskq.command(
