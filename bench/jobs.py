@@ -85,5 +85,7 @@ def _lap(bench: Bench, theirs: dict[str, list[float]], notes: dict[str, str]) ->
             home = bench.home(runner.name.split(",")[0])
             theirs[runner.name].append(runner.rate(home, bench.programs, bench.many(full, quick)))
         except (Failed, OSError, ValueError, subprocess.SubprocessError) as why:
+            if bench.is_quick:
+                raise
             bench.say(f"{runner.name}: {why}")
             notes[runner.name] = f"failed: {str(why).strip().splitlines()[-1]}"

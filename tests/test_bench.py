@@ -23,7 +23,7 @@ from tests.support.every_verb import LINES
 
 CHECKOUT = Path(__file__).parents[1]
 RUN_TIMEOUT = 240
-"""Seconds; a quick run takes about 40."""
+"""Seconds."""
 
 
 def run(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -38,13 +38,12 @@ def run(*options: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_quick_run_succeeds_with_every_measurement(tmp_path: Path) -> None:
-    done = run("--quick", "--dir", str(tmp_path), "--to", str(tmp_path / "to"))
+def test_quick_run_of_some_measurements_writes_a_page_and_leaves_nothing(tmp_path: Path) -> None:
+    some = ["submissions", "roundtrip", "verbs"]  # .ci/run makes a quick run of all
+    done = run("--quick", "--only", ",".join(some), "--dir", str(tmp_path), "--to", str(tmp_path / "to"))
     assert done.returncode == 0, done.stderr
-    assert "failed" not in done.stderr
     page = (tmp_path / "to" / "RESULTS.md").read_text("utf-8")
-    for one in MEASUREMENTS:
-        assert f"| {one.name} | " in page
+    assert all(f"| {name} | " in page for name in some)
     assert "reached" not in page, "a quick run compares nothing with a goal"
     assert [file.name for file in tmp_path.iterdir()] == ["to"], "no other files are left"
 
