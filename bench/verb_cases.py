@@ -55,6 +55,7 @@ def cases(jobs: int, times: int, token: str) -> list[Case]:
         ended("SHOW {}"),
         ended("RESULT {}"),
         ended("OUTPUT {} stdout --limit=1", last="h"),
+        ended("LOG {}", last="END"),
         ended("WAIT {}", name="WAIT for an ended job"),
         ended("FOLLOW {}", last="STATUS", name="FOLLOW of an ended job"),
         ended("HISTORY {}", last="END", name="HISTORY of an ended job")._replace(why=BLOCKS),

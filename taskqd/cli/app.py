@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "top": "top",
     },
     "Output": {
+        "log": "log",
         "result": "output",
         "output": "output",
         "follow": "streaming",

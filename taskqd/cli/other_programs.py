@@ -3,7 +3,6 @@
 EQUIVALENTS = {
     # pueue
     "add": "submit",
-    "log": "output ID` or `taskq result ID",
     "kill": "cancel ID",
     "clean": "remove --status COMPLETED,FAILED,CANCELLED",
     "restart": "retry ID",

@@ -15,7 +15,7 @@ It needs only the standard library, so that importing it is fast.
 from taskqd.client.acts import ActFilters
 from taskqd.client.address import Unreachable, Untrusted, parse_address
 from taskqd.client.client import Client, Filters
-from taskqd.client.decoder import Ended, Facts, Output, Refused, Result, Shutdown, Status
+from taskqd.client.decoder import Ended, Facts, LogPage, LogPiece, Output, Refused, Result, Shutdown, Status
 from taskqd.client.discovery import find_address
 from taskqd.client.encoder import Changes, Options, Recurring, Ref
 
@@ -26,6 +26,8 @@ __all__ = [
     "Ended",
     "Facts",
     "Filters",
+    "LogPage",
+    "LogPiece",
     "Options",
     "Output",
     "Recurring",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
 from taskqd.client.acts import ActFilters, Acts
-from taskqd.client.decoder import Facts, Output, Result, Shutdown, Status
+from taskqd.client.decoder import Facts, LogPage, LogPiece, Output, Result, Shutdown, Status
 from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
 from taskqd.client.session import Reply, encode_request
 from taskqd.client.streams import encode_submission, remaining_time
@@ -178,6 +178,43 @@ class Client(Acts):
         while (piece := self.output(job, stream, offset=offset, attempt=attempt)).data:
             yield piece
             offset = piece.offset + len(piece.data)
+
+    def log_page(
+        self,
+        job: Ref,
+        *,
+        attempt: int | None = None,
+        stream: str | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        tail_lines: int | None = None,
+        limit: int | str | None = None,
+    ) -> LogPage:
+        """Return a part of a job's log so far: both streams in the order in which they were read.
+
+        It begins behind the offsets of ``stdout`` and ``stderr``, or with the last ``tail_lines``. The
+        default ``limit`` is 1 MiB, the maximum 16 MiB. ``stream`` selects one stream, ``attempt`` an earlier
+        attempt. Since release 0.10.
+        """
+        given = {"attempt": attempt, "stream": stream, "stdout": stdout, "stderr": stderr}
+        given |= {"tail-lines": tail_lines, "limit": limit}
+        options = b"".join(option(name, value) for name, value in given.items())
+        return self._query_job("LOG", job, self._reader.read_log_page, options)
+
+    def log(
+        self,
+        job: Ref,
+        *,
+        attempt: int | None = None,
+        stream: str | None = None,
+        tail_lines: int | None = None,
+    ) -> Iterator[LogPiece]:
+        """Yield a job's log so far in pieces, or only its last lines; see ``log_page``."""
+        page = self.log_page(job, attempt=attempt, stream=stream, tail_lines=tail_lines)
+        yield from page.pieces
+        while page.left:
+            page = self.log_page(job, attempt=attempt, stream=stream, stdout=page.stdout, stderr=page.stderr)
+            yield from page.pieces
 
     # Several jobs.
 

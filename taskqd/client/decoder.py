@@ -60,6 +60,34 @@ class Output(NamedTuple):
     data: bytes
 
 
+class LogPiece(NamedTuple):
+    """A piece of a job's log: bytes of one stream, at an offset in that, and when they were read.
+
+    ``time`` is RFC 3339, None if it is unknown. Unless ``is_ordered``, the place of the piece in the log is
+    not known.
+    """
+
+    stream: str
+    offset: int
+    data: bytes
+    time: str | None
+    is_ordered: bool
+
+
+class LogPage(NamedTuple):
+    """Successive pieces of a job's log.
+
+    The log goes on behind ``stdout`` and ``stderr``, which are offsets in the streams; ``left`` is the number
+    of bytes that the job had printed there. ``dropped`` is the number of bytes over its ``max_output``.
+    """
+
+    pieces: Sequence[LogPiece]
+    left: int
+    dropped: int
+    stdout: int
+    stderr: int
+
+
 class Shutdown(NamedTuple):
     """The reply to SHUTDOWN: how many jobs were running, and whether they are left, ended or requeued."""
 
@@ -147,6 +175,24 @@ class ReplyReader:
         """Read a DATA block, or the STATUS that follows the last of them."""
         word, rest = self._read_first_line("DATA", "STATUS")
         return self._read_block(rest) if word == "DATA" else _parse_status(rest)
+
+    def read_log_page(self) -> LogPage:
+        """Read the DATA blocks of a log up to their END."""
+        pieces = []
+        while (reply := self._read_first_line("DATA", "END"))[0] == "DATA":
+            pieces.append(self._read_log_piece(reply[1]))
+        _, left, dropped, stdout, stderr = map(int, reply[1].split(" ")[:5])
+        return LogPage(pieces, left, dropped, stdout, stderr)
+
+    def read_log_piece_or_status(self) -> LogPiece | Status:
+        """Read a DATA block of a log, or the STATUS that follows the last of them."""
+        word, rest = self._read_first_line("DATA", "STATUS")
+        return self._read_log_piece(rest) if word == "DATA" else _parse_status(rest)
+
+    def _read_log_piece(self, rest: str) -> LogPiece:
+        time, *more = rest.split(" ")[3:]
+        is_ordered = more[:1] != ["unordered"]
+        return LogPiece(*self._read_block(rest), None if time == "-" else time, is_ordered)
 
     def _read_block(self, rest: str) -> Output:
         stream, offset, length = rest.split(" ")[:3]

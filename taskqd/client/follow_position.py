@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from taskqd.client.decoder import Output
+from taskqd.client.decoder import LogPiece, Output
 
 
 class FollowPosition:
@@ -30,7 +30,7 @@ class FollowPosition:
         self._start_attempt(attempts)
         return had_output
 
-    def advance(self, piece: Output, count_attempts: Callable[[], int]) -> None:
+    def advance(self, piece: Output | LogPiece, count_attempts: Callable[[], int]) -> None:
         """Move behind a piece of output; one that does not continue its stream begins a later attempt.
 
         ``count_attempts`` returns how many attempts the job has now.

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import encoder
 from taskqd.client.address import Unreachable
 from taskqd.client.connection import ConnectionLost, Pipeline
-from taskqd.client.decoder import Ended, Facts, Output, Refused, Status
+from taskqd.client.decoder import Ended, Facts, LogPiece, Output, Refused, Status
 from taskqd.client.encoder import Command, Options, Ref, option
 from taskqd.client.follow_position import FollowPosition, describe_restart
 from taskqd.client.session import ClientSession, Reply, encode_request
@@ -17,6 +17,8 @@ from taskqd.protocol.values import parse_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+Piece = TypeVar("Piece", Output, LogPiece)
 
 MAX_BATCH_BYTES = 64 * 1024
 """``submit_many`` sends its buffered requests when they reach this size (bytes)."""
@@ -121,18 +123,41 @@ class Streams(ClientSession):
         After a restart of the daemon the output continues without a gap or a repetition. Only if the job is
         in another attempt by then, its output starts at offset 0; ``on_news`` gets a message about that.
         """
+        return self._follow(
+            job, FollowPosition(stdout, stderr), b"FOLLOW", self._reader.read_output_or_status
+        )
+
+    def follow_log(
+        self, job: Ref, stdout: int = 0, stderr: int = 0, *, stream: str | None = None
+    ) -> Iterator[LogPiece | Output]:
+        """Yield the log of a job, both streams in order or only one ``stream``, until the job ends.
+
+        All else is as for ``follow``; the empty pieces are of the type Output. Since release 0.10.
+        """
+        chosen = b"" if stream is None else option("stream", stream)
         position = FollowPosition(stdout, stderr)
+        read = self._reader.read_log_piece_or_status
+        return self._follow(job, position, b"LOG", read, b" --follow" + chosen)
+
+    def _follow(
+        self,
+        job: Ref,
+        position: FollowPosition,
+        verb: bytes,
+        read: Callable[[], Piece | Status],
+        options: bytes = b"",
+    ) -> Iterator[Piece | Output]:
         is_following = False
 
-        def read_next() -> Output | None:
+        def read_next() -> Piece | Output | None:
             """Read the next piece, None at the end; on a new connection, first send the request."""
             nonlocal is_following
             if not is_following:
-                self._send_follow(job, position)
+                self._send_follow(job, position, verb, options)
             is_following = False  # in case the connection is lost while reading
-            piece: Output | Status = Output("stdout", 0, b"")
+            piece: Piece | Output | Status = Output("stdout", 0, b"")
             if self._connection.has_line(IDLE_INTERVAL):
-                piece = self._reader.read_output_or_status()
+                piece = read()
             if isinstance(piece, Status):
                 return None
             if piece.data and self._reconnect_timeout:
@@ -144,15 +169,15 @@ class Streams(ClientSession):
             while (piece := self._repeat_after_restart(read_next)) is not None:
                 yield piece
 
-    def _send_follow(self, job: Ref, position: FollowPosition) -> None:
-        """Send FOLLOW, with the offsets of the attempt that is the latest now."""
+    def _send_follow(self, job: Ref, position: FollowPosition, verb: bytes, options: bytes) -> None:
+        """Send the request, with the offsets of the attempt that is the latest now."""
         ref = encode_request(lambda: encoder.ref(job))
         self._send(b"")
         # Both requests go to the same daemon: a reconnect between them could change the attempt.
         if self._reconnect_timeout and position.resume(self._show_attempts(job)):
             self.on_news(describe_restart(job))
         offsets = b"".join(option(name, offset or None) for name, offset in position.offsets.items())
-        self._connection.send(b"FOLLOW " + ref + offsets + b"\r\n")
+        self._connection.send(verb + b" " + ref + options + offsets + b"\r\n")
 
     def _count_attempts(self, job: Ref) -> int:
         """Return the number of attempts of a job, over a second connection; raises ConnectionLost."""

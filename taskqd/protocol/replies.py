@@ -11,6 +11,7 @@ from taskqd.model.job import Job
 from taskqd.model.submission import Refusal
 from taskqd.protocol.documents import describe_event
 from taskqd.protocol.values import escaped
+from taskqd.protocol.values import timestamp
 
 MAX_RESULT_STREAM = 1024**2
 """Bytes of one stream in RESULT; larger ones are read with OUTPUT."""
@@ -64,6 +65,21 @@ def data(stream: str, offset: int, content: bytes) -> bytes:
 def data_begin(stream: str, offset: int, length: int) -> bytes:
     """Return the beginning of a DATA reply, before its bytes; DATA_END follows them."""
     return b"DATA %b %d %d\r\n" % (stream.encode("ascii"), offset, length)
+
+
+def log_data(stream: str, offset: int, content: bytes, at: float | None, is_ordered: bool) -> bytes:
+    """Return a DATA reply of LOG, with the time of its bytes and whether their place in the log is known."""
+    time = (timestamp(at) or "-").encode("ascii")
+    head = b"DATA %b %d %d %b" % (stream.encode("ascii"), offset, len(content), time)
+    return b"%b%b\r\n%b%b" % (head, b"" if is_ordered else b" unordered", content, DATA_END)
+
+
+def log_end(left: int, dropped: int, stdout: int, stderr: int) -> bytes:
+    """Return the END of LOG: how many bytes are left, how many were dropped, and where the log goes on.
+
+    `stdout` and `stderr` are the offsets of both streams there.
+    """
+    return b"END %d %d %d %d %d\r\n" % (stdout + stderr, left, dropped, stdout, stderr)
 
 
 def ok(text: str) -> bytes:

@@ -106,6 +106,23 @@ class OutputRequest(JobRequest, frozen=True, kw_only=True):
     tail: int | None = None
 
 
+class LogRequest(JobRequest, frozen=True, kw_only=True):
+    """LOG: both streams of an attempt in order, by default of the latest, or only `stream`.
+
+    It begins at byte `since` of the log, behind the offsets of `stdout` and `stderr`, or with the last
+    `tail_lines`, and goes on to `limit` bytes, or with `is_followed` to the end of the job.
+    """
+
+    attempt: int | None = None
+    stream: str | None = None
+    since: int = 0
+    stdout: int = 0
+    stderr: int = 0
+    tail_lines: int | None = None
+    limit: int = DEFAULT_OUTPUT_LIMIT
+    is_followed: bool = False
+
+
 class WaitRequest(EmptyRequest, frozen=True, kw_only=True):
     """WAIT until all jobs have ended, or with `is_any` one of them; for up to `timeout` seconds."""
 
@@ -359,6 +376,37 @@ def parse_output(usage: str, text: str) -> OutputRequest:
     limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT_LIMIT))
     values["limit"] = min(limit, MAX_OUTPUT_LIMIT)
     return OutputRequest(job=parse_job_ref(ref), stream=stream.lower(), **values)
+
+
+def _parse_stream(text: str) -> str:
+    if text.lower() not in ("stdout", "stderr"):
+        raise BadRequest(f"expected stdout or stderr, not {text[:40]!r}")
+    return text.lower()
+
+
+_LOG_OPTIONS: Table = {
+    "attempt": OptionType("attempt", _parse_positive),
+    "stream": OptionType("stream", _parse_stream),
+    "since": OptionType("since", _parse_number),
+    "stdout": OptionType("stdout", _parse_number),
+    "stderr": OptionType("stderr", _parse_number),
+    "tail-lines": OptionType("tail_lines", _parse_number),
+    "limit": OptionType("limit", parse_size),
+    "follow": OptionType("is_followed", parse_flag),
+}
+
+
+def parse_log(usage: str, text: str) -> LogRequest:
+    """Parse LOG."""
+    (ref,), values = parse_arguments(usage, text, 1, 1, _LOG_OPTIONS)
+    has_offsets = "stdout" in values or "stderr" in values
+    if ("since" in values) + has_offsets + ("tail_lines" in values) > 1:
+        raise BadRequest("--since, --tail-lines, and the offsets --stdout and --stderr exclude each other")
+    for name in ("attempt", "limit"):
+        if name in values and "is_followed" in values:
+            raise BadRequest(f"--follow sends all to the end of the job, without --{name}")
+    limit = values.pop("limit", DEFAULT_OUTPUT_LIMIT)
+    return LogRequest(job=parse_job_ref(ref), limit=min(limit, MAX_OUTPUT_LIMIT), **values)
 
 
 _WAIT_OPTIONS: Table = {

@@ -79,6 +79,15 @@ _ALL = (
         Permission.VIEW,
     ),
     Verb(
+        "LOG <id> [--attempt=N] [--since=N] [--limit=<size>] [--tail-lines=N] [--stream=stdout|stderr] "
+        "[--stdout=N] [--stderr=N] [--follow]",
+        "Return both streams in the order in which they were read: DATA blocks with their times, then END "
+        "<next> <left> <dropped> <stdout> <stderr>. --follow: as output appears, then STATUS at the end of "
+        "the job.",
+        requests.parse_log,
+        Permission.VIEW,
+    ),
+    Verb(
         "WAIT <id> [<id> ...] [--any] [--timeout=<duration>]",
         "Answer with STATUS when the job has ended; for several, with one line per job as each ends, then "
         "END <count>.",

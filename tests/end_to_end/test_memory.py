@@ -41,6 +41,7 @@ HEAVY = {
     "AUTH": "AUTH wrong",
     "RESULT": f"RESULT {ESCAPED}",
     "OUTPUT": f"OUTPUT {LOUD} stdout --limit=16M",
+    "LOG": f"LOG {LOUD} --limit=16M",
     "WAIT": f"WAIT {WAITED_FOR}",
     "FOLLOW": f"FOLLOW {LOUD}",
     "SEND": f"SEND {LOUD} --eof",

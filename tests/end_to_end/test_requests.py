@@ -19,6 +19,7 @@ CORE = [
     "SHOW",
     "LIST",
     "OUTPUT",
+    "LOG",
     "WAIT",
     "CANCEL",
     "RETRY",

@@ -74,6 +74,8 @@ _VALUES: dict[str, Sequence[bytes]] = {
     "offset": _OFFSETS,
     "attempt": (b"1", b"2", b"0", b"99"),
     "command": (b"id", b'"echo 1"', b'"exit 3"', b'""', b'" "', b'"a\\nb"'),
+    "stream": (b"stdout", b"STDERR", b"stdin"),
+    "tail-lines": (b"0", b"1", b"10", b"1k", b"-1"),
     "signal": (b"TERM", b"KILL", b"SIGINT", b"usr1", b"0", b"9", b"STOP", b"RTMIN", b"SIGSIG", b""),
     "since": (b"0", b"1", b"100", b"5000", b"999999999"),
 }
@@ -144,6 +146,7 @@ class Grammar:
         listing = (*filters, "key", "array", "tasks", "from", "limit", "reverse", "count")
         in_order = ("status", "queue", "owner", "label", "limit")
         part = ("attempt", "offset", "limit", "tail")
+        log = ("attempt", "since", "limit", "tail-lines", "stream", "stdout", "stderr")
         slots = (
             b"--slots=1",
             b"--slots=none",
@@ -167,6 +170,7 @@ class Grammar:
                 else self._options((*listing, "order"))
             ),
             "OUTPUT": lambda: self._words(self._id(), self._one(*streams), self._options(part)),
+            "LOG": lambda: self._words(self._id(), self._options(log)),
             "WAIT": self._wait,
             "FOLLOW": lambda: self._words(self._finish_reply(), self._options(("stdout", "stderr"))),
             "CANCEL": lambda: self._words(self._subject(), self._options(("signal", "cascade", "progress"))),

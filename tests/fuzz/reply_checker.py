@@ -76,6 +76,7 @@ _COUNT = ("END", _is_number)
 _PARTIAL_COUNT = ("END", _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?"))
 """With the id from which the list goes on."""
 _ON_MANY = ("OK", _is_number)
+_LOG_DATA = _matches("(stdout|stderr) [0-9]+ [0-9]+ [0-9TZ.:-]+( unordered)?")
 _ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SET", b"REMOVE")
 """Verbs that are answered with a count if a filter is in place of the id."""
 
@@ -91,6 +92,7 @@ REPLIES: dict[bytes, Reply] = {
     b"OUTPUT": Reply(
         ("DATA", _matches("(stdout|stderr|script) [0-9]+ [0-9]+")), codes=(*_OF_A_CHANGE, "FORBIDDEN")
     ),
+    b"LOG": Reply(("END", _matches("[0-9]+( [0-9]+){4}")), ("DATA", _LOG_DATA), codes=_OF_A_CHANGE),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"CANCEL": Reply(_ONE_STATUS, codes=_OF_A_RECORD),

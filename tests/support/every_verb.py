@@ -12,6 +12,7 @@ LINES = {
     "QUIT": "QUIT",
     "RESULT": "RESULT {ended}",
     "OUTPUT": "OUTPUT {ended} stdout",
+    "LOG": "LOG {ended}",
     "WAIT": "WAIT {ended}",
     "FOLLOW": "FOLLOW {ended}",
     "WATCH": "WATCH --job={job}",
@@ -34,7 +35,7 @@ LINES = {
 
 EVERYBODY = ("HELLO", "PING", "HELP", "AUTH", "QUIT")
 LISTS = ("STATS", "QUEUES", "LIST", "SCHEDULES")
-LOOKS = ("STATUS", "SHOW", "HISTORY", "WHY", "RESULT", "OUTPUT", "WAIT", "FOLLOW", "WATCH")
+LOOKS = ("STATUS", "SHOW", "HISTORY", "WHY", "RESULT", "OUTPUT", "LOG", "WAIT", "FOLLOW", "WATCH")
 ACTS = ("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "UNSCHEDULE", "PAUSE", "RESUME")
 NEW = ("SUBMIT", "SCHEDULE")
 RULES = ("SET-QUEUE", "SET-SLOTS", "DRAIN", "SHUTDOWN")

@@ -146,6 +146,33 @@ class JobView:
 
         return reading.addCallback(check_length)
 
+    def dropped(self, job: Job, stream: str, number: int | None = None) -> int:
+        """Return how many bytes of a stream were not kept, by default of the latest attempt."""
+        attempt = self.attempt(job, number)
+        if attempt is None:
+            return 0
+        sizes = self._current_sizes(job) if attempt is job.attempt else {}
+        return int(sizes.get(f"{stream}_dropped", getattr(attempt, f"{stream}_dropped")))
+
+    def recorded_order(self, attempt: Attempt) -> bytes:
+        """Return the order of the output of an ended attempt that the journal has; nothing if it has none."""
+        ended = self._read_end(attempt)
+        return b"" if ended is None or ended.order is None else ended.order.encode("ascii")
+
+    def read_order(self, job: Job, number: int, offset: int, length: int) -> bytes:
+        """Return a part of the file with the order of an attempt's output; nothing if there is none.
+
+        Raises StoreFailed.
+        """
+        return self._spool.read_order(job.id, number, offset, length)
+
+    def written_at(self, job: Job, stream: str, number: int) -> float | None:
+        """Return the time of the last output of a stream, up to 0.1 s late; None if it is unknown."""
+        attempt = self.attempt(job, number)
+        if attempt is not None and attempt.record is not None and getattr(attempt, f"{stream}_inline"):
+            return attempt.ended_at
+        return self._spool.output_written_at(job.id, number, STREAMS[stream])
+
     def flush(self, job: Job) -> "Deferred[None]":
         """Fire when all that a running job has printed can be read; may be cancelled."""
         return self._spool.flush_output(job.id)
@@ -177,11 +204,15 @@ class JobView:
         return self._journal.events_of(*job_ids)
 
     def _read_inline(self, attempt: Attempt, stream: str) -> bytes:
+        ended = self._read_end(attempt)
+        return b"" if ended is None else getattr(ended, stream).data or b""
+
+    def _read_end(self, attempt: Attempt) -> Ended | None:
+        """Return the record of the end of an attempt, None if there is none; raises StoreFailed."""
         ended = self._journal.read(attempt.record) if attempt.record else None
         if isinstance(ended, Compacted):
             ended = ended.end_of(attempt.number)
-        output = getattr(ended, stream) if isinstance(ended, Ended) else None
-        return (output.data if output else None) or b""
+        return ended if isinstance(ended, Ended) else None
 
 
 def _script_size(job: Job) -> int:

@@ -21,6 +21,7 @@ from taskqd.server.handlers.control import ControlHandlers
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.input import InputHandlers
 from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.log import LogHandlers
 from taskqd.server.handlers.output import OutputHandlers
 from taskqd.server.handlers.query import QueryHandlers
 from taskqd.server.handlers.queues import QueueHandlers
@@ -58,6 +59,7 @@ class Router:
             self._submit_handlers,
             QueryHandlers(engine, job_view, clock, authorizer),
             OutputHandlers(engine, job_view, clock, authorizer),
+            LogHandlers(engine, job_view, clock, authorizer),
             ControlHandlers(engine, job_view, clock, authorizer),
             InputHandlers(engine, job_view, clock, authorizer),
             QueueHandlers(engine, job_view, clock, authorizer),

@@ -64,6 +64,12 @@ LINES = [
     (replies.result(b"", b"", None), b'RESULT "" "" -\r\n'),
     (replies.data("stdout", 3, b"a\r\n\xff"), b"DATA stdout 3 4\r\na\r\n\xff\r\n"),
     (replies.data("stderr", 0, b""), b"DATA stderr 0 0\r\n\r\n"),
+    (
+        replies.log_data("stdout", 3, b"a\n", 1.5, True),
+        b"DATA stdout 3 2 1970-01-01T00:00:01.500Z\r\na\n\r\n",
+    ),
+    (replies.log_data("stderr", 0, b"a", None, False), b"DATA stderr 0 1 - unordered\r\na\r\n"),
+    (replies.log_end(0, 2, 3, 4), b"END 7 0 2 3 4\r\n"),
     (replies.ok("ann admin"), b"OK ann admin\r\n"),
     (replies.ok("a\x7fb\x9fc\xa0d~"), "OK a b c\xa0d~\r\n".encode()),
     (replies.error(errors.NoSuchJob("there is no job 5")), b"ERROR NO_SUCH_JOB there is no job 5\r\n"),

@@ -184,6 +184,8 @@ def evil_output(request: Request) -> bytes | Iterator[bytes]:
             b"".join(data("stdout", begin, EVIL[begin:end]) for begin, end in zip(at, cuts, strict=True))
             + DONE
         )
+    if request.verb == "LOG":
+        return b"DATA stdout 0 %d -\r\n%b\r\nEND 0 0 0 0 0\r\n" % (len(EVIL), EVIL)
     if request.verb == "OUTPUT":
         return data("stdout", 0, b"" if "--offset" in request.line else EVIL)
     return {"SHOW": job(7), "SUBMIT": b"JOB_ID 7\r\n", "RESULT": b'RESULT "%b" "" 0\r\n' % quoted}[
@@ -191,7 +193,9 @@ def evil_output(request: Request) -> bytes | Iterator[bytes]:
     ]
 
 
-@pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run", "x")])
+@pytest.mark.parametrize(
+    "words", [("output", "7"), ("result", "7"), ("follow", "7"), ("log", "7"), ("run", "x")]
+)
 def test_output_on_a_terminal_is_sanitized(tmp_path: Path, words: tuple[str, ...]) -> None:
     with (
         FakeDaemon(evil_output, tmp_path) as daemon,
@@ -200,7 +204,7 @@ def test_output_on_a_terminal_is_sanitized(tmp_path: Path, words: tuple[str, ...
         assert process.end() == (0, b"", b"", HARMLESS)
 
 
-@pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run",)])
+@pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("log", "7"), ("run",)])
 def test_raw_output_on_a_terminal_is_unchanged(tmp_path: Path, words: tuple[str, ...]) -> None:
     command = () if words != ("run",) else ("x",)
     with (
@@ -210,7 +214,9 @@ def test_raw_output_on_a_terminal_is_unchanged(tmp_path: Path, words: tuple[str,
         assert process.end() == (0, b"", b"", EVIL.replace(b"\n", b"\r\n"))
 
 
-@pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run", "x")])
+@pytest.mark.parametrize(
+    "words", [("output", "7"), ("result", "7"), ("follow", "7"), ("log", "7"), ("run", "x")]
+)
 def test_piped_output_is_unchanged(serve: Serve, call: Call, words: tuple[str, ...]) -> None:
     serve(evil_output)
     assert call(*words) == (0, EVIL, "")
