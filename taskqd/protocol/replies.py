@@ -10,8 +10,7 @@ from taskqd.model.events import Event
 from taskqd.model.job import Job
 from taskqd.model.submission import Refusal
 from taskqd.protocol.documents import describe_event
-from taskqd.protocol.values import escaped
-from taskqd.protocol.values import timestamp
+from taskqd.protocol.values import escaped, timestamp
 
 MAX_RESULT_STREAM = 1024**2
 """Bytes of one stream in RESULT; larger ones are read with OUTPUT."""

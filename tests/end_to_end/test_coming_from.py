@@ -136,8 +136,8 @@ def test_tsp_and_submit_run_a_command_whose_state_and_output_are_kept(tsp: Run, 
     assert "exit code 3" in tsp("-i", theirs)
     job = ours("submit", *command)
     assert ours("wait", job, code=3) == "FAILED (exit 3)"
-    assert ours("result", job, code=3) == "out"
-    assert ours("follow", job, code=3) == "out"
+    assert ours("log", job) == "out"
+    assert ours("log", "-f", job, code=3) == "out"
     assert ours("status", job) == "FAILED (exit 3)"
     assert "exit_code: 3" in ours("show", job)
 

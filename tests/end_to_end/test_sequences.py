@@ -260,6 +260,13 @@ def test_job_that_is_set_aside_starts_when_it_is_queued_again(side: Side) -> Non
     until(lambda: side.ran == ["build", "fetch"], "the job")
 
 
+@row(PUEUE, "what one has printed, in order; its last lines")
+def test_log_of_a_job_has_both_streams_or_the_last_lines(side: Side) -> None:
+    side.job = side.submit("./build")
+    side.run("taskq wait $job")
+    assert side.run().splitlines() == ["built", "warning", "warning"]
+
+
 @row(PUEUE, "kill one, run it again, forget what has ended")
 def test_job_that_was_killed_runs_again_and_is_removed(side: Side) -> None:
     side.job = side.submit("./long")
