@@ -150,7 +150,7 @@ def amounts(high: int, reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[s
     """
 
     def convert(value: Any) -> dict[str, int]:
-        pairs = _pairs(value, number)
+        pairs = pairs_of(value, number)
         for name, amount in pairs.items():
             if not is_name(name) or name in reserved or type(amount) is not int or not 1 <= amount <= high:
                 raise InvalidValue(f"{name} = {shown(amount)}")
@@ -164,7 +164,7 @@ def switches(reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[str, bool]]
 
     def convert(value: Any) -> dict[str, bool]:
         found = {}
-        for name, switch in _pairs(value).items():
+        for name, switch in pairs_of(value).items():
             try:
                 found[_name(name, reserved)] = boolean(switch)
             except InvalidValue:
@@ -179,7 +179,7 @@ def rates(reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[str, Rate]]:
 
     def convert(value: Any) -> dict[str, Rate]:
         found = {}
-        for name, rate in _pairs(value).items():
+        for name, rate in pairs_of(value).items():
             try:
                 found[_name(name, reserved)] = parse_rate(text(rate))
             except (InvalidValue, ValueError):
@@ -197,7 +197,7 @@ def _name(name: str, reserved: tuple[str, ...]) -> str:
 
 def roles(value: Any) -> dict[str, Role]:
     """Convert {name: role}, or a list of NAME=ROLE."""
-    pairs = _pairs(value)
+    pairs = pairs_of(value)
     for name, role in pairs.items():
         if not (is_name(name) or name == ANY_NAME) or role not in ROLES:
             raise InvalidValue(f"{name} = {shown(role)}")
@@ -207,7 +207,7 @@ def roles(value: Any) -> dict[str, Role]:
 def limits(value: Any) -> dict[str, float | None]:
     """Convert {name: limit}, or a list of NAME=LIMIT; names may have ``_`` or ``-``."""
     found: dict[str, float | None] = {}
-    for written, limit in _pairs(value).items():
+    for written, limit in pairs_of(value).items():
         name = written.replace("_", "-")
         if name not in LIMITS:
             raise InvalidValue(repr(written))
@@ -218,7 +218,7 @@ def limits(value: Any) -> dict[str, float | None]:
     return found
 
 
-def _pairs(value: Any, convert: Callable[[str], Any] = str) -> dict[str, Any]:
+def pairs_of(value: Any, convert: Callable[[str], Any] = str) -> dict[str, Any]:
     """Return the pairs of a table, or those of a list of NAME=VALUE with converted values."""
     if not isinstance(value, list):
         return dict(value)

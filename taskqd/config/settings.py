@@ -15,14 +15,20 @@ from msgspec import Struct
 from taskqd.config import converters
 from taskqd.config.converters import InvalidValue, shown
 from taskqd.config.limits import LIMITS, Limits, make_limits
+from taskqd.config.resources import (
+    MAX_RESOURCE,
+    MAX_UNIT_CHARACTERS,
+    MAX_UNITS,
+    NamedUnits,
+    resources,
+    units_of,
+)
 from taskqd.errors import BadRequest, SettingsError
 from taskqd.model.rate import Rate
 from taskqd.model.roles import ANY_NAME, Role
 
 MAX_SLOTS = 10_000
 MAX_FINISHED_JOBS = 100_000_000
-MAX_RESOURCE = 1_000_000_000
-"""The largest total of a resource; its unit may be as small as a megabyte."""
 ON_END_QUEUE = "on_end"
 """The queue of the jobs that run the ``on_end`` command; its slots are ``on-end-slots``."""
 
@@ -90,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     queues: dict[str, int] = {}
     fair_queues: dict[str, bool] = {}
     queue_rates: dict[str, Rate] = {}
-    resources: dict[str, int] = {}
+    resources: dict[str, int | NamedUnits] = {}
     on_end: OnEnd | None = None
     limits: Limits = Limits()
     roles: dict[str, Role] = {}
@@ -232,9 +238,11 @@ SETTINGS: dict[str, Setting] = {
     ),
     "resource": _table(
         "resources",
-        converters.amounts(MAX_RESOURCE),
-        f"a name and a whole number from 1 to {MAX_RESOURCE}, such as gpu=2",
-        "NAME=N: the total of a resource, of which jobs get amounts by --need=NAME:1; repeatable.",
+        resources,
+        f"a name and a whole number from 1 to {MAX_RESOURCE}, such as gpu=2, or up to {MAX_UNITS} different "
+        f"names of units with up to {MAX_UNIT_CHARACTERS} characters, such as gpu=0,1, or a table with these "
+        "as units and a variable as env",
+        "NAME=N or NAME=UNIT,UNIT: a resource of which jobs get amounts by --need=NAME:1; repeatable.",
     ),
     "limit": _table(
         "limits",
@@ -334,7 +342,7 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
     """Make the Settings from values by name: options win over the file, the file over the defaults.
 
     Raises SettingsError if settings of ``on_end`` are given without a command, if the runner of root's cannot
-    be used with the others, or if limits contradict each other.
+    be used with the others, if limits contradict each other, or if two resources have the same variable.
     """
     groups: dict[str, dict[str, Any]] = {"": {}, "retention": {}, "on_end": {}}
     for name, value in {**defaults, **file, **options}.items():
@@ -346,6 +354,7 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
     if on_end:
         fields["on_end"] = _make_on_end(on_end)
         fields["queues"] = {**fields.get("queues", {}), ON_END_QUEUE: fields["on_end"].slots}
+    units_of(fields.get("resources", {}))
     if fields.get("runner_directory") is not None:
         _check_root_s_runner(fields)
         fields["waits_for_runner"] = True

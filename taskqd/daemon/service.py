@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.auth.authenticator import Authenticator
+from taskqd.config.resources import totals_of, units_of
 from taskqd.config.settings import OnStop, Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.garbage_collection import GarbageCollection
@@ -227,7 +228,8 @@ class TaskqService(Service):
                 slots=settings.slots,
                 max_slots=descriptor_limit.max_usable_slots(),
                 queues=settings.queues,
-                resources=settings.resources,
+                resources=totals_of(settings.resources),
+                units={name: each.names for name, each in units_of(settings.resources).items()},
                 fair=settings.fair_queues,
                 rates=settings.queue_rates,
                 slots_per_user=settings.limits.slots_per_user,

@@ -11,6 +11,7 @@ from taskqd import __version__
 from taskqd.auth.authenticator import Authenticator, open_authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
+from taskqd.config.resources import units_of
 from taskqd.config.settings import Settings
 from taskqd.daemon.address_files import SocketAddresses
 from taskqd.daemon.audit_log import AuditLog
@@ -163,6 +164,7 @@ def _open_files(spool: Spool, queue_state: QueueState, start: Start) -> list[int
 
 def make_engine(components: Components, queue_state: QueueState, open_files: int | None) -> Engine:
     """Make the engine; ``open_files`` is the soft limit of descriptors for jobs, None for the daemon's."""
+    units = units_of(components.settings.resources)
     run_builder = RunBuilder(
         components.spool,
         components.journal.name,
@@ -171,6 +173,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         open_files,
         components.addresses.for_job,
         lambda: components.executor.base,
+        {name: each.variable for name, each in units.items() if each.variable is not None},
     )
 
     components.executor.open_files = partial(_open_files, components.spool, queue_state)

@@ -312,7 +312,11 @@ class Dispatcher:
             if known is None or not self._queue_state.may_start(known, self._clock.elapsed()):
                 return None
             number, word, runner = known.attempts + 1, self._make_word(), self._executor.runner
-            started = Started(id=job.id, at=self._clock.now(), attempt=number, word=word, runner=runner)
+            needs = known.spec.needs
+            units = self._queue_state.capacity.units.assign(job.id, needs) if needs else {}
+            started = Started(
+                id=job.id, at=self._clock.now(), attempt=number, word=word, runner=runner, units=units
+            )
             job = await self._event_writer.record(started)
             try:
                 self._uncounted.add(job.id)

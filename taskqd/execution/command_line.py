@@ -201,11 +201,13 @@ def job_environment(
     progress: str,
     secrets: Mapping[str, str] = MappingProxyType({}),
     address: str | None = None,
+    units: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the environment of an attempt: ``base``, then the submission's variables, then the daemon's.
 
     ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages,
-    ``secrets`` has the values of the secrets that the job's spec names, ``address`` is the daemon's.
+    ``secrets`` has the values of the secrets that the job's spec names, ``address`` is the daemon's,
+    ``units`` are variables that name the units of resources.
     """
     variables = {
         **base,
@@ -217,6 +219,7 @@ def job_environment(
         "TASKQ_QUEUE": job.spec.queue,
         "TASKQ_PROGRESS": progress,
         MARK: make_mark(store, key),
+        **units,
     }
     if address is not None:
         variables["TASKQ_ADDRESS"] = address

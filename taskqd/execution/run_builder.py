@@ -5,6 +5,7 @@ import pwd
 import sys
 from collections.abc import Callable, Mapping
 from resource import RLIMIT_NOFILE
+from types import MappingProxyType
 
 from twisted.logger import Logger
 
@@ -17,6 +18,7 @@ from taskqd.execution.shell_limits import limit_commands, own_limits
 from taskqd.execution.users import User
 from taskqd.model.job import Job
 from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
+from taskqd.model.units import need_variable, unpack_units
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.user_files import PROGRESS, IUserFiles
 
@@ -32,6 +34,7 @@ class RunBuilder:
     users must be able to open, None if all jobs run as the daemon's user. ``open_files`` is the soft limit of
     descriptors for jobs, None for the daemon's. ``address(is_other_user)`` returns the address at which a job
     reaches the daemon, None if there is none; ``is_other_user`` tells whether the job runs as another user.
+    ``unit_variables`` are further variables for the named units of a job, by resource.
     """
 
     _log = Logger()
@@ -45,6 +48,7 @@ class RunBuilder:
         open_files: int | None = None,
         address: Callable[[bool], str | None] = lambda _: None,
         base: Callable[[], Base] = Base,
+        unit_variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._spool = spool
         self._store = store
@@ -56,6 +60,7 @@ class RunBuilder:
         if open_files is not None:
             self._limits[RLIMIT_NOFILE] = (open_files, self._limits[RLIMIT_NOFILE][1])
         self._base = base
+        self._unit_variables = unit_variables
         self._directory = _working_directory()
 
     def build(self, job: Job, attempt: int, word: str) -> Run:
@@ -92,6 +97,7 @@ class RunBuilder:
                 paths[PROGRESS],
                 secrets,
                 self._address(is_other),
+                self._units(job),
             ),
             umask=None if spec.umask == base.umask else spec.umask,
             owner=owner,
@@ -111,6 +117,17 @@ class RunBuilder:
             "that cannot be entered",
             home=self._directory,
         )
+
+    def _units(self, job: Job) -> dict[str, str]:
+        """Return the variables that name the units of resources to the latest attempt of a job."""
+        if job.attempt is None or not job.attempt.units:
+            return {}
+        variables = {}
+        for resource, names in unpack_units(job.attempt.units).items():
+            variables[need_variable(resource)] = ",".join(names)
+            if resource in self._unit_variables:
+                variables[self._unit_variables[resource]] = ",".join(names)
+        return variables
 
     def _interpreter(self, job: Job) -> tuple[str, ...]:
         """Return the interpreter that a job's script names; raises CannotStart if it cannot be run."""

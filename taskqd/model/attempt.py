@@ -44,7 +44,8 @@ class Attempt(Struct, kw_only=True, gc=False):
     later process with the same pid. ``reason`` is why the attempt ended, None if it succeeded; ``detail``
     explains it in words. ``progress`` is in percent. Of each stream, the first bytes are kept and the others
     ``dropped``; what is kept is ``inline`` in the journal or in a file of the spool. ``record`` is the
-    position of the attempt's Ended in the journal, where an inline output is stored.
+    position of the attempt's Ended in the journal, where an inline output is stored. ``units`` has the units
+    of resources that it had (units.pack_units).
 
     ``pid_started``, ``word`` and ``runner`` (events.Started) are known only until the attempt ends: then no
     process and no runner is asked about it any more.
@@ -70,6 +71,7 @@ class Attempt(Struct, kw_only=True, gc=False):
     stdout_inline: bool = True
     stderr_inline: bool = True
     record: tuple[int, int, int] | None = None
+    units: str = ""
 
     @property
     def may_have_files(self) -> bool:

@@ -26,7 +26,13 @@ def make_ended_job(record: Compacted, ahead: float, position: RecordPosition | N
     spec, status, stdout, stderr = submitted.spec, ended.status, ended.stdout, ended.stderr
     if spec is not DEFAULT_SPEC and (spec.array is not None or spec.has_dependencies):
         return None
-    if started.attempt != PACKED_NUMBER or ended.signal or ended.detail is not None or not status.is_final:
+    if (
+        started.units
+        or started.attempt != PACKED_NUMBER
+        or ended.signal
+        or ended.detail is not None
+        or not status.is_final
+    ):
         return None
     if (stdout is not NOTHING and not _is_usual(stdout)) or (stderr is not NOTHING and not _is_usual(stderr)):
         return None

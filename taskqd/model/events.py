@@ -136,7 +136,8 @@ class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
     ``word`` is 16 random hex digits that no other attempt has, also if the journal gives the same id and
     number out again after it was restored from an older copy. ``runner`` is the name of the runner that gets
-    the attempt. Both are empty before format 6.
+    the attempt. Both are empty before format 6. ``units`` are the named units of resources that the attempt
+    has, by resource (since format 9).
     """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
@@ -145,6 +146,7 @@ class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
     attempt: int
     word: str = ""
     runner: str = ""
+    units: dict[str, tuple[str, ...]] = {}
 
 
 class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):

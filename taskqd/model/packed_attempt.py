@@ -49,6 +49,7 @@ def pack(attempt: Attempt) -> bytes | None:
         or attempt.ended_at is None
         or attempt.signal is not None
         or attempt.detail is not None
+        or attempt.units
         or not (attempt.stdout_inline and attempt.stderr_inline)
         or attempt.stdout_dropped
         or attempt.stderr_dropped

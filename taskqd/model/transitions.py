@@ -26,6 +26,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.spec import Spec
+from taskqd.model.units import pack_units
 
 MAX_PAST_ATTEMPTS = 100
 """Attempts before the latest that are kept in memory per job; the journal has all of them."""
@@ -96,6 +97,8 @@ def _started(job: Job, event: Started, _whole: Spec, ahead: float) -> None:
     job.attempt = Attempt(
         number=event.attempt, started_at=event.at, word=event.word, runner=intern(event.runner)
     )
+    if event.units:
+        job.attempt.units = pack_units(event.units)
     job.ahead = ahead
 
 

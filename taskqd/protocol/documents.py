@@ -14,6 +14,7 @@ from taskqd.model.output_files import output_files
 from taskqd.model.retry import signal_name
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
+from taskqd.model.units import unpack_units
 from taskqd.protocol.submit import SUBMIT_OPTIONS
 from taskqd.protocol.values import timestamp
 
@@ -87,6 +88,7 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
         "detail": attempt.detail if attempt else None,
         **_sizes(attempt),
         **_usage(_latest_ended(job)),
+        **_units(attempt),
         **_options(job.spec),
     }
 
@@ -111,6 +113,7 @@ def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
         "detail": attempt.detail,
         **_sizes(attempt),
         **_usage(attempt),
+        **_units(attempt),
     }
 
 
@@ -193,6 +196,11 @@ def _usage(attempt: Attempt | None) -> dict[str, float | int | None]:
         "cpu_system": round(usage.system, 6) if usage else None,
         "memory_peak": usage.memory or None if usage else None,  # some kernels report 0
     }
+
+
+def _units(attempt: Attempt | None) -> dict[str, Any]:
+    """Return the named units of resources that an attempt has or had."""
+    return {"units": unpack_units(attempt.units)} if attempt is not None and attempt.units else {}
 
 
 def _cwd(spec: Spec) -> str | None:

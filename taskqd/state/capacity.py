@@ -5,14 +5,16 @@ allocated. Nothing here is persistent: what is allocated follows from which jobs
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from taskqd.config.settings import MAX_SLOTS, ON_END_QUEUE
 from taskqd.model.rate import Rate
 from taskqd.model.spec import Spec
+from taskqd.model.units import Units
 from taskqd.state.start_rates import StartRates
+from taskqd.state.unit_assignments import UnitAssignments
 
 
 class CapacityTotals(Struct, frozen=True):
@@ -20,7 +22,8 @@ class CapacityTotals(Struct, frozen=True):
 
     ``fair`` tells by queue whether the owners of its jobs take turns; ``rates`` are start rates by queue.
     ``slots_per_user`` are those on which the jobs of one owner may run, None if there is no limit.
-    ``max_slots`` are those that the machine allows, whatever the settings or SET-SLOTS say.
+    ``max_slots`` are those that the machine allows, whatever the settings or SET-SLOTS say. ``units`` are the
+    names of the units of those resources that have names, as many as the total.
     """
 
     slots: int = 1
@@ -30,6 +33,7 @@ class CapacityTotals(Struct, frozen=True):
     rates: Mapping[str, Rate] = {}
     slots_per_user: int | None = None
     max_slots: int = MAX_SLOTS
+    units: Units = {}
 
 
 class Constraint(NamedTuple):
@@ -73,7 +77,8 @@ class Capacity:
     """The total of each constraint, and the amount that is allocated.
 
     ``queue_limit(name)`` returns a queue's slots, None if the queue has no limit. ``rates`` has the starts of
-    the queues with a start rate. ``set_slots`` are the slots that SET-SLOTS has set, None if it has set none.
+    the queues with a start rate. ``units`` has the named units of resources. ``set_slots`` are the slots that
+    SET-SLOTS has set, None if it has set none.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Capacity:
     ) -> None:
         self.totals = totals
         self.set_slots: int | None = None
+        self.units = UnitAssignments(totals.units)
         self.rates = StartRates(totals.rates.get) if rates is None else rates
         self._queue_limit = queue_limit
         self._arrays: dict[str, int] = {}
@@ -120,6 +126,16 @@ class Capacity:
         if self.totals.slots_per_user is None or spec.queue == ON_END_QUEUE:
             return held
         return (Demand(Constraint(USER, owner), spec.slots), *held)
+
+    def held_by_running(self, held: Demands, units: Units) -> Demands:
+        """Return what a job holds that runs already: of its units, only those that are still in the settings.
+
+        Others no longer take a place in the total.
+        """
+        named = units.keys() & self.units.names.keys()
+        amounts = {Constraint("resource", name): self.units.count_known(name, units[name]) for name in named}
+        left = (Demand(demand.constraint, amounts.get(demand.constraint, demand.amount)) for demand in held)
+        return tuple(demand for demand in left if demand.amount)
 
     def total(self, constraint: Constraint) -> int | None:
         """Return the total of a constraint, None if there is no limit."""
@@ -209,9 +225,13 @@ class Capacity:
             else:
                 del self._allocated[constraint]
 
-    def resources(self) -> dict[str, dict[str, int]]:
-        """Return {name: {total, busy}} of the resources."""
-        return {
-            name: {"total": total, "busy": self.allocated(Constraint("resource", name))}
-            for name, total in self.totals.resources.items()
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Return {name: {total, busy}} of the resources, with the holders of the units that have names."""
+        return {name: self._describe_resource(name, total) for name, total in self.totals.resources.items()}
+
+    def _describe_resource(self, name: str, total: int) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "total": total,
+            "busy": self.allocated(Constraint("resource", name)),
         }
+        return described | {"units": self.units.describe(name)} if name in self.units.names else described

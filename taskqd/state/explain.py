@@ -135,7 +135,8 @@ def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
         more = f"; this job needs {amount}" if amount > 1 else ""
         used = f"user {name} runs jobs on {allocated} of {total} {_noun(total, 'slot')}"
         return f"{used}, the limit for one user: {_jobs(map(str, holders))}{more}"
-    held = f"{_jobs(map(str, holders))} {_noun(len(holders), 'holds', 'hold')}"
+    names = (_with_units(holder, queue_state.capacity.units.of(holder, name)) for holder in holders)
+    held = f"{_jobs(names)} {_noun(len(holders), 'holds', 'hold')}"
     if available:
         rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
     elif allocated > total:
@@ -143,6 +144,10 @@ def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
     else:
         rest = f"none of {total} is available; {held} all"
     return f"needs {_amount(demand)}, {rest}"
+
+
+def _with_units(job_id: int, units: tuple[str, ...]) -> str:
+    return f"{job_id} ({', '.join(units)})" if units else str(job_id)
 
 
 def _amount(demand: Demand) -> str:

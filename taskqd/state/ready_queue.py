@@ -28,6 +28,8 @@ from sortedcontainers import SortedList
 
 from taskqd.model.job import Job
 from taskqd.model.task_set import TaskSet
+from taskqd.model.transitions import attempt_of
+from taskqd.model.units import unpack_units
 from taskqd.state.backfill import Backfill
 from taskqd.state.capacity import RATE, SLOTS, USER, Capacity, Constraint, Demand, Demands
 from taskqd.state.group_index import RESERVED, FairOrder, GroupIndex, is_reserved
@@ -414,6 +416,10 @@ class ReadyQueue:
     def allocate_running(self, job: Job) -> None:
         """Allocate capacity to a job that runs already, even if that is more than there is."""
         group = self._make_group(self._key_of(job), job)
+        units = unpack_units(attempt_of(job).units)
+        if units:
+            group.held = self._capacity.held_by_running(group.held, units)
+            self._capacity.units.restore(job.id, units)
         self._allocations[job.id] = group
         self._capacity.allocate(group.held)
 
@@ -533,6 +539,7 @@ class ReadyQueue:
             return
         self.needs_scheduling = True
         self._capacity.release(group.held)
+        self._capacity.units.release(job_id)
         if job_id in self._unrecorded:  # it has not started
             self._unrecorded.discard(job_id)
             self._capacity.rates.end(group.queue)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from pathlib import Path
 
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.wire import Wire, until
@@ -68,6 +69,33 @@ def test_slots_and_resources_are_never_exceeded(daemon: DaemonFactory) -> None:
     assert wire.ask("SUBMIT --need=gpu:3 true").startswith("ERROR BAD_REQUEST the job could never start")
     assert wire.ask("SUBMIT --need=licence:1 true").startswith("ERROR BAD_REQUEST the job could never start")
     assert wire.stats()["resources"] == {"gpu": {"total": 2, "busy": 0}}
+
+
+def test_named_units_differ_between_jobs_and_outlive_a_kill_and_a_change_of_their_names(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    config = tmp_path / "taskqd.toml"
+    settings = '[resources.gpu]\nunits = {}\nenv = "CUDA_VISIBLE_DEVICES"\n'
+    config.write_text(settings.format(["0", "1"]))
+    one = daemon("--config", str(config), slots=9)
+    wire = one.connect()
+    command = 'echo "$TASKQ_NEED_GPU" "$CUDA_VISIBLE_DEVICES"; until [ -e go ]; do sleep 0.02; done'
+    options = f"--need=gpu:1 --cwd={tmp_path} --env=CUDA_VISIBLE_DEVICES=9"
+    jobs = [wire.submit(f"{options} {command}") for _ in range(3)]
+    wire.wait_running(jobs[1])
+    one.kill()
+    config.write_text(settings.format(["1", "2"]))
+    one.start()
+    wire = one.connect()
+    wire.wait_running(jobs[2])
+    assert [wire.show(job)["units"] for job in jobs] == [{"gpu": [unit]} for unit in "012"]
+    assert wire.stats()["resources"]["gpu"]["units"] == {"0": 1, "1": 2, "2": 3}
+    (tmp_path / "go").touch()
+    for job, unit in zip(jobs, "012", strict=True):
+        assert wire.wait(job) == "COMPLETED", (wire.show(job), wire.history(job))
+        assert wire.result(job).stdout.decode() == f"{unit} {unit}\n"
+        assert wire.show(job)["runs"][0]["units"] == {"gpu": [unit]}
+    assert wire.stats()["resources"]["gpu"] == {"total": 2, "busy": 0, "units": {"1": None, "2": None}}
 
 
 def test_hold_release_set(daemon: DaemonFactory) -> None:

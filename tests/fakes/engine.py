@@ -57,6 +57,11 @@ class FakeShutdown:
         return self.stopped
 
 
+def totals_of(resources: dict[str, int] | None, units: dict[str, tuple[str, ...]] | None) -> dict[str, int]:
+    """Return the totals of resources, of which some have named units."""
+    return {**(resources or {}), **{name: len(names) for name, names in (units or {}).items()}}
+
+
 class Harness:
     """An engine and a server over fakes; ``events`` are those recorded before."""
 
@@ -73,13 +78,17 @@ class Harness:
         clocks: FakeClocks | None = None,
         make_start: MakeStart = start_of,
         make_word: Callable[[], str] = lambda: "",
+        units: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.clock = clocks or clock()
         self.journal = FakeJournal(events, next_id)
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
         self.engine = Engine(
-            replayed(self.journal.events, CapacityTotals(slots, queues or {}, resources or {})),
+            replayed(
+                self.journal.events,
+                CapacityTotals(slots, queues or {}, totals_of(resources, units), units=units or {}),
+            ),
             self.journal,
             self.spool,
             self.executor,

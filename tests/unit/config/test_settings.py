@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskqd.config.limits import LIMITS, Limits
+from taskqd.config.resources import NamedUnits, totals_of, units_of
 from taskqd.config.settings import (
     ON_END_QUEUE,
     SETTINGS,
@@ -116,6 +117,37 @@ def test_default_retention_is_a_week_and_100000_jobs() -> None:
 def test_default_settings_have_no_queues_resources_or_on_end() -> None:
     settings = merge({}, {}, DEFAULTS)
     assert (settings.queues, settings.resources, settings.on_end) == ({}, {}, None)
+
+
+def test_units_of_a_resource_on_the_command_line_are_separated_by_commas() -> None:
+    assert check_option("resource", ["gpu=0,1", "tape=left,", "disk=5"], "twistd taskq") == {
+        "gpu": NamedUnits(("0", "1")),
+        "tape": NamedUnits(("left",)),
+        "disk": 5,
+    }
+
+
+def test_total_of_a_resource_with_named_units_is_their_number() -> None:
+    gpu = NamedUnits(("0", "1"), "CUDA_VISIBLE_DEVICES")
+    file = {"resource": {"gpu": gpu, "disk": 2}}
+    given = merge({}, file, DEFAULTS).resources
+    assert (totals_of(given), units_of(given)) == ({"gpu": 2, "disk": 2}, {"gpu": gpu})
+    given = merge({"resource": {"gpu": 4}}, file, DEFAULTS).resources
+    assert (totals_of(given), units_of(given)) == ({"gpu": 4, "disk": 2}, {})
+
+
+@pytest.mark.parametrize(
+    "resources, variable",
+    [
+        ({"a-b": NamedUnits(("0",)), "a_b": NamedUnits(("0",))}, "TASKQ_NEED_A_B"),
+        ({"a": NamedUnits(("0",), "X"), "b": NamedUnits(("0",), "X")}, "X"),
+    ],
+)
+def test_two_resources_with_units_have_different_variables(
+    resources: dict[str, NamedUnits], variable: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"the same variable, {variable}; change the name"):
+        merge({"resource": resources}, {}, DEFAULTS)
 
 
 def test_queues_and_resources_of_options_and_file_are_merged() -> None:

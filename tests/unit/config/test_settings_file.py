@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.config.settings import MAX_FINISHED_JOBS, MAX_RESOURCE, MAX_SLOTS, SETTINGS, OnStop
+from taskqd.config.resources import MAX_RESOURCE, NamedUnits
+from taskqd.config.settings import MAX_FINISHED_JOBS, MAX_SLOTS, SETTINGS, OnStop
 from taskqd.config.settings_file import read_toml
 from taskqd.errors import SettingsError
 from taskqd.model.rate import parse_rate
@@ -63,6 +64,16 @@ READ = [
     ),
     ("[queues]\n[resources]\n[on_end]\n", {}),
     ("[resources]\ngpu = 2\nmegabytes = 64000", {"resource": {"gpu": 2, "megabytes": 64_000}}),
+    ("[resources]\ngpu = ['0', 'GPU-1/2']", {"resource": {"gpu": NamedUnits(("0", "GPU-1/2"))}}),
+    ("[resources]\ngpu = [0, 1]", {"resource": {"gpu": NamedUnits(("0", "1"))}}),
+    (
+        "[resources]\ndisk = 5\n[resources.gpu]\nunits = ['a']",
+        {"resource": {"disk": 5, "gpu": NamedUnits(("a",))}},
+    ),
+    (
+        "[resources.gpu]\nunits = ['0']\nenv = 'CUDA_VISIBLE_DEVICES'",
+        {"resource": {"gpu": NamedUnits(("0",), "CUDA_VISIBLE_DEVICES")}},
+    ),
     (f"[resources]\ngpu = {MAX_RESOURCE}", {"resource": {"gpu": MAX_RESOURCE}}),
     ('[on_end]\ncommand = "mail ops"', {"on-end-command": "mail ops"}),
     (
@@ -199,6 +210,18 @@ REFUSED = [
     (f"[resources]\ngpu = {MAX_RESOURCE + 1}", "x.toml: resource must be"),
     ("[resources]\ngpu = 1.5", "x.toml: resource must be"),
     ("[resources]\n'a b' = 1", "x.toml: resource must be"),
+    ("[resources]\ngpu = []", "x.toml: resource must be"),
+    ("[resources]\ngpu = ['0', '0']", "x.toml: resource must be a name and a whole number"),
+    ("[resources]\ngpu = [0, '0']", "x.toml: resource must be"),
+    ("[resources]\ngpu = ['a b']", "x.toml: resource must be"),
+    ("[resources]\ngpu = [true]", "x.toml: resource must be"),
+    (f"[resources]\ngpu = {list(range(257))}", "x.toml: resource must be"),
+    (f"[resources]\ngpu = {[f'{n:0100}' for n in range(10)]}", "x.toml: resource must be"),
+    ("[resources.gpu]\nenv = 'A'", "x.toml: resource must be"),
+    ("[resources.gpu]\nunits = 2", "x.toml: resource must be"),
+    ("[resources.gpu]\nunits = ['0']\nenv = ''", "x.toml: resource must be"),
+    ("[resources.gpu]\nunits = ['0']\nenv = 1", "x.toml: resource must be"),
+    ("[resources.gpu]\nunits = ['0']\nenv = 'TASKQ_X'", "x.toml: resource must be"),
     ("[resources.gpu]\nslots = 1", "x.toml: resource must be"),
     ("queue = {slow = 2}", "x.toml: unknown setting queue; the settings are state, listen"),
     ("resource = 2", "x.toml: unknown setting resource; "),

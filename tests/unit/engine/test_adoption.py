@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+import pytest
+
 from taskqd.engine import suspects
 from taskqd.execution.attempt_ends import SUSPECTED
 from taskqd.execution.messages import AttemptKey
@@ -66,6 +68,51 @@ def test_adopted_jobs_may_hold_more_capacity_than_there_is() -> None:
     assert running(harness) == [2]
     harness.finish(2)
     assert running(harness) == [3]
+
+
+def adopted_with_units(gpu: tuple[str, ...], slots: int = 9) -> Harness:
+    """Return an engine that has adopted job 1 with the units b and c, and now has other ones."""
+    before: list[Event] = [
+        Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(needs={"gpu": 2})),
+        Started(id=1, at=START, attempt=1, word=WORD, runner=RUNNER, units={"gpu": ("b", "c")}),
+    ]
+    harness = Harness(slots, events=before, units={"gpu": gpu})
+    harness.engine.dispatcher.adopt_running()
+    harness.engine.start()
+    return harness
+
+
+@pytest.mark.parametrize(
+    "gpu, units",
+    [
+        (("a", "b", "c"), {"a": 2, "b": 1, "c": 1}),
+        (("a", "b"), {"a": 2, "b": 1, "c": 1}),
+        (("a",), {"a": 2, "b": 1, "c": 1}),
+        (("a", "d"), {"a": 2, "d": 3, "b": 1, "c": 1}),
+    ],
+)
+def test_adopted_job_keeps_its_units_and_new_ones_get_free_units_of_the_settings(
+    gpu: tuple[str, ...], units: dict[str, int]
+) -> None:
+    harness = adopted_with_units(gpu)
+    for _ in range(3):
+        harness.submit(needs={"gpu": 1})
+    assert harness.queue_state.capacity.units.describe("gpu") == units
+    harness.finish(1)
+    held = harness.queue_state.capacity.units.describe("gpu")
+    assert set(held) == set(gpu)
+    assert None not in held.values() or len(running(harness)) == 3
+
+
+def test_adopted_job_holds_an_amount_of_a_resource_whose_units_have_no_names_any_more() -> None:
+    before = adopted_with_units(("b", "c")).journal.events
+    harness = Harness(9, events=before, resources={"gpu": 2})
+    harness.engine.dispatcher.adopt_running()
+    harness.engine.start()
+    harness.submit(needs={"gpu": 1})
+    assert running(harness) == [1]
+    harness.finish(1)
+    assert running(harness) == [2]
 
 
 def test_end_of_an_adopted_job_is_acknowledged_when_it_is_durable() -> None:

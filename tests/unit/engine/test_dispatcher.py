@@ -762,6 +762,42 @@ def test_resource_is_shared_by_all_queues() -> None:
     assert running(harness) == [1, 3, 4, 5]
 
 
+def test_named_units_are_recorded_with_each_start_and_given_back_at_its_end() -> None:
+    harness = opened(9, units={"gpu": ("a", "b", "c")}, resources={"disk": 4})
+    harness.submit(needs={"gpu": 2, "disk": 1}, retries=1, retry_delay=0.0)
+    harness.submit(needs={"gpu": 1})
+    harness.submit(needs={"gpu": 1, "disk": 1})
+    harness.submit(needs={"disk": 1})
+    assert running(harness) == [1, 2, 4]
+    harness.finish(1, FAILED)
+    assert running(harness) == [2, 3, 4], "job 1 needs two units again"
+    harness.finish(2)
+    harness.clock.advance(1)
+    harness.settle()
+    starts = [event for event in harness.journal.events if isinstance(event, Started)]
+    assert [(event.id, event.attempt, event.units) for event in starts] == [
+        (1, 1, {"gpu": ("a", "b")}),
+        (2, 1, {"gpu": ("c",)}),
+        (4, 1, {}),
+        (3, 1, {"gpu": ("a",)}),
+        (1, 2, {"gpu": ("b", "c")}),
+    ]
+    assert harness.queue_state.capacity.resources()["gpu"] == {
+        "total": 3,
+        "busy": 3,
+        "units": {"a": 3, "b": 1, "c": 1},
+    }
+    assert harness.queue_state == replayed(harness.journal.events)
+
+
+def test_units_of_a_start_that_is_undone_are_given_back() -> None:
+    harness = opened(9, units={"gpu": ("a",)})
+    harness.submit(needs={"gpu": 1})
+    harness.finish(1, Outcome(reason=Reason.SPAWN, detail="no processes", is_shortage=True))
+    assert harness.job(1).attempts == 0
+    assert harness.queue_state.capacity.units.describe("gpu") == {"a": None}
+
+
 def test_higher_priority_starts_first_then_the_lower_id() -> None:
     harness = opened(1)
     for priority in (0, 0, 5, -1, 5):

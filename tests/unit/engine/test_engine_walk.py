@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import product
+from itertools import chain, product
 from typing import Any, ClassVar
 
 import pytest
@@ -15,12 +15,15 @@ from taskqd.errors import TaskqError
 from taskqd.model.events import Event, Removed, Scheduled, Started
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array
+from taskqd.model.transitions import attempt_of
+from taskqd.model.units import unpack_units
 from taskqd.state.capacity import Constraint
 from taskqd.state.queue_state import QueueState
 from tests.fakes.engine import ACTOR, Harness, replayed
 from tests.fakes.processes import COMPLETED, FAILED, lost
 
 SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
+UNITS: dict[str, tuple[str, ...]] = {"gpu": ("a", "b")}
 FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 NUMBERS = st.integers(0, 7)
@@ -90,7 +93,7 @@ class Walk:
         self._open([])
 
     def _open(self, journal: list[Event]) -> None:
-        self.harness = Harness(SLOTS, events=journal, queues=QUEUES, resources=RESOURCES)
+        self.harness = Harness(SLOTS, events=journal, queues=QUEUES, units=UNITS)
         self.announced: Counter[tuple[int, Status]] = Counter()
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
         self.allocated: dict[str, int] = {}
@@ -189,6 +192,9 @@ class Walk:
         assert sum(job.spec.slots for job in jobs) <= SLOTS
         for name, total in RESOURCES.items():
             assert sum(job.spec.needs.get(name, 0) for job in jobs) <= total
+        used_units = [unpack_units(attempt_of(job).units).get("gpu", ()) for job in jobs]
+        assert [len(names) for names in used_units] == [job.spec.needs.get("gpu", 0) for job in jobs]
+        assert len(set(chain(*used_units))) == sum(map(len, used_units))
         for name in ("small", "other"):
             used = sum(job.spec.slots for job in jobs if job.spec.queue == name)
             limit, allocated = (
@@ -213,6 +219,8 @@ class Walk:
         """Check that nothing is left to be done, when all events are durable."""
         queue_state, now = self.harness.queue_state, self.harness.clock.elapsed()
         assert not queue_state.dependencies.unsatisfiable
+        holders = set(queue_state.capacity.units.describe("gpu").values())
+        assert holders <= {None, *self.harness.executor.running}
         for job in queue_state.jobs.values():
             if job.tasks is not None or queue_state.reason(job, now) is not Reason.QUEUED:
                 continue

@@ -21,7 +21,7 @@ from taskqd.execution.run_builder import PATH, RunBuilder, daemon_user_environme
 from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
-from taskqd.model.job import Job
+from taskqd.model.job import Attempt, Job
 from taskqd.model.spec import Spec
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.runner_files import RunnerFiles
@@ -134,6 +134,26 @@ def test_run_has_the_address_for_its_user(harness: Harness) -> None:
     harness.as_owner()
     assert made().env["TASKQ_ADDRESS"] == "unix:/others"
     assert "TASKQ_ADDRESS" not in harness.make(command="true").env
+
+
+def test_units_of_the_attempt_are_in_its_environment_and_win_over_the_submission(harness: Harness) -> None:
+    job = Job(
+        id=7,
+        command="true",
+        spec=Spec(needs={"gpu": 2, "tape": 1, "disk": 3}, env={"CUDA_VISIBLE_DEVICES": "9"}),
+        owner="ada",
+        submitted_at=START,
+        last_attempt=Attempt(number=1, started_at=START, units="gpu=0,GPU-2 tape=left"),
+    )
+    builder = RunBuilder(
+        harness.spool, "store", harness.run_as, unit_variables={"gpu": "CUDA_VISIBLE_DEVICES"}
+    )
+    env = builder.build(job, 1, WORD).env
+    assert {name: value for name, value in env.items() if "NEED" in name or "CUDA" in name} == {
+        "TASKQ_NEED_GPU": "0,GPU-2",
+        "CUDA_VISIBLE_DEVICES": "0,GPU-2",
+        "TASKQ_NEED_TAPE": "left",
+    }
 
 
 def test_directory_that_is_not_utf8_is_kept_byte_exact(harness: Harness) -> None:

@@ -57,6 +57,10 @@ SAMPLES: list[tuple[Any, str]] = [
     ),
     (Started(id=1, at=1.5, attempt=2), '"started","id":1,"at":1.5,"attempt":2'),
     (
+        Started(id=1, at=1.5, attempt=2, units={"gpu": ("0", "1")}),
+        '"started","id":1,"at":1.5,"attempt":2,"units":{"gpu":["0","1"]}',
+    ),
+    (
         Started(id=1, at=1.5, attempt=2, word="00c0ffee00c0ffee", runner="0123456789abcdef"),
         '"started","id":1,"at":1.5,"attempt":2,"word":"00c0ffee00c0ffee","runner":"0123456789abcdef"',
     ),

@@ -275,6 +275,18 @@ def test_describe_attempts_names_the_output_files_of_each() -> None:
     assert (run["stdout_file"], run["stderr_file"]) == ("/out", "/out")
 
 
+def test_units_of_an_attempt_are_shown_by_resource() -> None:
+    past = Attempt(number=1, started_at=1.0, units="gpu=0,1 tape=a")
+    now = Attempt(number=2, started_at=2.0, units="gpu=2")
+    job = a_job(past=(past,), attempt=now, status=Status.RUNNING)
+    assert documents.describe(job, 0, None)["units"] == {"gpu": ("2",)}
+    assert [run["units"] for run in documents.describe_attempts(job)] == [
+        {"gpu": ("0", "1"), "tape": ("a",)},
+        {"gpu": ("2",)},
+    ]
+    assert "units" not in documents.describe(a_job(), 0, None)
+
+
 def test_describe_attempts_of_a_job_that_has_not_started_is_empty() -> None:
     assert documents.describe_attempts(a_job()) == []
 

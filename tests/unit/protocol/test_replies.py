@@ -121,6 +121,10 @@ EVENTS: list[tuple[Event, str]] = [
         Submitted(id=7, at=T, owner="ann", command="true", spec=SPEC, schedule=3),
         '{"type":"submitted","owner":"ann","spec":{"command":"true","at":"2025-11-24T16:00:05.000Z"},"schedule":3}',
     ),
+    (
+        Started(id=7, at=T, attempt=1, units={"gpu": ("0",)}),
+        '{"type":"started","attempt":1,"units":{"gpu":["0"]}}',
+    ),
     (Started(id=7, at=T, attempt=1, word="0" * 16, runner="1"), '{"type":"started","attempt":1}'),
     (Spawned(id=7, at=T, pid=9), '{"type":"spawned","pid":9}'),
     (Cancelled(id=7, at=T, by="ann", signal=15), '{"type":"cancelled","by":"ann","signal":15}'),

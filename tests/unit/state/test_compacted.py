@@ -120,6 +120,7 @@ COMPLETED = Ended(id=3, at=104.0, status=Status.COMPLETED, exit_code=0, usage=Us
     "events",
     [
         (started(), PENDING, started(2), COMPLETED),
+        (replace(started(), units={"gpu": ("0", "1")}), COMPLETED),
         (cancelled(3),),
         (started(), cancelled(3), replace(COMPLETED, status=Status.CANCELLED)),
         (skipped(3, 1),),

@@ -122,6 +122,16 @@ def test_explain_names_missing_capacity_and_the_jobs_that_hold_it(
     assert _explain(queue_state, 1) == "its start is being recorded"
 
 
+def test_explain_names_the_units_of_the_jobs_that_hold_a_resource() -> None:
+    totals = CapacityTotals(slots=9, resources={"gpu": 3}, units={"gpu": ("a", "b", "c")})
+    queue_state = fold(*(submitted(n, needs={"gpu": n}) for n in (1, 2, 3)), totals=totals)
+    for job_id in next_jobs(queue_state):
+        queue_state.capacity.units.assign(job_id, {"gpu": job_id})
+    assert _explain(queue_state, 3).startswith(
+        "needs 3 gpu, none of 3 is available; jobs 1 (a) and 2 (b, c) hold all"
+    )
+
+
 def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
     queue_state = _queue_state(*(submitted(n, queue="build") for n in (1, 2, 3)))
     assert next_jobs(queue_state) == [1, 2]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskqd.model.job import Job
+from taskqd.model.job import Attempt, Job
 from taskqd.model.spec import Array, Spec
 from taskqd.state.backfill import FIRST_PHASE
 from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint, demands_of
@@ -651,10 +651,29 @@ def test_take_examines_a_limited_number_of_groups_per_call() -> None:
     assert machine.ready_queue.next_wakeup(7.0) is None
 
 
+def test_job_that_runs_already_holds_those_of_its_units_that_are_still_in_the_settings() -> None:
+    names = {"gpu": ("a", "b"), "tape": ("0",)}
+    machine = Machine(slots=9, resources={"gpu": 2, "tape": 1, "disk": 4}, units=names)
+    spec = Spec(needs={"gpu": 2, "tape": 1, "disk": 3, "net": 1})
+    attempt = Attempt(number=1, started_at=0.0, units="gpu=b,c net=x tape=1")
+    machine.ready_queue.allocate_running(
+        Job(id=1, spec=spec, owner="ann", submitted_at=0.0, last_attempt=attempt)
+    )
+    held = {name: machine.capacity.allocated(Constraint("resource", name)) for name in spec.needs}
+    assert held == {"gpu": 1, "tape": 0, "disk": 3, "net": 1}
+    machine.submit(2, needs={"gpu": 1, "tape": 1})
+    machine.submit(3, needs={"gpu": 1})
+    assert machine.start_all() == [2]
+    assert machine.capacity.units.assign(2, {"gpu": 1, "tape": 1}) == {"gpu": ("a",), "tape": ("0",)}
+    assert machine.capacity.resources()["gpu"] == {"total": 2, "busy": 2, "units": {"a": 2, "b": 1, "c": 1}}
+    assert machine.end(1) == [3]
+
+
 def test_job_that_runs_already_holds_its_capacity_even_beyond_the_total() -> None:
     machine = Machine(slots=1)
     for job_id in (1, 2):
-        job = Job(id=job_id, spec=Spec(), owner="ann", submitted_at=0.0)
+        attempt = Attempt(number=1, started_at=0.0)
+        job = Job(id=job_id, spec=Spec(), owner="ann", submitted_at=0.0, last_attempt=attempt)
         machine.ready_queue.allocate_running(job)
         assert machine.ready_queue.has_current_allocation(job)
     machine.submit(3)
