@@ -149,6 +149,16 @@ def test_tsp_in_the_foreground_and_run_exit_as_the_command(tsp: Run, ours: Run) 
     assert ours("run", *command, code=3) == "out"
 
 
+@line(tsp_line, "`tsp -n CMD`")
+def test_output_is_not_kept_if_the_user_does_not_want_it(tsp: Run, ours: Run) -> None:
+    theirs = tsp("-n", "echo", "out")
+    tsp("-w", theirs)
+    assert "not stored" in tsp("-c", theirs, code=255)
+    job = ours("submit", "--stdout", "/dev/null", "--merge", "echo", "out")
+    ours("wait", job)
+    assert ours("output", job) == f"taskq: job {job} writes its stdout to /dev/null"
+
+
 @line(tsp_line, "`tsp`", "`tsp -L L CMD`")
 def test_tsp_and_list_show_labels(tsp: Run, ours: Run) -> None:
     tsp("-L", "mine", "true")
