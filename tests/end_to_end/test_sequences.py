@@ -23,6 +23,7 @@ PROGRAMS = {
     "build": "echo build >>ran; echo built; echo warning >&2",
     "fail": "exit 3",
     "long": "echo begun; exec sleep 60",
+    "ask": 'read answer; echo "$answer" >>ran',
     "gate": ": >blocked; until [ -e open ]; do sleep 0.02; done",
 }
 """The programs that the page names, as scripts of /bin/sh; ``gate`` keeps others waiting until it opens."""
@@ -209,6 +210,33 @@ def test_ended_and_queued_jobs_are_gone_from_the_list(side: Side) -> None:
 @row(PUEUE, "queue one, look at the queue")
 def test_job_is_in_the_list_and_runs(side: Side) -> None:
     assert "./build" in side.run()
+    until(lambda: side.ran == ["build"], "the job")
+
+
+@row(PUEUE, "its output as it comes, and once more")
+def test_output_is_shown_while_the_job_runs_and_after_it(side: Side) -> None:
+    side.block()
+    side.job = side.submit("./build")
+    (side.place / "open").touch()
+    lines = side.run().split()
+    assert sorted(lines) == ["built", "built", "warning", "warning"]
+
+
+@row(PUEUE, "answer a question of a running one")
+def test_text_that_is_sent_is_the_input_of_the_job(side: Side) -> None:
+    side.run()
+    until(lambda: side.ran == ["yes"], "the answer")
+
+
+@row(PUEUE, "change the command of a queued one")
+def test_command_that_was_edited_runs_in_place_of_the_other(side: Side) -> None:
+    side.block()
+    side.job = side.submit("./fetch")
+    (side.place / "editor").write_text('#!/bin/sh\nexec sed -i s/fetch/build/ "$1"\n')
+    (side.place / "editor").chmod(0o755)
+    side.environment["VISUAL"] = str(side.place / "editor")
+    assert side.job in side.run()
+    (side.place / "open").touch()
     until(lambda: side.ran == ["build"], "the job")
 
 
