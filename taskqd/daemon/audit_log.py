@@ -35,13 +35,6 @@ class _Summary(Struct):
     last: JobEvent | QueueEvent | None = None
 
 
-class _Input(Struct):
-    """The input that was sent to a job since the last line about it."""
-
-    count: int = 0
-    size: int = 0
-
-
 class AuditLog:
     """Writes a log line for the events that users cause, and for the input that they send to jobs."""
 
@@ -51,7 +44,7 @@ class AuditLog:
         self._clock = clock
         self._summaries: dict[Activity, _Summary] = {}
         self._timers: dict[Activity, IDelayedCall] = {}
-        self._inputs: dict[Sender, _Input] = {}
+        self._inputs: dict[Sender, int | None] = {}  # bytes since the last line, None for no input
         self._input_timers: dict[Sender, IDelayedCall] = {}
         self._is_stopped = False
         journal.add_observer(self._on_durable)
@@ -77,21 +70,20 @@ class AuditLog:
             self._collect_inputs(sender)
             self._log_input(sender, f"{size} bytes")
         else:
-            self._inputs[sender].count += 1
-            self._inputs[sender].size += size
+            self._inputs[sender] = (self._inputs[sender] or 0) + size
 
     def _collect_inputs(self, sender: Sender) -> None:
-        self._inputs[sender] = _Input()
+        self._inputs[sender] = None
         self._input_timers[sender] = self._clock.callLater(SUMMARY_INTERVAL, self._log_inputs, sender)
 
     def _log_inputs(self, sender: Sender) -> None:
-        sent = self._inputs.pop(sender)
+        size = self._inputs.pop(sender)
         del self._input_timers[sender]
-        if not sent.count:
+        if size is None:
             return
         if not self._is_stopped:
             self._collect_inputs(sender)
-        self._log_input(sender, f"{sent.count} times more, {sent.size} bytes in all,")
+        self._log_input(sender, f"{size} more bytes")
 
     def _log_input(self, sender: Sender, what: str) -> None:
         user, origin, job = sender

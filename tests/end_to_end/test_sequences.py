@@ -295,6 +295,15 @@ def test_log_of_a_job_has_both_streams_or_the_last_lines(side: Side) -> None:
     assert side.run().splitlines() == ["built", "warning", "warning"]
 
 
+@row(PUEUE, "answer one that asks")
+def test_running_job_reads_the_answer(side: Side) -> None:
+    side.job = side.submit("--interactive 'read answer; echo $answer >>ran'")
+    send, _ = side.script.splitlines()
+    until(lambda: "RUNNING" in side.run("taskq status $job"), "the job")
+    side.run(send)
+    until(lambda: side.ran == ["yes"], "the job")
+
+
 @row(PUEUE, "kill one, run it again, forget what has ended")
 def test_job_that_was_killed_runs_again_and_is_removed(side: Side) -> None:
     side.job = side.submit("./long")

@@ -216,8 +216,8 @@ def test_input_for_a_job_is_counted_in_a_line_per_second_and_sender(audited: Aud
     log.on_input(Actor("[on_end]"), 1, 1)
     assert audited.lines() == ["ann (pid 12) sent 5 bytes to job 1", "ann (pid 12) sent 1 bytes to job 2"]
     clock.advance(SUMMARY_INTERVAL)
-    assert audited.lines() == ["ann (pid 12) sent 2 times more, 18 bytes in all, to job 1"]
+    assert audited.lines() == ["ann (pid 12) sent 18 more bytes to job 1"]
     log.on_input(ANN, 1, 3)
     log.stop()
-    assert audited.lines() == ["ann (pid 12) sent 1 times more, 3 bytes in all, to job 1"]
+    assert audited.lines() == ["ann (pid 12) sent 3 more bytes to job 1"]
     assert clock.getDelayedCalls() == []
