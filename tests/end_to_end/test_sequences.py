@@ -1,6 +1,6 @@
 """docs/coming-from.md: the sequences of task-spooler's and of pueue's users, and ours, do the same.
 
-A row of the page is run as it is there: the code of a cell is a script of /bin/sh. Each row of the two
+A row of the page is run unchanged: the code of a cell is a script of /bin/sh. Each row of the two
 sections has a test. task-spooler is in Debian; pueue is not, so of its rows only our cell is run.
 """
 
