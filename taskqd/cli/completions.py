@@ -164,6 +164,29 @@ def queues(context: click.Context, incomplete: str) -> list[CompletionItem]:
     ]
 
 
+def labels(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete a label of one of the user's latest jobs."""
+    return [CompletionItem(label) for label in _own_values(context, "label") if label.startswith(incomplete)]
+
+
+def keys(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Complete a key of one of the user's latest jobs, also the last one of a list with commas."""
+    before, comma, prefix = incomplete.rpartition(",")
+    return [
+        CompletionItem(before + comma + key) for key in _own_values(context, "key") if key.startswith(prefix)
+    ]
+
+
+def _own_values(context: click.Context, field: str) -> list[str]:
+    """Return the different printable values of a field of the user's latest jobs, the latest first."""
+
+    def request(client: Client) -> Iterable[Facts]:
+        return client.list(owner=client.hello()["you"]["name"], reverse=True, limit=MAX_JOBS)
+
+    values = [str(job[field]) for job in _query(context, request) if job.get(field)]
+    return [value for value in dict.fromkeys(values) if value.isprintable()]
+
+
 def job_statuses(_: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete a status, also the last one of a list with commas."""
     before, comma, prefix = incomplete.rpartition(",")

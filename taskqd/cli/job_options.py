@@ -80,6 +80,11 @@ def _parse_job_list(text: str) -> tuple[Ref, ...]:
     return parse_jobs(tuple(text.split(",")))
 
 
+def _check_names(text: str) -> None:
+    for name in text.split(","):
+        parse_name(name)
+
+
 def _check_needs(text: str) -> None:
     for need in text.split(","):
         resource, colon, amount = need.rpartition(":")
@@ -100,6 +105,7 @@ def submission(function: Any) -> Any:
         *_SCHEDULING,
         *_START,
         *_DEPENDENCIES,
+        *_NAMED_DEPENDENCIES,
         *_TIMEOUTS,
         *_RETRIES,
         *_ENVIRONMENT,
@@ -227,6 +233,14 @@ _DEPENDENCIES: tuple[Decorator, ...] = (
         _parse_job_list,
         completes="jobs",
     ),
+)
+_NAMED_DEPENDENCIES: tuple[Decorator, ...] = tuple(
+    text(f"--{kind}-{by}", f"Like --{kind}: {meaning}", metavar, parse, completes=completes)
+    for kind in ("after", "after-any", "after-fail")
+    for by, meaning, metavar, parse, completes in (
+        ("label", "your jobs with this label, also those that have ended.", "TEXT", str, "labels"),
+        ("key", "your jobs that were submitted with these keys.", "NAME,...", _check_names, "keys"),
+    )
 )
 _TIMEOUTS: tuple[Decorator, ...] = (
     duration("--timeout", "Time limit of an attempt: SIGTERM, later SIGKILL.  [default: none]", short="-t"),
@@ -394,7 +408,7 @@ def sections() -> dict[str, str]:
     """Return the section of the help for each option, by its parameter name."""
     groups = {
         "Order": (_SCHEDULING,),
-        "Time and dependencies": (_START, _DEPENDENCIES),
+        "Time and dependencies": (_START, _DEPENDENCIES, _NAMED_DEPENDENCIES),
         "Timeouts and retries": (_TIMEOUTS, _RETRIES),
         "Environment and limits": (_ENVIRONMENT, _SECRETS, _BLOCKS, (_INTERACTIVE,)),
     }

@@ -87,8 +87,9 @@ class Options(Recurring, total=False):
     """Options of a single submission.
 
     ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
-    ``after_fail`` are the jobs to wait for. The stdin of an ``interactive`` job is open for ``send`` while it
-    runs (since release 0.10).
+    ``after_fail`` are the jobs to wait for; ``after_label`` means all known jobs of the user with a label,
+    ``after_key`` those with these keys (since release 0.10). The stdin of an ``interactive`` job is open for
+    ``send`` while it runs (since release 0.10).
     """
 
     delay: float | str
@@ -96,6 +97,12 @@ class Options(Recurring, total=False):
     after: Iterable[Ref] | Ref
     after_any: Iterable[Ref] | Ref
     after_fail: Iterable[Ref] | Ref
+    after_label: str
+    after_any_label: str
+    after_fail_label: str
+    after_key: Iterable[str] | str
+    after_any_key: Iterable[str] | str
+    after_fail_key: Iterable[str] | str
     hold: bool
     key: str
     interactive: bool

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine import admission
+from taskqd.engine.admission import resolve_named
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.errors import BlocksLost, Draining, KeyConflict, LabelInUse, StoreFailed, TaskqError
@@ -39,7 +40,7 @@ class NewJob(NamedTuple):
 
     ``blocks`` are its script, stdin and secrets by name, ``schedule`` is the number of the schedule that
     submits it, whose ``schedule_blocks`` it gets, and ``max_pending`` is the limit of pending jobs of its
-    owner.
+    owner. If a ``queue`` is given, labels and keys of dependencies mean only jobs in that.
     """
 
     command: str
@@ -49,6 +50,7 @@ class NewJob(NamedTuple):
     schedule: int | None = None
     schedule_blocks: ScheduleBlocks | None = None
     max_pending: PendingLimit = UNBOUNDED
+    queue: str | None = None
 
 
 class SubmissionBatch(NamedTuple):
@@ -176,6 +178,7 @@ class Submissions:
         return range(first, self._next_id, ids_per_job)
 
     def _accept(self, new: NewJob) -> "Deferred[int]":
+        new = new._replace(spec=resolve_named(self._queue_state, new.spec, new.by.name, new.queue))
         self._check(new.spec)
         reservation = self.quota.reserve(new.by.name, [new.command], new.spec, new.max_pending)
         event = Submitted(
@@ -238,7 +241,7 @@ class Submissions:
             if known is None:
                 return await self._accept_if_unused(new)
             # A store of 0.8 or older lacks the line of the script, which the digest of the blocks includes.
-            spec = replace(known.original_spec, script_line=new.spec.script_line)
+            spec = replace(known.original_spec.as_given, script_line=new.spec.script_line)
             is_same = (known.original_command, spec) == (new.command, new.spec)
             if not is_same or not self._has_secrets(known, new.blocks.get(SECRET_BLOCK)):
                 raise KeyConflict(

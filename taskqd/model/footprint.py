@@ -7,7 +7,7 @@ against ``[retention] memory`` when it has ended.
 from collections.abc import Sequence
 
 from taskqd.model.job import NO_EXTRAS, Job
-from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, Spec
+from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, NamedDependencies, Spec
 
 JOB_BYTES = 500
 """A job and its entries in the indexes."""
@@ -15,6 +15,8 @@ SPEC_BYTES = 600
 """A spec that no other job shares; jobs without options share one."""
 TASK_BYTES = 500
 """A task, which shares the command and the spec of its array."""
+NAMED_BYTES = 300
+"""Dependencies that were named by labels or keys, without these."""
 GROUP_BYTES = 1300
 """A queue, or a group of the ready queue, that has no other job."""
 ATTEMPT_BYTES = 700
@@ -59,6 +61,8 @@ def _spec_bytes(spec: Spec) -> int:
         size += ENTRY_BYTES + len(name) + len(content)
     for text in (spec.key, spec.cwd, spec.unless, spec.stdout, spec.stderr):
         size += text_bytes(text) if text else 0
+    if spec.named is not None:
+        size += _named_bytes(spec.named)
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count
     if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
@@ -66,6 +70,12 @@ def _spec_bytes(spec: Spec) -> int:
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
     return size + _changeable(spec)
+
+
+def _named_bytes(named: NamedDependencies) -> int:
+    keys = (*named.after_key, *named.after_any_key, *named.after_fail_key)
+    labels = filter(None, (named.after_label, named.after_any_label, named.after_fail_label))
+    return NAMED_BYTES + sum(ENTRY_BYTES + len(key) for key in keys) + sum(map(text_bytes, labels))
 
 
 def footprint_of(job: Job) -> int:

@@ -1,6 +1,7 @@
 """The options of a submission: everything but its command (docs/protocol.md §3)."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 DEFAULT_QUEUE = "default"
 """The queue of jobs that name none."""
@@ -20,6 +21,26 @@ class Array(Struct, frozen=True, gc=False, omit_defaults=True):
     def count(self) -> int:
         """The number of tasks."""
         return self.last - self.first + 1
+
+
+MAX_DEPENDENCIES = 1000
+"""Jobs that one job may depend on."""
+
+
+class NamedDependencies(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The dependencies of a submission that it named by labels and keys, as it named them; since format 9.
+
+    The jobs that this meant at the submission are in the spec's ``after``, ``after_any`` and ``after_fail``,
+    after those that were named by their ids, of which ``given`` has the numbers.
+    """
+
+    after_label: str | None = None
+    after_any_label: str | None = None
+    after_fail_label: str | None = None
+    after_key: tuple[str, ...] = ()
+    after_any_key: tuple[str, ...] = ()
+    after_fail_key: tuple[str, ...] = ()
+    given: tuple[int, int, int] = (0, 0, 0)
 
 
 class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -67,6 +88,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     after: tuple[int, ...] = ()
     after_any: tuple[int, ...] = ()
     after_fail: tuple[int, ...] = ()
+    named: NamedDependencies | None = None
     hold: bool = False
     array: Array | None = None
     key: str | None = None
@@ -92,8 +114,22 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     @property
     def has_dependencies(self) -> bool:
-        """Whether the job waits for other jobs."""
+        """Whether the job waits for other jobs; those that are ``named`` are not looked up yet."""
         return bool(self.after or self.after_any or self.after_fail)
+
+    @property
+    def as_given(self) -> "Spec":
+        """The spec without the ids of the dependencies that the submission named by labels and keys."""
+        named = self.named
+        if named is None:
+            return self
+        first, second, third = named.given
+        return replace(
+            self,
+            after=self.after[:first],
+            after_any=self.after_any[:second],
+            after_fail=self.after_fail[:third],
+        )
 
     @property
     def block_names(self) -> tuple[str, ...]:

@@ -158,4 +158,4 @@ class RunNowRequest(Struct, frozen=True, kw_only=True):
 
 def observes_other_jobs(spec: Spec) -> bool:
     """Whether other jobs decide if a submission is accepted: it has dependencies or an ``unless``."""
-    return spec.has_dependencies or spec.unless is not None
+    return spec.has_dependencies or spec.named is not None or spec.unless is not None

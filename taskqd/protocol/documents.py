@@ -49,6 +49,8 @@ def _pop_spec(document: dict[str, Any]) -> dict[str, Any]:
     spec.pop("script_file", None)
     if "at" in spec:
         spec["at"] = timestamp(spec["at"])
+    if "named" in spec:
+        spec |= _without_counts(spec.pop("named"))
     return spec if command is None else {"command": command, **spec}
 
 
@@ -214,6 +216,8 @@ def _options(spec: Spec) -> dict[str, Any]:
     shown = {field: options[field] for field in _SHOWN_FIELDS if field in options}
     if spec.script_line is not None:
         shown["script_line"] = spec.script_line
+    if spec.named is not None:
+        shown |= _without_counts(options["named"])
     if spec.secrets:
         shown["secrets"] = spec.secrets
     if spec.tz is not None:
@@ -228,6 +232,11 @@ def _options(spec: Spec) -> dict[str, Any]:
         data = {name: value.decode("utf-8", "backslashreplace") for name, value in spec.env_base64.items()}
         shown["env"] = {**spec.env, **data}
     return shown
+
+
+def _without_counts(named: dict[str, Any]) -> dict[str, Any]:
+    """Return named dependencies as the submission gave them."""
+    return {name: value for name, value in named.items() if name != "given"}
 
 
 def _signal(attempt: Attempt | None) -> str | None:

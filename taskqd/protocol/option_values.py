@@ -9,7 +9,7 @@ from taskqd.model.job_ref import JobRef
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Array
 from taskqd.protocol.arguments import parse_job_ref
-from taskqd.protocol.values import is_name, parse_duration, parse_integer, parse_size, parse_time
+from taskqd.protocol.values import is_name, parse_duration, parse_integer, parse_name, parse_size, parse_time
 
 MAX_LABEL_LENGTH = 1000
 """Characters in a label."""
@@ -59,6 +59,11 @@ def parse_label(text: str) -> str:
 def parse_job_refs(text: str) -> tuple[JobRef, ...]:
     """Parse job references separated by commas."""
     return tuple(map(parse_job_ref, text.split(",")))
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Parse names separated by commas."""
+    return tuple(map(parse_name, text.split(",")))
 
 
 def parse_needs(text: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
 from taskqd.model.output_files import check_outputs, check_path
-from taskqd.model.spec import Spec
+from taskqd.model.spec import MAX_DEPENDENCIES, NamedDependencies, Spec
 from taskqd.model.submission import BLOCKS, Submission, pack_secrets
 from taskqd.protocol.arguments import (
     Option,
@@ -33,6 +33,7 @@ from taskqd.protocol.option_values import (
     parse_job_refs,
     parse_label,
     parse_memory,
+    parse_names,
     parse_needs,
     parse_path,
     parse_positive_duration,
@@ -45,8 +46,6 @@ MAX_BLOCK_SIZE = 16 * 1024**2
 """Bytes of a script or a stdin block."""
 MAX_SKIPPED_BLOCK = 64 * 1024**2
 """Bytes of a refused block that is skipped to find the next line; a larger one ends the connection."""
-MAX_DEPENDENCIES = 1000
-"""Jobs that one job may depend on."""
 
 
 class Clear(NamedTuple):
@@ -125,6 +124,13 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "after": SubmitOption("after", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "after-any": SubmitOption("after_any", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
     "after-fail": SubmitOption("after_fail", parse_job_refs, "<id>[,...]", not_scheduled=_INDEPENDENT),
+    **{
+        f"{kind}-{by}": SubmitOption(
+            f"{kind}_{by}".replace("-", "_"), parse, usage, not_scheduled=_INDEPENDENT, is_shown=False
+        )
+        for kind in ("after", "after-any", "after-fail")
+        for by, parse, usage in (("label", parse_label, "<quoted>"), ("key", parse_names, "<name>[,...]"))
+    },
     "hold": SubmitOption("hold", parse_flag, not_scheduled=_TIMED),
     "array": SubmitOption("array", parse_array, "<first>-<last>[%<n>]", clear=Clear(), is_shown=False),
     "key": SubmitOption(
@@ -307,6 +313,10 @@ def make_spec(values: dict[str, Any]) -> Spec:
     if "unless" in values:
         values.setdefault("label", values["unless"])
     separate_bytes(values)
+    names = NamedDependencies.__struct_fields__
+    if named := {name: values.pop(name) for name in names if name in values}:
+        given = [len(values.get(kind, ())) for kind in ("after", "after_any", "after_fail")]
+        values["named"] = NamedDependencies(given=(given[0], given[1], given[2]), **named)
     spec = Spec(**values)
     check_outputs(spec)
     return spec

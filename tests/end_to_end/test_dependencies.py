@@ -38,6 +38,28 @@ def test_dependency_that_does_not_exist_is_refused(wire: Wire) -> None:
     assert wire.ask(f"SUBMIT --after={gone} true").startswith("ERROR GONE ")
 
 
+def test_jobs_with_a_label_or_key_are_waited_for_although_some_have_ended(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    wire.wait(wire.submit("--label=build true"))
+    slow, other = wire.submit("--label=build --hold true"), wire.submit("--key=a/b --hold true")
+    request = "--key=k --after-label=build --after-key=a/b echo it ran"
+    last = wire.submit(request)
+    shown = wire.show(last)
+    assert (shown["after"], shown["after_label"], shown["after_key"]) == ([1, slow, other], "build", ["a/b"])
+    wire.submit("--label=build false")
+    assert wire.ask("SUBMIT --after-label=unknown true").startswith("ERROR NO_SUCH_JOB you have no job with ")
+    one.crash()
+    one.start()
+    wire = one.connect()
+    assert wire.submit(request) == last
+    assert wire.status(last) == "PENDING"
+    for job in (slow, other):
+        assert wire.ask(f"RELEASE {job}").startswith("STATUS ")
+    assert wire.wait(last) == "COMPLETED"
+    assert wire.result(last).stdout == b"it ran\n"
+
+
 def test_cancel_skips_dependents_and_with_cascade_cancels_them(wire: Wire) -> None:
     for option, ends in (("", "FAILED"), (" --cascade", "CANCELLED")):
         first = wire.submit("--hold true")

@@ -127,6 +127,12 @@ class Grammar:
         return {
             **{name: self._of(choices) for name, choices in _VALUES.items()},
             **dict.fromkeys(("after", "after-any", "after-fail"), self._ids),
+            **dict.fromkeys(
+                ("after-label", "after-any-label", "after-fail-label"), self._of(_VALUES["unless"])
+            ),
+            **dict.fromkeys(
+                ("after-key", "after-any-key", "after-fail-key"), lambda: b"k%d" % self._number(50)
+            ),
             **dict.fromkeys(("retry-on", "no-retry-on"), self._conditions),
             **dict.fromkeys(("memory", "max-output", "tail"), self._of(_SIZES)),
             **dict.fromkeys(("from", "job"), self._id),

@@ -13,6 +13,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import describe
 from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
+from taskqd.model.spec import MAX_DEPENDENCIES
 from taskqd.protocol import option_values, replies, requests, send_request, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import AuthRequest, DrainRequest, EmptyRequest, HelpRequest, ShutdownRequest
@@ -33,7 +34,7 @@ LIMITS = {
     "list": requests.MAX_LIST_LIMIT,
     "list_in_order": requests.MAX_ORDERED_LIMIT,
     "wait": requests.MAX_WAIT_JOBS,
-    "after": submit.MAX_DEPENDENCIES,
+    "after": MAX_DEPENDENCIES,
     "array": option_values.MAX_TASKS,
     "send": send_request.MAX_DATA,
 }

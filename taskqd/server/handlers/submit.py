@@ -27,7 +27,14 @@ class SubmitHandlers(HandlerGroup):
         principal = client.principal
         spec = self._authorizer.authorize_submission(principal, command, spec, request.secret_size)
         max_pending = self._authorizer.max_pending(principal)
-        new = NewJob(command, spec, principal.actor, request.blocks, max_pending=max_pending)
+        new = NewJob(
+            command,
+            spec,
+            principal.actor,
+            request.blocks,
+            max_pending=max_pending,
+            queue=principal.queue,
+        )
         return self._engine.submissions.submit(new).addCallback(replies.job_id)
 
     def submit_all(

@@ -28,6 +28,14 @@ QUEUES = b"".join(
 TABLE = {
     "LIST": job(12, "RUNNING", command="make\tx, twice") + job(7, command="true") + b"END 2\r\n",
     "LIST --array=12 --limit=200": job(13, index=0) + job(14, index=1) + b"END 2\r\n",
+    "HELLO": b'TASKQ 1 {"you":{"name":"ana","role":"submit"}}\r\n',
+    "LIST --owner=ana --limit=200 --reverse": b"".join(
+        job(number, label=label, key=key)
+        for number, (label, key) in enumerate(
+            (("a b", "k"), (None, None), ("nightly", None), ("nightly", None), ("x\x1b", None)), 1
+        )
+    )
+    + b"END 5\r\n",
     "QUEUES": QUEUES + b"END 2\r\n",
     "SCHEDULES": b'SCHEDULE {"schedule":3,"command":"./poll"}\r\nEND 1\r\n',
 }
@@ -62,6 +70,9 @@ Complete = Callable[[click.Context, str], list[CompletionItem]]
             dict.fromkeys(("default", "nightly", "build:fast", "build:slow"), "1 running, 2 pending"),
         ),
         (completions.queues, "pause", "n", {"nightly": "1 running, 2 pending"}),
+        (completions.labels, "submit", "", {"a b": None, "nightly": None}),
+        (completions.labels, "submit", "n", {"nightly": None}),
+        (completions.keys, "submit", "x,", {"x,k": None}),
         (completions.schedules, "unschedule", "", {"3": "./poll"}),
         (completions.schedules, "unschedule", "4", {}),
     ],

@@ -156,3 +156,9 @@ def test_wrong_text_is_refused(line: str, new: str, part: str) -> None:
 
 def test_text_without_its_last_part_keeps_the_command() -> None:
     assert changes(text_of(PLAIN), ("\n--- command ---\nmake -j4\n", "")) == {}
+
+
+def test_text_has_a_line_for_each_option_that_can_be_changed() -> None:
+    lines = {line.partition(" =")[0] for line in text_of(PLAIN).splitlines() if " =" in line}
+    changeable = {name.replace("_", "-") for name in job_options.CHANGEABLE}
+    assert lines == changeable - {"command", "script"}

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from taskqd.engine.admission import check, check_capacity, resolve_dependencies
+from taskqd.engine.admission import check, check_capacity, resolve_dependencies, resolve_named
 from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import MAX_DEPENDENCIES, NamedDependencies, Spec
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from tests.support.events import array, cancelled, fold, removed, rescaled, resized, spec, submitted
@@ -100,3 +102,65 @@ def test_job_with_too_many_slots_is_refused_with_the_command_that_allows_it() ->
     )
     queue_state.apply(rescaled(3))
     check(queue_state, spec(slots=3))
+
+
+# Dependencies that are named by labels and keys.
+
+
+def _labelled() -> QueueState:
+    """Return a state with jobs of ann, and job 7 of another user."""
+    return fold(
+        submitted(1, label="build"),
+        submitted(2, label="build", queue="q", key="k"),
+        cancelled(2),
+        array(3, 3, label="build"),
+        replace(submitted(7, label="build", key="k2"), owner="bob"),
+        submitted(8, label="other", key="k3"),
+    )
+
+
+def _named(given: tuple[int, int, int] = (0, 0, 0), **named: Any) -> Spec:
+    return spec(named=NamedDependencies(given=given, **named))
+
+
+def test_label_means_all_known_jobs_of_the_owner_that_have_it() -> None:
+    resolved = resolve_named(_labelled(), _named(after_label="build"), "ann")
+    assert resolved == replace(_named(after_label="build"), after=(1, 2, 3))
+    assert resolve_named(_labelled(), _named(after_any_label="build"), "bob").after_any == (7,)
+    assert resolve_named(_labelled(), _named(after_label="build"), "ann", "q").after == (2,)
+
+
+def test_names_add_to_the_ids_that_are_given() -> None:
+    asked = replace(
+        _named((2, 0, 1), after_label="build", after_key=("k", "k3"), after_fail_key=("k",)),
+        after=(8, 8),
+        after_fail=(2,),
+    )
+    resolved = resolve_named(_labelled(), asked, "ann")
+    assert (resolved.after, resolved.after_any, resolved.after_fail) == ((8, 8, 1, 2, 3), (), (2,))
+    assert resolved.as_given == asked
+    plain = spec(after=(1,))
+    assert resolve_named(_labelled(), plain, "ann") is plain
+
+
+@pytest.mark.parametrize(
+    "named, queue, text",
+    [
+        ({"after_label": "buil"}, None, "you have no job with the label buil"),
+        ({"after_fail_key": ("k2",)}, None, "you have no job with the key k2"),
+        ({"after_any_label": "other"}, "q", "you have no job with the label other in queue q, the only one"),
+        ({"after_key": ("k", "k3")}, "q", "you have no job with the key k3 in queue q, the only one for"),
+    ],
+)
+def test_name_of_no_job_is_refused(named: dict[str, Any], queue: str | None, text: str) -> None:
+    with pytest.raises(NoSuchJob, match=text):
+        resolve_named(_labelled(), _named(**named), "ann", queue)
+
+
+def test_more_jobs_with_a_label_than_a_job_may_depend_on_are_refused() -> None:
+    queue_state = fold(*(submitted(job_id, label="x") for job_id in range(1, MAX_DEPENDENCIES + 1)))
+    assert len(resolve_named(queue_state, _named(after_label="x"), "ann").after) == MAX_DEPENDENCIES
+    queue_state.apply(submitted(MAX_DEPENDENCIES + 1, label="x", key="k"))
+    for asked in (_named(after_label="x"), _named(after_any_label="x", after_key=("k",))):
+        with pytest.raises(BadRequest, match="more than 1000 jobs, the limit; give the jobs of each batch"):
+            resolve_named(queue_state, asked, "ann")

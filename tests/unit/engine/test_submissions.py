@@ -21,9 +21,9 @@ from taskqd.model.events import Submitted
 from taskqd.model.footprint import footprint
 from taskqd.model.job import Status
 from taskqd.model.job_ref import TaskId
-from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Array, NamedDependencies, Spec
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.engine import ACTOR, Harness, opened
+from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
 
 # Blocks.
 
@@ -345,3 +345,33 @@ def test_known_key_is_answered_whatever_its_unless_says() -> None:
     harness = opened()
     assert [harness.submit(unless="x", label="x", key="k") for _ in range(2)] == [1, 1]
     assert isinstance(error_of(harness.begin_submit(unless="x", label="x", key="l")), LabelInUse)
+
+
+def test_key_compares_named_dependencies_as_they_were_given() -> None:
+    """The set of the jobs with a label has changed since, and the job of a key is gone."""
+    harness = opened()
+    harness.submit(label="build", key="old")
+    named = NamedDependencies(after_label="build", after_any_key=("old",), given=(0, 0, 0))
+    assert harness.submit(key="k", named=named) == 2
+    assert harness.job(2).spec.after == harness.job(2).spec.after_any == (1,)
+    harness.submit(label="build")
+    assert harness.submit(key="k", named=named) == 2
+    harness.finish(1)
+    harness.remove(1)
+    harness.settle()
+    assert harness.submit(key="k", named=named) == 2
+    other = harness.begin_submit(key="k", named=NamedDependencies(after_label="build"))
+    assert isinstance(error_of(other), KeyConflict)
+    assert isinstance(error_of(harness.begin_submit(named=named)), NoSuchJob)
+    assert harness.queue_state == replayed(harness.journal.events)
+
+
+def test_job_waits_for_all_jobs_with_a_label() -> None:
+    harness = opened(2)
+    harness.submit(label="x")
+    harness.submit(label="x")
+    assert harness.submit(named=NamedDependencies(after_label="x")) == 3
+    harness.finish(1)
+    assert running(harness) == [2]
+    harness.finish(2)
+    assert running(harness) == [3]

@@ -15,6 +15,7 @@ from taskqd.model.footprint import (
     ENTRY_BYTES,
     GROUP_BYTES,
     JOB_BYTES,
+    NAMED_BYTES,
     SPEC_BYTES,
     TASK_BYTES,
     footprint,
@@ -22,7 +23,7 @@ from taskqd.model.footprint import (
     footprint_of_ended,
     text_bytes,
 )
-from taskqd.model.spec import DEFAULT_SPEC, Array
+from taskqd.model.spec import DEFAULT_SPEC, Array, NamedDependencies
 from taskqd.protocol.retry_conditions import MAX_CONDITIONS
 from taskqd.state.queue_state import QueueState
 from tests.support.events import (
@@ -55,6 +56,14 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
         ({"cwd": "/tmp"}, 4),
         ({"label": "mail"}, 4),
         ({"unless": "mail"}, 4),
+        (
+            {
+                "named": NamedDependencies(
+                    after_label="ab", after_any_label="\xe9", after_key=("a",), after_fail_key=("bcd", "e")
+                )
+            },
+            NAMED_BYTES + 2 + 6 + 3 * ENTRY_BYTES + 5,
+        ),
         ({"stdout": "/log/%j", "stderr": "/err"}, 11),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
         ({"needs": {"gpu": 1}}, GROUP_BYTES + ENTRY_BYTES + 3),
@@ -134,6 +143,12 @@ def test_pending_bytes_of_an_array_count_until_all_tasks_have_ended() -> None:
         {"after": tuple(range(1, 1001))},
         {"after_any": tuple(range(1, 501)), "after_fail": tuple(range(501, 1001))},
         {"label": "\u20ac" * 1000, "key": "k" * 100, "cwd": "/" + "x" * 4000},
+        {
+            "after": tuple(range(1, 1001)),
+            "named": NamedDependencies(
+                after_label="\u20ac" * 1000, after_key=tuple("k" * 100 + str(n) for n in range(50))
+            ),
+        },
         {"retry_on": tuple(f"exit:{code}" for code in range(1, MAX_CONDITIONS + 1))},
     ],
     ids="-".join,

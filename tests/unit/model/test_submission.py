@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.spec import DEFAULT_SPEC, NamedDependencies, Spec
 from taskqd.model.submission import (
     MAX_LINE,
     RescheduleRequest,
     SimilarSubmissions,
     first_line_of,
+    observes_other_jobs,
     pack_secrets,
     unpack_secrets,
 )
@@ -180,3 +181,11 @@ def test_similar_submissions_are_taken_apart() -> None:
 )
 def test_change_of_a_schedule_changes_what_jobs_execute(changed: RescheduleRequest, is_other: bool) -> None:
     assert changed.changes_execution is is_other
+
+
+def test_spec_as_given_has_only_the_ids_that_the_submission_gave() -> None:
+    named = NamedDependencies(after_label="x", after_fail_key=("k",), given=(2, 0, 1))
+    spec = Spec(after=(1, 2, 3), after_any=(4,), after_fail=(5, 6), named=named, nice=1)
+    assert spec.as_given == Spec(after=(1, 2), after_fail=(5,), named=named, nice=1)
+    assert DEFAULT_SPEC.as_given is DEFAULT_SPEC
+    assert observes_other_jobs(Spec(named=named))

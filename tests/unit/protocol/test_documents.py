@@ -6,10 +6,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from taskqd.model.events import Submitted
 from taskqd.model.job import Attempt, Job, Reason, Status, Usage
 from taskqd.model.schedule import Schedule
-from taskqd.model.spec import Array, Spec
+from taskqd.model.spec import Array, NamedDependencies, Spec
 from taskqd.protocol import documents, replies
+from taskqd.protocol.documents import describe_event
 from tests.support.tasks import some_tasks
 from tests.unit.protocol.samples import USED, a_job
 
@@ -128,6 +130,10 @@ DESCRIBED = [
     (
         a_job(command="", spec=Spec(script=5, script_line="make")),
         '{"command": null, "script": 5, "script_line": "make"}',
+    ),
+    (
+        a_job(spec=Spec(after=(3, 4), named=NamedDependencies(after_label="x", given=(1, 0, 0)))),
+        '{"after": [3, 4], "after_label": "x"}',
     ),
     (a_job(command="echo\n\0é", spec=WITH_OPTIONS), OPTIONS),
     (a_job(spec=Spec(cwd_base64=b"/\xff\xc3\xa9")), r'{"cwd": "/\\xffé"}'),
@@ -346,3 +352,16 @@ def test_describe_schedule_has_the_options_that_were_given() -> None:
     expected |= {"cron": "* * * * *", "overlap": True, "paused": True, "last_job": 9}
     assert {name: document.get(name) for name in expected} == expected
     assert document["last_run_at"] == "2025-11-24T16:00:01.000Z"
+
+
+def test_event_of_a_submission_has_dependencies_as_they_were_given() -> None:
+    named = NamedDependencies(after_key=("a", "b"), after_any_label="x", given=(1, 0, 0))
+    event = Submitted(
+        id=7, at=1.0, owner="ann", spec=Spec(after=(3, 4, 5), after_any=(6,), script_file=1, named=named)
+    )
+    assert describe_event(event)["spec"] == {
+        "after": (3, 4, 5),
+        "after_any": (6,),
+        "after_key": ("a", "b"),
+        "after_any_label": "x",
+    }

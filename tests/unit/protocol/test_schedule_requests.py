@@ -59,6 +59,8 @@ NOT_SCHEDULED = [
     ("--set=1 --interactive true", "--interactive is not an option of SCHEDULE: it needs a user"),
     ("--every=1h --hold true", "--hold is not an option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --after-any=5 true", "--after-any is not an option of SCHEDULE: its jobs come after"),
+    ("--every=1h --after-label=x true", "--after-label is not an option of SCHEDULE: its jobs come after"),
+    ("--set=1 --after-any-key=x true", "--after-any-key is not an option of SCHEDULE: its jobs come after"),
     ("--every=1h --bogus true", "--bogus is not an option of SCHEDULE; HELP SCHEDULE lists"),
 ]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
 from taskqd.model.job_ref import TaskId
-from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Array, NamedDependencies, Spec
 from taskqd.model.submission import Submission
 from taskqd.protocol import submit
 from taskqd.protocol.arguments import parse_flag
@@ -46,6 +46,14 @@ PROTOCOL_OPTIONS = [
         "after",
         "after-any",
         "after-fail",
+        *(
+            "after-label",
+            "after-key",
+            "after-any-label",
+            "after-any-key",
+            "after-fail-label",
+            "after-fail-key",
+        ),
         "hold",
     ),
     *("array", "key", "label", "unless", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time"),
@@ -133,6 +141,27 @@ ACCEPTED = [
     ("--at=2026-11-24T08:00:00+01:00 true", Submission("true", Spec(at=1795503600.0))),
     ("--at=1970-01-01T00:00:00Z true", Submission("true", Spec(at=0.0))),
     ("--after=3 true", Submission("true", Spec(after=(3,)))),
+    (
+        '--after-label="the build" true',
+        Submission("true", Spec(named=NamedDependencies(after_label="the build"))),
+    ),
+    (
+        "--after-key=a,b --after=3,4 --after-any-label=x --after-any-key=c --after-fail=5 true",
+        Submission(
+            "true",
+            Spec(
+                after=(3, 4),
+                after_fail=(5,),
+                named=NamedDependencies(
+                    after_key=("a", "b"), after_any_label="x", after_any_key=("c",), given=(2, 0, 1)
+                ),
+            ),
+        ),
+    ),
+    (
+        "--after-fail-label=x --after-fail-key=d true",
+        Submission("true", Spec(named=NamedDependencies(after_fail_label="x", after_fail_key=("d",)))),
+    ),
     ("--array=0-0 true", Submission("true", Spec(array=Array(0, 0)))),
     ("--array=1-1000%8 true", Submission("true", Spec(array=Array(1, 1000, 8)))),
     ("--array=007-010%1 true", Submission("true", Spec(array=Array(7, 10, 1)))),
@@ -176,6 +205,8 @@ REFUSED = [
     ('--key="a b" true', BadRequest, "--key: expected a name"),
     ("--label= true", BadRequest, "--label: expected 1 to 1000 characters, not 0"),
     ("--label=" + "x" * 1001 + " true", BadRequest, "--label: expected 1 to 1000 characters, not 1001"),
+    ("--after-label= true", BadRequest, "--after-label: expected 1 to 1000 characters, not 0"),
+    ("--after-key=a,,b true", BadRequest, "--after-key: expected a name"),
     ("--cwd=here true", BadRequest, "--cwd: expected a path that begins with /"),
     ("--cwd= true", BadRequest, "--cwd: expected a path that begins with /"),
     ('--cwd="/a\\x00b" true', BadRequest, "--cwd has a NUL byte"),
@@ -309,9 +340,11 @@ def test_submit_option_sets_the_field_of_its_name() -> None:
     others = {"need": "needs", "secret": "secrets"}
     fields = {others.get(name, name.replace("-", "_")) for name in submit.SUBMIT_OPTIONS}
     assert fields == {option.field for option in submit.SUBMIT_OPTIONS.values()}
-    assert fields == set(Spec.__struct_fields__) - {
-        *("command", "script_line", "script_file", "blocks", "cwd_base64", "env_base64", "as_daemon")
+    others_of_spec = {
+        *("script_line", "script_file", "blocks", "cwd_base64", "env_base64", "as_daemon", "named")
     }
+    named = set(NamedDependencies.__struct_fields__) - {"given"}
+    assert fields == (set(Spec.__struct_fields__) - others_of_spec) | named
 
 
 def test_option_has_usage_unless_it_is_a_flag() -> None:

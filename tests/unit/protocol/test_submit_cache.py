@@ -69,7 +69,11 @@ def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, tex
 
 
 @pytest.mark.parametrize(
-    "option", ["key=k", "unless=l", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"]
+    "option",
+    [
+        *("key=k", "unless=l", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"),
+        *("after-label=l", "after-fail-key=k"),
+    ],
 )
 def test_parse_batchable_refuses_blocks_keys_and_what_observes_other_jobs(option: str) -> None:
     line = f"SUBMIT --{option} " + ("" if option.startswith("script") else "true")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.model.job_ref import TaskId
-from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.spec import DEFAULT_SPEC, MAX_DEPENDENCIES, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
-from taskqd.protocol import option_values, parser, requests, submit, verbs
+from taskqd.protocol import option_values, parser, requests, verbs
 from taskqd.protocol.parser import Request, is_http, parse_line
 from taskqd.protocol.replies import MAX_RESULT_STREAM
 from taskqd.protocol.requests import HelpRequest, ListRequest
@@ -48,7 +48,7 @@ LIMITS = [
     (MAX_RESULT_STREAM, 1024**2),
     (ListRequest().limit, 100),
     (requests.MAX_WAIT_JOBS, 1000),
-    (submit.MAX_DEPENDENCIES, 1000),
+    (MAX_DEPENDENCIES, 1000),
     (option_values.MAX_TASKS, 100_000),
 ]
 """The limits of docs/protocol.md, and that of a block."""

@@ -88,6 +88,10 @@ def test_submit_passes_one_word_to_the_shell(serve: Serve, call: Call) -> None:
         (("--need", "gpu:1,x:2", "--hold", "--notify-fail"), "--need=gpu:1,x:2 --hold --notify-fail"),
         (("--idle-timeout", "1m", "--retry-delay-max", "5m"), "--idle-timeout=1m --retry-delay-max=5m"),
         (("--retry-on", "exit:75,timeout", "--no-retry-on", "exit:2"), CONDITIONS),
+        (
+            ("--after-label", "a b", "--after-key=x,y", "--after-any-label=c"),
+            '--after-label="a b" --after-key=x,y --after-any-label=c',
+        ),
         (("--after", "3,4-6", "--after-any=7.1", "--after-fail=8"), AFTER),
         (("--delay", "10m", "--array", "1-10%2"), "--delay=10m --array=1-10%2"),
         (("--at", "2126-11-24T07:00:00Z"), "--at=2126-11-24T07:00:00Z"),
