@@ -26,7 +26,9 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 class Daemon:
     """twistd with one slot on a state directory; the file ``ahead`` has the offset of its time of day."""
 
-    def __init__(self, state: Path, ahead: Path | None = None, on_stop: str = "requeue") -> None:
+    def __init__(
+        self, state: Path, ahead: Path | None = None, on_stop: str = "requeue", options: tuple[str, ...] = ()
+    ) -> None:
         self.socket = state / "s"
         self._runner_lock = state / "runner" / "lock"
         environment = dict(os.environ)
@@ -41,7 +43,7 @@ class Daemon:
             "taskq",
         ]
         where = ["--state", str(state), "--listen", f"unix:{self.socket}"]
-        how = ["--slots", "1", "--stop-grace", "0", "--on-stop", on_stop]
+        how = ["--slots", "1", "--stop-grace", "0", "--on-stop", on_stop, *options]
         self._process = subprocess.Popen([*twistd, *where, *how], stdout=subprocess.DEVNULL, env=environment)
         while not self._listens():
             time.sleep(0.05)
@@ -109,6 +111,9 @@ def make(state: Path) -> None:
     daemon.stop()
     daemon = Daemon(state)
     _expire_jobs(daemon)
+    daemon.stop()
+    daemon = Daemon(state, options=("--resource", "tape=left,right"))
+    _have_units(daemon)
     daemon.stop()
     _check_records(state)
 
@@ -213,12 +218,21 @@ def _expire_jobs(daemon: Daemon) -> None:
     daemon.ask(b"SCHEDULE --set=4 --cron=@yearly --label=after --stdin=3\nnew", b"PAUSE --schedule=4")
 
 
+def _have_units(daemon: Daemon) -> None:
+    """Features of version 0.10.0: named units, slots that are set, and a text with the progress."""
+    daemon.ask(b"SET-SLOTS 2")
+    submitted = daemon.ask(b'SUBMIT --need=tape:2 echo "40 half" > "$TASKQ_PROGRESS"; exit 1')
+    daemon.ask(b"WAIT " + submitted.split()[1])
+    daemon.ask(b"SET-SLOTS default", b"SET-SLOTS 3")
+
+
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
     *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"', b'"version":2'),
+    *(b'"units":{"tape":["left","right"]}', b'"rescaled"', b'"progress_text":"half"'),
 )
-"""Parts of records that some circumstances write only, of 0.7.0, 0.8.0 and 0.9.0."""
+"""Parts of records that some circumstances write only, of 0.7.0, 0.8.0, 0.9.0 and 0.10.0."""
 
 
 def _check_records(state: Path) -> None:

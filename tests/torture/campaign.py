@@ -66,7 +66,7 @@ class Campaign:
         self._tell = tell
         self._chance = random.Random(f"{seed} kills")
         self._on_answer = Event()
-        options = ("--stop-grace=100ms", "--queue=a=2", "--resource=gpu=2")
+        options = ("--stop-grace=100ms", "--queue=a=2", "--resource=gpu=a,b")
         self._daemon = Victim(place, *options, f"--retention-age={RETENTION:g}s", slots=SLOTS)
         self._model = Model(runs, self._daemon.runner_processes.ended, Starts(self._daemon.state / "journal"))
         self._killer = Killer(self._daemon, self._model, self._chance)
@@ -284,7 +284,7 @@ class Campaign:
 
     def _let_all_go(self, wire: Connection) -> None:
         """Release jobs and queues that a kill has left held or paused."""
-        for request in ("RESUME", "RESUME a", "RESUME b", "SET-QUEUE a --slots=default"):
+        for request in ("RESUME", "RESUME a", "RESUME b", "SET-QUEUE a --slots=default", "SET-SLOTS default"):
             wire.ask(request)
         for job in wire.list(f"--status=PENDING --limit={PAGE}"):
             wire.ask(f"RELEASE {job['id']}")

@@ -329,9 +329,10 @@ class Client(Thread):
         slots = self._chance.choice(("1", "2", "none", "default"))
         fair = self._chance.choice(("true", "false", "default"))
         change = f"SET-QUEUE a --slots={slots} --fair={fair}"
-        self._wire.send(f"PAUSE {queue}\r\n{change}\r\nRESUME {queue}\r\n".encode())
-        for reply in self._wire.lines(3):
-            if reply != "OK" and not reply.startswith('QUEUE {"name":"a",'):
+        all_slots = f"SET-SLOTS {self._chance.choice(('2', '5', 'default'))}"
+        self._wire.send(f"PAUSE {queue}\r\n{change}\r\n{all_slots}\r\nRESUME {queue}\r\n".encode())
+        for reply in self._wire.lines(4):
+            if not reply.startswith(("OK", 'QUEUE {"name":"a",')):
                 raise Broken("a decision about a queue is answered", None, reply)
 
     def _remove(self) -> None:
