@@ -120,7 +120,7 @@ def _submissions(watched: int) -> list[Case]:
 
 def _acts_on_many() -> list[Case]:
     return [
-        *(_same(f"{verb} --label=rare", why=INDEX) for verb in ("HOLD", "RELEASE")),
+        *(_same(f"{verb} --label=rare", why=INDEX) for verb in ("HOLD", "RELEASE", "SUSPEND", "CONTINUE")),
         _same("SET --with-label=rare --priority=5", why=INDEX),
         _same("CANCEL --owner=rare --label=rare", why=INDEX),
         _same("RETRY --status=CANCELLED --label=rare", why=INDEX),

@@ -44,6 +44,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "cancel": "control",
         "hold": "control",
         "release": "control",
+        "suspend": "control",
+        "continue": "control",
         "set": "control",
         "edit": "edit",
         "retry": "control",

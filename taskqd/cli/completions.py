@@ -72,7 +72,7 @@ _SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": ZshComplete, "f
 APPLICABLE = {
     **dict.fromkeys(("cancel", "follow", "wait"), statuses.LIVE),
     **dict.fromkeys(("hold", "release", "set", "edit"), statuses.PENDING),
-    "send": ("RUNNING",),
+    **dict.fromkeys(("suspend", "continue", "send"), statuses.RUNNING),
     **dict.fromkeys(("retry", "remove", "result"), statuses.FINISHED),
 }
 """The statuses of jobs that a command can be applied to; all others accept any."""

@@ -224,10 +224,10 @@ def _request_each(
         for result, job in zip(results, portion, strict=True):
             progress.update(len(codes), len(selection.jobs))
             if not isinstance(result, Refused):
-                _print_result(session, job, result, selection.is_several)
+                _print_result(session, job, result, selection.is_several, action.verb)
                 codes[job] = 0
             elif options.get("cascade") and selection.is_searched and _is_retried(action, result, codes):
-                _print_result(session, job, None, selection.is_several)
+                _print_result(session, job, None, selection.is_several, action.verb)
                 codes[job] = 0
             elif (wait := _rate_delay(result)) is not None:
                 refused.append(job)
@@ -247,10 +247,12 @@ def _is_retried(action: Action, refusal: Refused, codes: dict[Ref, int]) -> bool
     return action.verb == "RETRY" and refusal.code == "WRONG_STATE" and 0 in codes.values()
 
 
-def _print_result(session: Session, job: Ref, result: Status | Facts | int | None, is_several: bool) -> None:
+def _print_result(
+    session: Session, job: Ref, result: Status | Facts | int | None, is_several: bool, verb: str
+) -> None:
     """Print what an action on one job has returned: its new status, or its id."""
     if isinstance(result, Status):
-        print_new_status(session, job, result, is_several)
+        print_new_status(session, job, result, is_several, verb)
     elif isinstance(result, dict):
         session.print_answer(str(result["id"]), result)
     else:
@@ -278,13 +280,15 @@ def _describe(filters: ActFilters) -> str:
     return text
 
 
-def print_new_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
-    """Print the status of a job after an act, preceded by its id if it is one of several.
+_FIELDS_WHILE_RUNNING = {"CANCEL": "cancelling", "SUSPEND": "suspended_at"}
+"""The field that a job has after an act, while it is RUNNING."""
 
-    Of all acts only CANCEL leaves a job RUNNING, until its processes have ended.
-    """
+
+def print_new_status(session: Session, job: Ref, status: Status, is_several: bool, verb: str) -> None:
+    """Print the status of a job after an act, preceded by its id if it is one of several."""
     before = f"{job} " if is_several else ""
-    text = describe_status({"status": status.status, "cancelling": status.status == "RUNNING"})
+    field = _FIELDS_WHILE_RUNNING.get(verb, "")
+    text = describe_status({"status": status.status, field: status.status == "RUNNING"})
     session.print_answer(before + text, {"id": job, **status._asdict()})
 
 

@@ -6,7 +6,7 @@ EQUIVALENTS = {
     "kill": "cancel ID",
     "clean": "remove --status COMPLETED,FAILED,CANCELLED",
     "restart": "retry ID",
-    "start": "release ID`, or `taskq resume",
+    "start": "continue ID`, `taskq release ID`, or `taskq resume",
     "stash": "hold ID",
     "enqueue": "release ID",
     "parallel": "slots N` or `taskq set-queue QUEUE --slots N",

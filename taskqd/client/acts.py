@@ -18,6 +18,9 @@ Reply = TypeVar("Reply")
 _FILTERS_OF_SET = {"queue": "in-queue", "label": "with-label"}
 """Options that select jobs for SET, for which the options of these names are values to set."""
 
+_STATUS_ACTS = ("CANCEL", "HOLD", "RELEASE", "SUSPEND", "CONTINUE")
+"""The acts that are answered with the status of the job."""
+
 
 class ActFilters(TypedDict, total=False):
     """Filters of jobs to act on: those of ``Filters`` without a key, an array and tasks."""
@@ -30,7 +33,7 @@ class ActFilters(TypedDict, total=False):
 
 
 class Acts(Streams):
-    """The part of the client that changes many jobs; ``verb`` is CANCEL, HOLD, RELEASE, RETRY, SET or REMOVE.
+    """The part of the client that changes many jobs; ``verb`` is CANCEL, RETRY, SET or another act.
 
     ``signal`` and ``cascade`` are those of ``cancel`` and ``retry``, ``changes`` those of ``set``.
     """
@@ -76,7 +79,7 @@ class Acts(Streams):
     ) -> "Iterator[Status | Facts | int | Refused | None]":
         """Change jobs without waiting for each reply; yield what the method for one returns, or a Refused."""
         readers: dict[str, Callable[[], Any]] = {
-            **dict.fromkeys(("CANCEL", "HOLD", "RELEASE"), self._reader.read_status),
+            **dict.fromkeys(_STATUS_ACTS, self._reader.read_status),
             "SET": self._reader.read_job,
             "RETRY": self._reader.read_id,
             "REMOVE": self._reader.read_ok,

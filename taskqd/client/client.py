@@ -111,6 +111,17 @@ class Client(Acts):
         """Allow a held or delayed job to start."""
         return self._request_job("RELEASE", job, self._reader.read_status)
 
+    def suspend(self, job: Ref) -> Status:
+        """Stop the processes of a running job and its timeouts; an array starts no task meanwhile.
+
+        Since release 0.10.
+        """
+        return self._request_job("SUSPEND", job, self._reader.read_status)
+
+    def continue_(self, job: Ref) -> Status:
+        """Let a suspended job go on. Since release 0.10."""
+        return self._request_job("CONTINUE", job, self._reader.read_status)
+
     def set(self, job: Ref, **changes: "Unpack[Changes]") -> Facts:
         """Change options, command or script of a pending job (``Changes``); return all its fields then."""
         return self._request_job(

@@ -11,7 +11,17 @@ from msgspec.structs import replace
 from taskqd.engine.admission import check_capacity
 from taskqd.errors import BadRequest, WrongState
 from taskqd.model.actor import Actor
-from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
+from taskqd.model.events import (
+    Cancelled,
+    Changed,
+    Continued,
+    Held,
+    JobEvent,
+    Released,
+    Removed,
+    Retried,
+    Suspended,
+)
 from taskqd.model.job import Job, Status
 from taskqd.model.output_files import check_outputs
 from taskqd.model.spec import Spec
@@ -24,7 +34,8 @@ class Change(NamedTuple):
     """The change of one job that an act makes: its event, and what the event concerns further.
 
     ``ended`` is how many end by it without running: the job itself, or tasks of an array. ``to_end`` are the
-    ids of those whose processes are to be ended by ``signal``. ``removed`` is the job if it is removed.
+    ids of those whose processes are to be ended by ``signal``, ``to_suspend`` and ``to_continue`` of those
+    whose processes are to be stopped or continued. ``removed`` is the job if it is removed.
     """
 
     event: JobEvent
@@ -32,6 +43,8 @@ class Change(NamedTuple):
     to_end: Sequence[int] = ()
     signal: int = 0
     removed: Job | None = None
+    to_suspend: Sequence[int] = ()
+    to_continue: Sequence[int] = ()
 
 
 OnTasksEnded: TypeAlias = Callable[[Job, Status, int], None]
@@ -77,11 +90,20 @@ def checked(act: Act, check: Callable[[Job], None]) -> Act:
 
 
 class Acts:
-    """Makes the acts of users."""
+    """Makes the acts of users.
 
-    def __init__(self, queue_state: QueueState, clock: IClock) -> None:
+    ``runner_obstacle(job_id)`` returns why the runner of a running job cannot suspend it, None if it can.
+    """
+
+    def __init__(
+        self,
+        queue_state: QueueState,
+        clock: IClock,
+        runner_obstacle: Callable[[int], str | None] = lambda _: None,
+    ) -> None:
         self._queue_state = queue_state
         self._clock = clock
+        self._runner_obstacle = runner_obstacle
 
     # Jobs that have not ended.
 
@@ -90,8 +112,7 @@ class Acts:
 
         def act(job: Job) -> Change | None:
             pending = job.count_of(Status.PENDING)
-            parts = (job,) if job.tasks is None else self._queue_state.running(job)
-            running = [part.id for part in parts if _can_be_signalled(part)]
+            running = [part.id for part in self._signallable(job)]
             check_can_be_cancelled(job)
             if not pending and not running:
                 return None
@@ -173,6 +194,46 @@ class Acts:
             )
         return has_effect(job) or any(map(has_effect, self._queue_state.pending_states(job)))
 
+    # Jobs that run.
+
+    def suspend(self, by: Actor) -> Act:
+        """Stop the processes of a running job, or of an array's running tasks, of which no other starts then.
+
+        A job that is suspended already is left alone.
+        """
+
+        def act(job: Job) -> Change | None:
+            running = self._signallable(job)
+            _check_can_be_suspended(job, running)
+            if (job.tasks is None or job.suspended_at is not None) and all(map(_is_suspended, running)):
+                return None
+            for part in running:
+                obstacle = self._runner_obstacle(part.id)
+                if obstacle is not None:
+                    raise WrongState(f"job {part.id} cannot be suspended: {obstacle}")
+            event = Suspended(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin)
+            return Change(event, to_suspend=[part.id for part in running])
+
+        return act
+
+    def continue_(self, by: Actor) -> Act:
+        """Let a suspended job go on, or an array; one that runs and is not suspended is left alone."""
+
+        def act(job: Job) -> Change | None:
+            suspended = [part.id for part in self._signallable(job) if _is_suspended(part)]
+            if not suspended and job.suspended_at is None:
+                _check_runs(job, "continue", _advice_to_continue(job, self._queue_state.array_of(job)))
+                return None
+            event = Continued(id=job.id, at=self._clock.now(), by=by.name, origin=by.origin)
+            return Change(event, to_continue=suspended)
+
+        return act
+
+    def _signallable(self, job: Job) -> list[Job]:
+        """Return a running job, or the running tasks of an array, without those that are being cancelled."""
+        parts = (job,) if job.tasks is None else self._queue_state.running(job)
+        return [part for part in parts if _can_be_signalled(part)]
+
     # Jobs that have ended.
 
     def retry(self, by: Actor) -> Act:
@@ -205,6 +266,37 @@ class Acts:
 
 def _can_be_signalled(job: Job) -> bool:
     return job.status is Status.RUNNING and job.cancelling is None
+
+
+def _is_suspended(job: Job) -> bool:
+    return job.suspended_at is not None
+
+
+def _check_runs(job: Job, command: str, advice: str) -> None:
+    """Raise WrongState if a job, or an array, does not run."""
+    if job.status is not Status.RUNNING:
+        raise WrongState(
+            f"job {job.id} is {job.status.value}; `taskq {command}` is only for jobs that run{advice}"
+        )
+
+
+def _check_can_be_suspended(job: Job, running: Sequence[Job]) -> None:
+    """Raise WrongState if a job does not run or is being cancelled; ``running`` are its parts that run on."""
+    if job.suspended_at is not None:
+        return
+    is_pending = job.status is Status.PENDING
+    _check_runs(job, "suspend", f"; `taskq hold {job.id}` keeps it from starting" if is_pending else "")
+    if not running and not job.count_of(Status.PENDING):
+        raise WrongState(f"job {job.id} cannot be suspended: it is being cancelled")
+
+
+def _advice_to_continue(job: Job, array: Job) -> str:
+    """Return what lets a pending job go on."""
+    if job.status is not Status.PENDING:
+        return ""
+    if array.suspended_at is not None:
+        return f"; `taskq continue {array.id}` lets its array go on"
+    return f"; `taskq release {job.id}` lets it start" if job.is_held else ""
 
 
 def check_can_be_cancelled(job: Job) -> None:

@@ -134,6 +134,8 @@ class Dispatcher:
             ended = self._executor.adopt(key, attempt.runner, on_spawned, job.id == newest)
             if job.cancelling is not None:
                 self._executor.end(job.id, Reason.CANCELLED, job.cancelling)
+            elif job.suspended_at is not None:
+                self._executor.set_suspended(job.id, True)
             Deferred.fromCoroutine(self._follow(job, ended)).addErrback(self._log_internal_error, job.id)
 
     def commit_started(self) -> None:

@@ -68,6 +68,7 @@ class EndEvents:
             pid=outcome.pid,
             ended_at=outcome.ended_at,
             order=outcome.order,
+            suspended=_seconds_suspended(job, outcome, ended_at),
         )
 
     def make_minimal(self, job: Job, outcome: Outcome) -> Ended:
@@ -83,3 +84,10 @@ class EndEvents:
             detail="its end could not be recorded as it was; the daemon's log has the reason",
             ended_at=outcome.ended_at,
         )
+
+
+def _seconds_suspended(job: Job, outcome: Outcome, ended_at: float) -> float:
+    """Return for how long an attempt was suspended; of a lost one only the time since SUSPEND is known."""
+    if outcome.is_lost and job.suspended_at is not None:
+        return max(0.0, ended_at - job.suspended_at)
+    return outcome.suspended

@@ -1,4 +1,4 @@
-"""The commands for jobs, one or many: cancel, retry, remove, hold, release, change.
+"""The commands for jobs, one or many: cancel, retry, remove, hold, release, suspend, continue, change.
 
 Each acquires the lock of a job, checks the job's status (acts.py), records one event, and returns when that
 is durable and applied. The commands for one job raise NoSuchJob, Gone, WrongState and StoreFailed.
@@ -63,7 +63,7 @@ class JobCommands:
         on_ended: Callable[..., None],
         on_tasks_ended: OnTasksEnded,
     ) -> None:
-        self.acts = Acts(event_writer.queue_state, event_writer.clock)
+        self.acts = Acts(event_writer.queue_state, event_writer.clock, executor.runner_obstacle)
         self._event_writer = event_writer
         self._queue_state = event_writer.queue_state
         self._locks = locks
@@ -85,6 +85,14 @@ class JobCommands:
     async def release(self, job_id: int, by: Actor) -> Job:
         """Let a job start that is held or delayed, and return it; any other pending job is left alone."""
         return (await self._carry_out(job_id, self.acts.release(by))).job
+
+    async def suspend(self, job_id: int, by: Actor) -> Job:
+        """Stop the processes of a running job, and return it; an array starts no task then."""
+        return (await self._carry_out(job_id, self.acts.suspend(by))).job
+
+    async def continue_(self, job_id: int, by: Actor) -> Job:
+        """Let a suspended job go on, and return it; a running job that is not suspended is left alone."""
+        return (await self._carry_out(job_id, self.acts.continue_(by))).job
 
     async def change(self, job_id: int, by: Actor, values: dict[str, Any], *, command: str = "set") -> Job:
         """Change fields of a pending job's spec, and return the job.
@@ -140,8 +148,7 @@ class JobCommands:
         may_start = False
         for change in changes:
             kind = type(change.event)
-            for running in change.to_end:
-                self._executor.end(running, Reason.CANCELLED, change.signal)
+            self._signal_processes(change)
             if change.removed is not None:
                 to_purge |= self._purge_tasks(change.removed)
             if change.ended:
@@ -157,6 +164,15 @@ class JobCommands:
             self._on_ended(*ended)
         if may_start:
             self._on_change()
+
+    def _signal_processes(self, change: Change) -> None:
+        """End, stop or continue the processes of running jobs."""
+        for job_id in change.to_end:
+            self._executor.end(job_id, Reason.CANCELLED, change.signal)
+        for job_id in change.to_suspend:
+            self._executor.set_suspended(job_id, True)
+        for job_id in change.to_continue:
+            self._executor.set_suspended(job_id, False)
 
     def _on_cancelled(self, change: Change) -> list[Job]:
         """Announce tasks that a cancel of their array has ended; return the job if it is another job."""

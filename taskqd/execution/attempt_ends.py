@@ -28,6 +28,7 @@ def ended_message(key: AttemptKey, outcome: Outcome, at: float) -> Ended:
         is_void=outcome.is_void,
         pid=outcome.pid,
         order=outcome.order,
+        suspended=outcome.suspended,
     )
 
 
@@ -46,6 +47,7 @@ def outcome_of(ended: Ended, *, is_late: bool = False) -> Outcome:
         pid=ended.pid,
         order=ended.order,
         ended_at=ended.at if is_late else None,
+        suspended=ended.suspended,
     )
 
 

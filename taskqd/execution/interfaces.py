@@ -54,6 +54,12 @@ class IExecutor(Interface):
         or after ``timeout`` seconds; it never fails. If it is cancelled, what is not written is withdrawn.
         """
 
+    def set_suspended(job_id: int, is_suspended: bool) -> None:
+        """Stop all processes of a running attempt and its timeouts, or let them go on."""
+
+    def runner_obstacle(job_id: int) -> str | None:
+        """Return why the runner of a job's attempt can only let it run or end it; None if it can do more."""
+
     def kill_leftovers(job_id: int) -> "Deferred[None] | None":
         """Kill the processes that ended attempts of a job left in their sessions; None if there are none.
 

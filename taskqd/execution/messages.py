@@ -94,13 +94,17 @@ class Retire(Message, frozen=True, tag="retire"):
 
 
 class Running(Struct, frozen=True, omit_defaults=True, gc=False):
-    """An attempt that runs; ``pid`` is None before the spawn, ``started`` in clock ticks since boot."""
+    """An attempt that runs; ``pid`` is None before the spawn, ``started`` in clock ticks since boot.
+
+    Version 2 added ``suspended``: its processes are stopped.
+    """
 
     id: int
     attempt: int
     word: str
     pid: int | None = None
     started: int | None = None
+    suspended: bool = False
 
     @property
     def key(self) -> AttemptKey:
@@ -169,6 +173,7 @@ class Ended(AttemptMessage, frozen=True, kw_only=True, tag="ended"):
     is_void: bool = False
     pid: int | None = None
     order: str | None = None
+    suspended: float = 0.0
 
 
 class Gone(Message, frozen=True, kw_only=True, tag="gone"):
@@ -276,7 +281,18 @@ class Settled(Message, frozen=True, kw_only=True, tag="settled"):
     runner: str
 
 
-# From the runner:
+# Version 2. From the daemon:
+
+
+class Suspend(AttemptMessage, frozen=True, kw_only=True, tag="suspend"):
+    """Stop all processes of an attempt, and its timeouts; ignored for an unknown attempt or one that ends."""
+
+
+class Continue(AttemptMessage, frozen=True, kw_only=True, tag="continue"):
+    """Continue the processes and timeouts of an attempt that is suspended."""
+
+
+# Version 1. From the runner:
 
 
 class Spawned(AttemptMessage, frozen=True, kw_only=True, tag="spawned"):
@@ -331,7 +347,20 @@ class Swept(Message, frozen=True, kw_only=True, tag="swept"):
 
 
 ToRunner = (
-    Hello | Ack | End | Retire | Start | Follow | Send | Withdraw | KillLeftovers | Kill | Sweep | Settled
+    Hello
+    | Ack
+    | End
+    | Retire
+    | Start
+    | Follow
+    | Send
+    | Withdraw
+    | KillLeftovers
+    | Kill
+    | Sweep
+    | Settled
+    | Suspend
+    | Continue
 )
 ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Sent | Cleared | Swept
 

@@ -40,6 +40,8 @@ _NO_CONTINUE = (
 )
 """The signals that are not followed by SIGCONT: it would add nothing to them, or undo them."""
 
+_STOPPED = ("T", "t")
+"""The states of a process that is stopped by a signal, or by a debugger."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,14 +67,15 @@ def is_alive(pid: int) -> bool:
 def is_stopped(pid: int, started: int | None) -> bool:
     """Whether the process with this pid and start time is stopped: by SIGSTOP, a terminal or a debugger."""
     fields = _stat(str(pid))
-    return bool(fields) and int(fields[_START_TIME]) == started and fields[_STATE] in (b"T", b"t")
+    return bool(fields) and int(fields[_START_TIME]) == started and fields[_STATE].decode("ascii") in _STOPPED
 
 
 class Process(NamedTuple):
     """A living process, as a scan of /proc saw it.
 
     ``started`` is in clock ticks since boot. ``mark`` is the value of TASKQ_RUN in its environment, empty if
-    there is none or it was not read; ``uid`` is the user of a process with a mark, else -1.
+    there is none or it was not read; ``uid`` is the user of a process with a mark, else -1. ``state`` is a
+    letter (proc(5)).
     """
 
     pid: int
@@ -81,6 +84,17 @@ class Process(NamedTuple):
     session: int
     mark: str = ""
     uid: int = -1
+    state: str = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is stopped by a signal, or by a debugger."""
+        return self.state in _STOPPED
+
+    @property
+    def is_uninterruptible(self) -> bool:
+        """Whether it is in a system call that no signal interrupts, such as vfork(2)."""
+        return self.state == "D"
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -99,7 +113,13 @@ def scan(since: int | None) -> list[Process]:
         fields = _stat(name)
         if not fields or not _is_alive(fields) or int(fields[_GROUP]) == own_group:
             continue
-        process = Process(int(name), int(fields[_START_TIME]), int(fields[_GROUP]), int(fields[_SESSION]))
+        process = Process(
+            int(name),
+            int(fields[_START_TIME]),
+            int(fields[_GROUP]),
+            int(fields[_SESSION]),
+            state=fields[_STATE].decode("ascii"),
+        )
         if since is None or process.started < since:
             found.append(process)
         elif (environment := _environment(name)) or process.group == 0:  # threads of the kernel have none

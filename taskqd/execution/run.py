@@ -97,6 +97,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     the time of day of the end if it is reported late, after a time without a daemon; None if it is now. For
     an attempt that ``is_lost``, since its runner was killed, the files have what is known of the output.
     ``order`` is the order of the output if it is in no file (output_order.py).
+    ``suspended`` is for how many seconds it was suspended.
     """
 
     reason: Reason | None
@@ -112,3 +113,4 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     ended_at: float | None = None
     is_lost: bool = False
     order: str | None = None
+    suspended: float = 0.0

@@ -22,19 +22,24 @@ from taskqd.execution.interfaces import IExecutor, OnSpawned
 from taskqd.execution.job_inputs import Delivery, JobInputs, MakeMessage
 from taskqd.execution.leftovers import Leftovers
 from taskqd.execution.messages import (
+    MIN_START_VERSION,
     Ack,
     AttemptKey,
+    AttemptMessage,
     Base,
     Cleared,
+    Continue,
     End,
     Ended,
     Follow,
     Kill,
     KillLeftovers,
     Printed,
+    Running,
     Sent,
     Spawned,
     Start,
+    Suspend,
     Swept,
     Welcome,
 )
@@ -59,11 +64,12 @@ class _Attempt:
     """An attempt that the daemon has started and whose end is not durable.
 
     ``is_sent`` tells that the runner may have its Start. ``ending`` is the End that was sent for it.
+    ``is_suspended`` tells that its processes must be stopped.
     """
 
     __slots__ = (
-        *("ending", "has_outcome", "is_adopted", "is_sent", "key", "on_spawned", "outcome", "runner"),
-        "started_at",
+        *("ending", "has_outcome", "is_adopted", "is_sent", "is_suspended", "key", "on_spawned"),
+        *("outcome", "runner", "started_at"),
     )
 
     def __init__(self, key: AttemptKey, runner: str, on_spawned: OnSpawned, started_at: float) -> None:
@@ -73,7 +79,7 @@ class _Attempt:
         self.started_at = started_at
         self.outcome: Deferred[Outcome] = Deferred()
         self.has_outcome = False
-        self.is_sent = self.is_adopted = False
+        self.is_sent = self.is_adopted = self.is_suspended = False
         self.ending: End | None = None
 
 
@@ -116,6 +122,7 @@ class RunnerExecutor:
         self._followed: set[int] = set()
         self._newest: dict[str, int] = {}  # the job that each runner was last sent
         self._dead: set[str] = set()
+        self._welcomes: dict[str, Welcome] = {}  # the latest one of each runner that has attempts
 
     # The runner that accepts starts.
 
@@ -185,6 +192,8 @@ class RunnerExecutor:
         self._inputs.resume(start.id)
         if start.id in self._followed:
             link.send(Follow(id=start.id, attempt=start.attempt, word=start.word))
+        if attempt.is_suspended:
+            link.send(_suspension(attempt))
 
     def acknowledge(self, job_id: int) -> None:
         self._inputs.on_ended(job_id)
@@ -201,6 +210,8 @@ class RunnerExecutor:
         of_runner.discard(key)
         if not of_runner:
             del self._by_runner[attempt.runner]
+            if link is None:
+                self._welcomes.pop(attempt.runner, None)
             if attempt.runner in self._dead:
                 self._dead.discard(attempt.runner)
                 self.on_settled(attempt.runner)
@@ -227,6 +238,28 @@ class RunnerExecutor:
         link = self._links.get(attempt.runner)
         if link is not None:
             link.send(message)
+
+    def set_suspended(self, job_id: int, is_suspended: bool) -> None:
+        key = self._keys.get(job_id)
+        attempt = None if key is None else self._attempts.get(key)
+        if attempt is None or attempt.has_outcome:
+            return
+        attempt.is_suspended = is_suspended
+        link = self._links.get(attempt.runner)
+        if link is not None:
+            link.send(_suspension(attempt))
+
+    def runner_obstacle(self, job_id: int) -> str | None:
+        key = self._keys.get(job_id)
+        attempt = None if key is None else self._attempts.get(key)
+        if attempt is None:
+            return None
+        welcome = self._welcomes.get(attempt.runner)
+        if welcome is None:
+            return "its runner is not connected yet; try it again in a moment"
+        if welcome.version >= MIN_START_VERSION:
+            return None
+        return f"its runner is of release {welcome.release}, which only lets it run to its end or cancels it"
 
     def send(self, job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
         return self._inputs.send(job_id, data, is_eof, timeout)
@@ -283,9 +316,10 @@ class RunnerExecutor:
     def on_welcome(self, link: RunnerLink, welcome: Welcome) -> None:
         """Compare what a runner knows with what the journal has given it."""
         self._links[link.name] = link
+        self._welcomes[link.name] = welcome
         running = {each.key: each for each in welcome.running}
         for key in self._by_runner.get(link.name, set()) & running.keys():
-            self._confirm(self._attempts[key], running[key].pid, running[key].started, link)
+            self._confirm(self._attempts[key], running[key], link)
         named = running.keys() | set(welcome.ended)
         for key in sorted(self._by_runner.get(link.name, set()) - named):
             self._send_again(self._attempts[key], link)
@@ -307,13 +341,15 @@ class RunnerExecutor:
         if self.runner:
             self.on_ready()
 
-    def _confirm(self, attempt: _Attempt, pid: int | None, started: int | None, link: RunnerLink) -> None:
+    def _confirm(self, attempt: _Attempt, running: Running, link: RunnerLink) -> None:
         """Go on with an attempt that a runner still runs."""
         attempt.is_sent = True
-        if pid is not None:
-            attempt.on_spawned(pid, started)
+        if running.pid is not None:
+            attempt.on_spawned(running.pid, running.started)
         if attempt.ending is not None:
             link.send(attempt.ending)
+        elif attempt.is_suspended or running.suspended:
+            link.send(_suspension(attempt))
         self._inputs.resume(attempt.key.id)
         if attempt.key.id in self._followed:
             link.send(Follow(id=attempt.key.id, attempt=attempt.key.attempt, word=attempt.key.word))
@@ -394,6 +430,8 @@ class RunnerExecutor:
             del self._links[link.name]
             for key in self._by_runner.get(link.name, ()):
                 self._inputs.on_runner_lost(key.id)
+            if link.name not in self._by_runner:
+                self._welcomes.pop(link.name, None)
         if self._active is link:
             self._active = None
 
@@ -449,3 +487,10 @@ def settled_outcome(ended: Ended | None, *, is_unstarted: bool) -> Outcome:
 
 def _end(key: AttemptKey, reason: Reason, number: int) -> End:
     return End(id=key.id, attempt=key.attempt, word=key.word, why=reason.value, number=number)
+
+
+def _suspension(attempt: _Attempt) -> AttemptMessage:
+    """Return the message that stops the processes of an attempt, or lets them go on."""
+    id_, number, word = attempt.key
+    kind = Suspend if attempt.is_suspended else Continue
+    return kind(id=id_, attempt=number, word=word)

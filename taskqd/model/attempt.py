@@ -14,6 +14,7 @@ class Reason(str, Enum):
     AFTER = "after"
     RETRYING = "retrying"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     EXIT = "exit"
     SIGNAL = "signal"
     TIMEOUT = "timeout"

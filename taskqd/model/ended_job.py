@@ -14,8 +14,8 @@ _FAILED_ONCE = JobExtras(failures=1)
 def make_ended_job(record: Compacted, ahead: float, position: RecordPosition | None) -> Job | None:
     """Return a job that ended with its first attempt, as its transitions would leave it (transitions.py).
 
-    Return None if it has other events, if its attempt cannot be packed, or if it is an array or waited for
-    other jobs. ``ahead`` is how many seconds the time of day is ahead of the monotonic clock.
+    Return None if it has other events, if its attempt cannot be packed or was suspended, or if it is an array
+    or waited for other jobs. ``ahead`` is how many seconds the time of day is ahead of the monotonic clock.
     """
     events = record.events
     if len(events) != 3:
@@ -28,6 +28,7 @@ def make_ended_job(record: Compacted, ahead: float, position: RecordPosition | N
         return None
     if (
         started.units
+        or ended.suspended
         or started.attempt != PACKED_NUMBER
         or ended.signal
         or ended.detail is not None

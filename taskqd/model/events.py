@@ -199,6 +199,23 @@ class Released(Decision, frozen=True, kw_only=True, tag=_tag):
     applies_to_arrays: ClassVar = True
 
 
+class Suspended(Decision, frozen=True, kw_only=True, tag=_tag):
+    """A user suspended a running job, or an array, of which no task starts then; since format 9.
+
+    A job that is being cancelled is not suspended by it.
+    """
+
+    in_snapshot: ClassVar = InSnapshot.UNLESS_SUPERSEDED
+    applies_to_arrays: ClassVar = True
+
+
+class Continued(Decision, frozen=True, kw_only=True, tag=_tag):
+    """A user continued a suspended job, or an array and all of its tasks; since format 9."""
+
+    in_snapshot: ClassVar = InSnapshot.UNLESS_SUPERSEDED
+    applies_to_arrays: ClassVar = True
+
+
 class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
     """A user changed a pending job; ``command`` and ``spec`` replace the previous ones.
 
@@ -277,7 +294,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     ``ended_at`` is the time of day when the attempt ended if this is recorded later, as after a time without
     a daemon; ``at`` is then the time of the record. ``order`` is the order in which the output was read, if
     that is in no file (storage/spool/output_order.py). ``progress_text`` is what the job last reported behind
-    its percentage, unless it is COMPLETED (both since format 9).
+    its percentage, unless it is COMPLETED. ``suspended`` is for how many seconds
+    it was suspended (these three since format 9).
     """
 
     in_snapshot: ClassVar = InSnapshot.ALWAYS
@@ -299,6 +317,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     ended_at: float | None = None
     order: str | None = None
     progress_text: str = ""
+    suspended: float = 0.0
 
     @property
     def counts_against_retries(self) -> bool:

@@ -73,6 +73,7 @@ class JobExtras(Struct, frozen=True, gc=False):
     unmet_dependencies: int = 0
     failures: int = 0
     cancelling: int | None = None
+    suspended_at: float | None = None
     past: tuple[Attempt, ...] = ()
     schedule: int | None = None
     spec_before_change: Spec | None = None
@@ -114,8 +115,10 @@ class Job(Struct, kw_only=True, gc=False):
     ``spec.retries``.
     ``not_before`` is the earliest start of a pending job: a time of day if it ``is_dated``, else a time on
     the monotonic clock. ``ahead`` is how far the time of day was ahead of that clock at the latest start or
-    end (events.Clocked). ``cancelling`` is the signal by which a running job is being cancelled. ``attempt``
-    is the latest attempt, ``past`` has the ones before it. ``schedule`` is the schedule that submitted it.
+    end (events.Clocked). ``cancelling`` is the signal by which a running job is being cancelled.
+    ``suspended_at`` is when a running job was suspended, or an array that has not ended, None if it is not.
+    ``attempt`` is the latest attempt, ``past`` has the ones before it. ``schedule`` is the schedule that
+    submitted it.
     ``spec_before_change`` is the spec of the submission if SET or RELEASE has changed it since,
     ``command_before_change`` its command if the job has a key and SET has changed it. What few jobs have is
     in ``extras``. ``last_attempt`` is the latest attempt, packed if possible once the job has ended,
@@ -150,6 +153,7 @@ class Job(Struct, kw_only=True, gc=False):
     unmet_dependencies = _Extra[int]("unmet_dependencies")
     failures = _Extra[int]("failures")
     cancelling = _Extra[int | None]("cancelling")
+    suspended_at = _Extra[float | None]("suspended_at")
     past = _Extra[tuple[Attempt, ...]]("past")
     schedule = _Extra[int | None]("schedule")
     spec_before_change = _Extra[Spec | None]("spec_before_change")

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from taskqd.model.events import (
     Cancelled,
     Changed,
+    Continued,
     Ended,
     Held,
     JobEvent,
@@ -23,6 +24,7 @@ from taskqd.model.events import (
     Skipped,
     Spawned,
     Started,
+    Suspended,
 )
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.spec import Spec
@@ -110,6 +112,7 @@ def _spawned(job: Job, event: Spawned, _whole: Spec, _ahead: float) -> None:
 def _cancelled(job: Job, event: Cancelled, _whole: Spec, _ahead: float) -> None:
     if job.status is Status.RUNNING:
         job.cancelling = event.signal
+        job.suspended_at = None  # it is continued, so that it can clean up
     else:
         _end_unstarted(job, event.reason, event.at)
 
@@ -137,12 +140,22 @@ def _released(job: Job, _event: Released, _whole: Spec, _ahead: float) -> None:
     clear_start_time(job)
 
 
+def _suspended(job: Job, event: Suspended, _whole: Spec, _ahead: float) -> None:
+    if job.cancelling is None:
+        job.suspended_at = event.at
+
+
+def _continued(job: Job, _event: Continued, _whole: Spec, _ahead: float) -> None:
+    job.suspended_at = None
+
+
 def _changed(job: Job, event: Changed, whole: Spec, ahead: float) -> None:
     change_start_time(job, event, whole, ahead)
     job.change(event.command, event.spec)
 
 
 def _ended(job: Job, event: Ended, _whole: Spec, ahead: float) -> None:
+    job.suspended_at = None
     if event.is_void:
         _undo_start(job)
         return
@@ -213,6 +226,8 @@ TRANSITIONS: dict[type[JobEvent], Transition] = {
     Held: Transition(_held, {PENDING: (PENDING,)}),
     Released: Transition(_released, {PENDING: (PENDING,)}),
     Changed: Transition(_changed, {PENDING: (PENDING,)}),
+    Suspended: Transition(_suspended, {RUNNING: (RUNNING,)}),
+    Continued: Transition(_continued, {RUNNING: (RUNNING,)}),
     Ended: Transition(_ended, {RUNNING: (COMPLETED, FAILED, CANCELLED, PENDING)}),
     Retried: Transition(_retried, {COMPLETED: (PENDING,), FAILED: (PENDING,), CANCELLED: (PENDING,)}),
     Removed: Transition(_removed, {COMPLETED: (COMPLETED,), FAILED: (FAILED,), CANCELLED: (CANCELLED,)}),

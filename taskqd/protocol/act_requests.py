@@ -1,4 +1,4 @@
-"""The requests that change jobs: CANCEL, RETRY, HOLD, RELEASE, SET, REMOVE, for one job or for many.
+"""The requests that change jobs, such as CANCEL, HOLD and SET, for one job or for many.
 
 In place of an id, filters select many jobs (docs/protocol.md §3). SET has options that are named as filters
 are, so two of its filters have other names.
@@ -49,7 +49,7 @@ class SetRequest(JobRequest, frozen=True, kw_only=True):
 
 
 class ManyRequest(EmptyRequest, frozen=True, kw_only=True):
-    """RETRY, HOLD, RELEASE or REMOVE all jobs that `wanted` admits; the base class of the others.
+    """An act without options on all jobs that `wanted` admits; the base class of the others.
 
     With `has_progress` the client is informed of the progress.
     """
@@ -86,7 +86,7 @@ def _parse_subject(usage: str, words: list[str], values: dict[str, Any]) -> JobR
 
 
 def parse_act(usage: str, text: str) -> JobRequest | ManyRequest:
-    """Parse HOLD, RELEASE or REMOVE."""
+    """Parse HOLD, RELEASE, SUSPEND, CONTINUE or REMOVE."""
     if text.isascii() and text.isdigit():  # the common case: a number alone
         return JobRequest(job=parse_job_id(text))
     words, values = parse_arguments(usage, text, 0, 1, _MANY_OPTIONS)

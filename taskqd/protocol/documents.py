@@ -69,6 +69,7 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
         "status": job.status.value,
         "reason": reason.value if reason else None,
         **_cancelling(job),
+        **_suspended(job),
         "progress": progress,
         "exit_code": job.exit_code,
         "signal": _signal(attempt) if job.status.is_final else None,
@@ -171,6 +172,11 @@ def _cancelling(job: Job) -> dict[str, str]:
     if job.cancelling is None or job.status is not Status.RUNNING:
         return {}
     return {"cancelling": signal_name(job.cancelling)}
+
+
+def _suspended(job: Job) -> dict[str, str | None]:
+    """Return when a job was suspended, if it is."""
+    return {} if job.suspended_at is None else {"suspended_at": timestamp(job.suspended_at)}
 
 
 def _array_spec(spec: Spec) -> dict[str, str]:

@@ -132,6 +132,21 @@ _ALL = (
         requests.FILTER_OPTIONS,
     ),
     Verb(
+        "SUSPEND <id>|<filters> [--progress]",
+        "Stop the processes of a running job, and its timeouts, until CONTINUE; of an array, no task starts "
+        "meanwhile. With filters: all that match, OK <count>.",
+        act_requests.parse_act,
+        Permission.MODIFY,
+        requests.FILTER_OPTIONS,
+    ),
+    Verb(
+        "CONTINUE <id>|<filters> [--progress]",
+        "Let a suspended job go on. With filters: all that match, OK <count>.",
+        act_requests.parse_act,
+        Permission.MODIFY,
+        requests.FILTER_OPTIONS,
+    ),
+    Verb(
         "SET <id>|<filters> --<option>=<value> ... [--progress]",
         "Change options, command or script of a pending job: JOB <json>. With filters (--in-queue, "
         "--with-label, --status, --owner, --match): options of all that match, OK <count>.",

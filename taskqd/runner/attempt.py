@@ -24,6 +24,7 @@ class Attempt:
         self.pid: int | None = None
         self.started: int | None = None
         self.is_followed = False
+        self.is_suspended = False
         self._key = key
         self._output = output
         self._clock = clock
@@ -35,7 +36,8 @@ class Attempt:
     def describe(self) -> Running:
         """Return the attempt as a Welcome lists it."""
         id_, attempt, word = self._key
-        return Running(id=id_, attempt=attempt, word=word, pid=self.pid, started=self.started)
+        pid, started, suspended = self.pid, self.started, self.is_suspended
+        return Running(id=id_, attempt=attempt, word=word, pid=pid, started=started, suspended=suspended)
 
     def follow(self, on: bool) -> None:
         """Report each output from now on and write it at once, or stop that."""

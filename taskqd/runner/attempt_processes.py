@@ -11,6 +11,7 @@ from taskqd.execution import proc
 from taskqd.execution.messages import Start
 from taskqd.execution.proc import Process
 from taskqd.runner.proc_scanner import ProcScanner
+from taskqd.runner.process_stopper import ProcessStopper
 from taskqd.runner.process_tree import ProcessTree, Termination
 
 
@@ -39,6 +40,7 @@ class AttemptProcesses:
         self._has_exited = False
         self._tree: ProcessTree | None = None
         self._termination: Termination | None = None
+        self._stopper: ProcessStopper | None = None
 
     def first_process_started(self, pid: int, started: int | None) -> None:
         """Set the first process, and its start time if it is known."""
@@ -47,7 +49,31 @@ class AttemptProcesses:
     def first_process_exited(self) -> bool:
         """Note that the first process has exited; return whether processes of its session may be left."""
         self._has_exited = True
+        if self._stopper is not None:
+            self._stopper.tree.reaped = proc.clock_ticks()
         return self._pid is not None and proc.is_id_in_use(self._pid)
+
+    def stop(self) -> None:
+        """Stop all processes, also those that have the mark but have left the session."""
+        self._get_stopper().stop()
+
+    def resume(self) -> None:
+        """Continue all processes after ``stop``."""
+        self._get_stopper().resume()
+
+    def withdraw_stop(self) -> None:
+        """Stop no further process: the attempt is being ended."""
+        if self._stopper is not None:
+            self._stopper.withdraw()
+
+    def _get_stopper(self) -> ProcessStopper:
+        if self._stopper is None:
+            tree = ProcessTree(self._start.mark, self._start.uid)
+            tree.leader, tree.includes_marked = self._pid, True
+            self._stopper = ProcessStopper(
+                self._start.id, tree, self._signal_group, self._started or 0, self._scanner, self._clock
+            )
+        return self._stopper
 
     def signal(self, number: int) -> None:
         """Signal the session, and kill it after the ``kill_after`` of the job."""

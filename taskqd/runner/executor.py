@@ -167,6 +167,14 @@ class Executor:
         if key in self._running:
             self._running[key].end(reason, number)
 
+    def set_suspended(self, key: AttemptKey, is_suspended: bool) -> None:
+        """Stop all processes of a running attempt and its timeouts, or let them go on."""
+        process = self._running.get(key)
+        if process is not None and is_suspended:
+            process.suspend()
+        elif process is not None:
+            process.resume()
+
     def read_output(self, key: AttemptKey) -> None:
         """Read what a running attempt has printed until now."""
         if key in self._running:

@@ -1,4 +1,4 @@
-"""The idle timeout: fires when nothing has happened for a while."""
+"""The timeouts of an attempt: one fires when nothing has happened for a while."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,8 @@ from twisted.internet.interfaces import IReactorTime
 
 class IdleTimer:
     """Calls ``on_idle`` once ``timeout`` seconds have passed since the last ``reset``, pauses not counted.
+
+    Without a ``reset`` that is the time since its start.
 
     ``reset`` only records the time, because it is called for each read of a job's output. When the delayed
     call fires, it is made again for the rest of the time.
@@ -17,6 +19,7 @@ class IdleTimer:
         self._clock = clock
         self._on_idle = on_idle
         self._idle_before_pause = 0.0
+        self._is_paused = False
         self.start()
 
     def start(self) -> None:
@@ -30,6 +33,9 @@ class IdleTimer:
 
     def set_paused(self, is_paused: bool) -> None:
         """Stop counting, or go on from where it stopped."""
+        if is_paused is self._is_paused:
+            return
+        self._is_paused = is_paused
         self.stop()
         now = self._clock.seconds()
         if is_paused:

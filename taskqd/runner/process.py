@@ -11,7 +11,6 @@ import signal
 from collections.abc import Sequence
 from typing import Any, cast
 
-from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.interfaces import IReactorTime
@@ -87,7 +86,9 @@ class JobProcess(ProcessProtocol):
         self._is_reported = False
         self._has_leftovers = True
         self._predecessors: Deferred[None] | None = None
-        self._timeout: Deferred[None] | None = None
+        self._timeout: IdleTimer | None = None
+        self._suspended_since: float | None = None
+        self._suspended_for = 0.0
         self._idle_timer: IdleTimer | None = None
         self._processes = AttemptProcesses(start, scanner, clock, self._finish)
         output.set_callbacks(self._on_backpressure, self._on_output_failure)
@@ -108,10 +109,12 @@ class JobProcess(ProcessProtocol):
         self.pid = self._child.pid
         self._processes.first_process_started(self.pid, self.started)
         if self._start.timeout is not None:
-            self._timeout = Deferred()
-            self._timeout.addTimeout(self._start.timeout, self._clock).addErrback(self._on_timeout)
+            self._timeout = IdleTimer(self._start.timeout, self._clock, self._on_timeout)
         if self._start.idle_timeout is not None:
             self._idle_timer = IdleTimer(self._start.idle_timeout, self._clock, self._on_idle)
+        if self._suspended_since is not None:
+            self._update_timers()
+            self._processes.stop()
 
     def pipesOpened(self, descriptors: Sequence[int]) -> None:
         """Let the job's user open the pipes by their names, such as /dev/stdout."""
@@ -188,8 +191,7 @@ class JobProcess(ProcessProtocol):
         self._is_paused = is_paused
         if self._exit is not None or self._child is None:
             return
-        if self._idle_timer is not None:
-            self._idle_timer.set_paused(is_paused)
+        self._update_timers()
         if is_paused:
             self._child.pauseProducing()
         else:
@@ -200,6 +202,40 @@ class JobProcess(ProcessProtocol):
         if self._exit is not None:
             self._end_reason = self._end_reason or Reason.OUTPUT
         self.end(Reason.OUTPUT, signal.SIGTERM)
+
+    # Suspending the attempt.
+
+    def suspend(self) -> None:
+        """Stop all processes and the timeouts; one that has no process yet is stopped when it has one."""
+        if self._exit is not None or self._end_reason is not None:
+            return
+        if self._suspended_since is None:
+            self._suspended_since = self._clock.seconds()
+            self._update_timers()
+        if self.is_running:
+            self._processes.stop()
+
+    def resume(self) -> None:
+        """Continue all processes, and the timeouts with the time that was left."""
+        if self._suspended_since is None:
+            return
+        self._end_suspension()
+        self._update_timers()
+        if self._child is not None:
+            self._processes.resume()
+
+    def _end_suspension(self) -> None:
+        if self._suspended_since is not None:
+            self._suspended_for += self._clock.seconds() - self._suspended_since
+            self._suspended_since = None
+
+    def _update_timers(self) -> None:
+        """Let the timeouts stand still, or run."""
+        is_suspended = self._suspended_since is not None
+        if self._timeout is not None:
+            self._timeout.set_paused(is_suspended)
+        if self._idle_timer is not None:
+            self._idle_timer.set_paused(is_suspended or self._is_paused)
 
     # Ending the attempt.
 
@@ -215,9 +251,11 @@ class JobProcess(ProcessProtocol):
         self._end_reason = reason
         if detail is not None:
             self._details[reason] = detail
+        self._end_suspension()
         if self._predecessors is not None:
             self._predecessors.cancel()
             return
+        self._processes.withdraw_stop()
         self._processes.include_marked()
         self._processes.signal(number)
 
@@ -228,8 +266,7 @@ class JobProcess(ProcessProtocol):
         else:
             self._processes.kill()
 
-    def _on_timeout(self, failure: Failure) -> None:
-        failure.trap(defer.TimeoutError)
+    def _on_timeout(self) -> None:
         detail = f"it ran for longer than {format_duration(self._start.timeout or 0)}"
         self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
@@ -263,11 +300,12 @@ class JobProcess(ProcessProtocol):
 
     def _on_exit(self) -> None:
         self._has_leftovers = self._processes.first_process_exited()
+        self.resume()
         if self._idle_timer is not None:
             self._idle_timer.stop()
         self._drain_pipes()
-        if self._timeout is not None and not self._timeout.called:
-            self._timeout.callback(None)
+        if self._timeout is not None:
+            self._timeout.stop()
         if self._end_reason is None:
             self._report()
         self._end_leftovers()
@@ -362,6 +400,7 @@ class JobProcess(ProcessProtocol):
             detail="; ".join(self._details.values()) or None,
             stdout=stdout,
             stderr=stderr,
+            suspended=round(self._suspended_for, 3),
             usage=None if self.rusage is None else usage_of(self.rusage, self._least_peak),
             pid=pid,
             order=self._output.order,

@@ -17,6 +17,7 @@ from taskqd.execution.messages import (
     AttemptKey,
     Base,
     Cleared,
+    Continue,
     End,
     Ended,
     Follow,
@@ -31,6 +32,7 @@ from taskqd.execution.messages import (
     Settled,
     Spawned,
     Start,
+    Suspend,
     Sweep,
     Swept,
     ToRunner,
@@ -176,7 +178,7 @@ class Runner:
             self._alone_call = self._clock.callLater(self._leave_for, self._abandon)
         self._exit_if_done()
 
-    def handle(self, message: ToRunner, files: Sequence[int] = ()) -> None:  # noqa: C901 - a case for each
+    def handle(self, message: ToRunner, files: Sequence[int] = ()) -> None:  # noqa: C901, PLR0912 - a case for each
         """Do what the daemon asks for; ``files`` are the descriptors that came with a Start."""
         match message:
             case Start():
@@ -185,6 +187,8 @@ class Runner:
                 self._acknowledge(message.ends)
             case End():
                 self._executor.end(message.key, parse_reason(message.why), message.number)
+            case Suspend() | Continue():
+                self._set_suspended(message.key, isinstance(message, Suspend))
             case Follow():
                 self._follow(message)
             case Send():
@@ -302,6 +306,12 @@ class Runner:
             if message.on:  # the message may have been read before the pipes
                 self._executor.read_output(message.key)
             attempt.follow(message.on)
+
+    def _set_suspended(self, key: AttemptKey, is_suspended: bool) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            attempt.is_suspended = is_suspended
+            self._executor.set_suspended(key, is_suspended)
 
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
         """Keep the end of an attempt, and tell the daemon, or note it if there is none."""

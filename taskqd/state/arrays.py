@@ -12,12 +12,14 @@ from taskqd.model import transitions
 from taskqd.model.events import (
     Cancelled,
     Changed,
+    Continued,
     Ended,
     Held,
     JobEvent,
     Released,
     Retried,
     Submitted,
+    Suspended,
 )
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_ref import TaskId
@@ -95,6 +97,7 @@ def tasks_moved(array: Job, tasks: Tasks, before: Status, after: Status, count: 
         array.reason = _reason(array, tasks)
         array.completed_at = _time_of_end(tasks, event)
         array.is_held = False
+        array.suspended_at = None
     else:
         array.reason = Reason.QUEUED if array.status is Status.PENDING else None
         array.completed_at = None
@@ -108,6 +111,8 @@ def apply_event(array: Job, event: JobEvent, ahead: float) -> None:
         array.change(event.command, event.spec)
     if isinstance(event, Retried):
         transitions.clear_expiry(array)
+    if isinstance(event, Suspended | Continued):
+        array.suspended_at = event.at if isinstance(event, Suspended) else None
     if isinstance(event, Held | Released):
         array.is_held = isinstance(event, Held)
     if isinstance(event, Released):

@@ -5,7 +5,7 @@ jobs run side by side now, and how many are ahead of this one. It is made only f
 nothing but capacity, and from at least MIN_ATTEMPTS attempts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from taskqd.model.durations import format_duration, format_time
@@ -33,6 +33,9 @@ def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None 
     reason = queue_state.reason(job, now)
     if reason is Reason.HELD:
         text = f"held; RELEASE {job.id} lets it start"
+    elif reason is Reason.SUSPENDED:
+        array = queue_state.array_of(job)
+        text = f"array {array.id} is suspended; CONTINUE {array.id} lets it go on"
     elif reason is Reason.AFTER:
         text = _dependencies(queue_state, queue_state.array_of(job))
     elif (delay := queue_state.remaining_delay(job, now)) > 0:
@@ -51,6 +54,8 @@ def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None 
 
 
 def _not_pending(job: Job) -> str:
+    if job.suspended_at is not None:
+        return f"not waiting: it is suspended; CONTINUE {job.id} lets it go on"
     if job.status is Status.RUNNING:
         return "not waiting: it is running"
     return f"not waiting: it has ended, {job.status.value}" + (f" ({job.reason.value})" if job.reason else "")
@@ -134,9 +139,8 @@ def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
     if kind == USER:
         more = f"; this job needs {amount}" if amount > 1 else ""
         used = f"user {name} runs jobs on {allocated} of {total} {_noun(total, 'slot')}"
-        return f"{used}, the limit for one user: {_jobs(map(str, holders))}{more}"
-    names = (_with_units(holder, queue_state.capacity.units.of(holder, name)) for holder in holders)
-    held = f"{_jobs(names)} {_noun(len(holders), 'holds', 'hold')}"
+        return f"{used}, the limit for one user: {_holders(queue_state, holders).rstrip(',')}{more}"
+    held = f"{_holders(queue_state, holders, name)} {_noun(len(holders), 'holds', 'hold')}"
     if available:
         rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
     elif allocated > total:
@@ -146,8 +150,22 @@ def _shortage(queue_state: QueueState, demand: Demand, now: float) -> str:
     return f"needs {_amount(demand)}, {rest}"
 
 
-def _with_units(job_id: int, units: tuple[str, ...]) -> str:
-    return f"{job_id} ({', '.join(units)})" if units else str(job_id)
+def _holders(queue_state: QueueState, holders: Sequence[int], resource: str = "") -> str:
+    """Return jobs that hold capacity in words, with the units of a resource that they hold.
+
+    Suspended ones hold it until they are continued.
+    """
+    suspended = {holder for holder in holders if queue_state.get(holder).suspended_at is not None}
+    details = {holder: list(queue_state.capacity.units.of(holder, resource)) for holder in holders}
+    if len(holders) == 1 and suspended:
+        return f"job {_with_details(holders[0], details[holders[0]])}, which is suspended,"
+    for holder in suspended:
+        details[holder].append("suspended")
+    return _jobs(_with_details(holder, details[holder]) for holder in holders)
+
+
+def _with_details(job_id: int, details: Sequence[str]) -> str:
+    return f"{job_id} ({', '.join(details)})" if details else str(job_id)
 
 
 def _amount(demand: Demand) -> str:
@@ -181,10 +199,14 @@ def _estimate(queue_state: QueueState, job: Job, ahead: int, shortage: Demand | 
 
 
 def _have_all_run_longer(queue_state: QueueState, shortage: Demand, seconds: float, now: float) -> bool:
-    """Whether all jobs that hold what is short have run longer than ``seconds``: no estimate from that."""
+    """Whether all jobs that hold what is short have run longer than ``seconds``: no estimate from that.
+
+    Nor is there one from suspended jobs: nothing is known about when they go on.
+    """
     holders = [queue_state.get(holder) for holder in queue_state.ready_queue.holders(shortage.constraint)]
     return all(
-        job.status is Status.RUNNING and now - (attempt_of(job).started_at - job.ahead) > seconds
+        job.suspended_at is not None
+        or (job.status is Status.RUNNING and now - (attempt_of(job).started_at - job.ahead) > seconds)
         for job in holders
     )
 

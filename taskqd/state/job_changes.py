@@ -6,7 +6,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from taskqd.model import transitions
-from taskqd.model.events import Changed, Ended, JobEvent, Removed, Retried
+from taskqd.model.events import Changed, Continued, Ended, JobEvent, Removed, Retried, Suspended
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint_of
 from taskqd.model.job import Job, Status, Tasks
 from taskqd.model.spec_pool import with_parts_of
@@ -65,7 +65,10 @@ class JobChanges:
         if job.tasks is None:
             self._move(job, event)
         else:
-            self._under_way[job.id] = self._apply_to_array(job, job.tasks, event)
+            if isinstance(event, Suspended | Continued) and not job.status.is_final:
+                self._under_way[job.id] = self._suspend_tasks(job, job.tasks, event)
+            else:
+                self._under_way[job.id] = self._apply_to_array(job, job.tasks, event)
             self.advance(job.id)
 
     # Changes of arrays that are under way.
@@ -134,11 +137,14 @@ class JobChanges:
             self._index.update(job)
 
     def _record_duration(self, job: Job, event: Ended, queue: str) -> None:
-        """Record how long an attempt lasted, on the monotonic clock: the system clock may have been set."""
+        """Record how long an attempt ran, without the time for which it was suspended.
+
+        This is measured on the monotonic clock: the system clock may have been set.
+        """
         if not event.is_void:
             attempt = transitions.attempt_of(job)
             ended_at = event.at if attempt.ended_at is None else attempt.ended_at
-            duration = (ended_at - self._waiting.ahead) - (attempt.started_at - job.ahead)
+            duration = (ended_at - self._waiting.ahead) - (attempt.started_at - job.ahead) - event.suspended
             self._counts.queues.record_duration(queue, max(0.0, duration))
 
     def _status_changed(self, job: Job, before: Status) -> None:
@@ -209,6 +215,29 @@ class JobChanges:
         self._reindex(array, array.status, event)
         if not array.status.is_final:
             self._counts.add_bytes(array, footprint_of(array) - size)
+
+    def _suspend_tasks(self, array: Job, tasks: Tasks, event: Suspended | Continued) -> Iterator[None]:
+        """Suspend the running tasks of an array, and let no other task start; or let them go on.
+
+        Yields as ``_apply_to_array`` does. Of a pending task only its place in the queues changes.
+        """
+        arrays.apply_event(array, event, self._waiting.ahead)
+        if array.suspended_at is not None:
+            self._waiting.dequeue_untouched(tasks)
+        cost = 0
+        for job_id in sorted(tasks.touched):
+            task, cost = tasks.touched[job_id], cost + 1
+            if task.status is Status.RUNNING:
+                self._move(task, event)
+                cost += MOVE_COST
+            elif task.status is _PENDING and array.suspended_at is not None:
+                self._waiting.dequeue(task)
+                cost += MOVE_COST
+            if cost >= PORTION_COST:
+                cost = 0
+                yield
+        if array.suspended_at is None:
+            self._waiting.enqueue_all(array)
 
     def _move_untouched(self, array: Job, tasks: Tasks, event: JobEvent) -> None:
         """Apply an event of an array to its untouched tasks, in one step."""

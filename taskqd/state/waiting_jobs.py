@@ -74,6 +74,8 @@ class WaitingJobs:
             return job.reason
         if job.is_held:
             return Reason.HELD
+        if self._jobs.whole_of(job).suspended_at is not None:
+            return Reason.SUSPENDED
         if self._has_unmet(self._jobs.whole_of(job)):
             return Reason.AFTER
         if self.remaining_delay(job, now) > 0:
@@ -98,12 +100,16 @@ class WaitingJobs:
         return job.not_before + self.ahead
 
     def _is_ready(self, job: Job) -> bool:
-        """Whether a job waits only for its time, for capacity, or for the end of a pause."""
+        """Whether a job waits only for its time, for capacity, or for the end of a pause.
+
+        No task of a suspended array is ready.
+        """
         if job.status is not _PENDING or job.is_held:
             return False
         if self.has_expired(job):
             return False
-        return not self._jobs.whole_of(job).unmet_dependencies
+        whole = self._jobs.whole_of(job)
+        return not whole.unmet_dependencies and whole.suspended_at is None
 
     # Adding jobs.
 
@@ -137,7 +143,7 @@ class WaitingJobs:
         """Enqueue a job, or all tasks of an array."""
         if job.tasks is None:
             self.enqueue(job)
-        elif self.is_open and not job.unmet_dependencies:
+        elif self.is_open and not job.unmet_dependencies and job.suspended_at is None:
             self.enqueue_untouched(job.tasks)
             self._enqueue_touched(job.tasks)
 
@@ -154,6 +160,16 @@ class WaitingJobs:
             ids = TaskSet(tasks.ids, is_full=False)
             ids.add_all(task.id for task in ready)
             self.ready_queue.add_tasks(ready[0], ids)
+
+    def dequeue(self, task: Job) -> None:
+        """Take a pending task of a suspended array out of the ready queue, if it is there."""
+        if self.is_open:
+            self.ready_queue.remove(task)
+
+    def dequeue_untouched(self, tasks: Tasks) -> None:
+        """Take the untouched tasks of a suspended array out of the ready queue, in one step."""
+        if self.is_open and tasks.untouched and tasks.shared.status is _PENDING:
+            self.ready_queue.remove_tasks(tasks.shared, tasks.untouched)
 
     def dependency_satisfied(self, job: Job, count: int = 1) -> None:
         job.unmet_dependencies -= count

@@ -36,6 +36,7 @@ HEAVY = {
     **{verb: verb for verb in ("HELLO", "PING", "HELP", "STATS", "QUEUES", "SCHEDULES", "QUIT", "DRAIN")},
     "SHUTDOWN": "SHUTDOWN now",
     **{verb: f"{verb} {JOB}" for verb in ("STATUS", "WHY", "HISTORY", "HOLD", "RELEASE", "REMOVE", "RETRY")},
+    **{verb: f"{verb} {JOB}" for verb in ("SUSPEND", "CONTINUE")},
     "SHOW": f"SHOW {LARGE}",
     "LIST": "LIST --limit=100000",
     "AUTH": "AUTH wrong",

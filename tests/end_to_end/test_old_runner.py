@@ -69,6 +69,9 @@ def test_job_at_a_runner_of_another_release_goes_on_and_then_that_is_retired(
     wire.cancel(cancelled)
     assert wire.wait(cancelled) == "CANCELLED"
     if versions != "2":
+        answer = wire.ask(f"SUSPEND {job}")
+        assert answer.startswith("ERROR WRONG_STATE")
+        assert "its runner is of release 0.0.1" in answer
         later = wire.submit("echo $PPID")
         assert wire.wait(later) == "COMPLETED"
         assert int(wire.result(later).stdout) != old.pid

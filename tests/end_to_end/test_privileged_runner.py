@@ -74,6 +74,28 @@ def test_job_has_ids_and_groups_of_its_user_and_no_rights_of_root(
     ]
 
 
+def test_job_of_another_user_is_suspended_and_continued(runner: PrivilegedRunner, link: Link) -> None:
+    start = runner.make_start(1, "setsid sleep 300 & exec sleep 300")
+    named = {name: start[name] for name in ("id", "attempt", "word")}
+    runner.send_start(link, start)
+    pid = link.wait_for("spawned")["pid"]
+    until(lambda: len(runner.processes()) == 2, "both processes")
+
+    def states() -> set[str]:
+        texts = [Path(f"/proc/{each}/stat").read_text() for each in runner.processes()]
+        return {text.rpartition(")")[2].split()[0] for text in texts}
+
+    link.send({"t": "suspend", **named})
+    until(lambda: states() == {"T"}, "both to stop")
+    link.send({"t": "continue", **named, "word": "f" * 16})  # an attempt that it does not know
+    link.send({"t": "continue", **named})
+    until(lambda: states() == {"S"}, "both to go on")
+    link.send({"t": "suspend", **named}, {"t": "end", **named, "why": "cancelled", "number": 15})
+    assert link.wait_for("ended")["signal"] == 15
+    assert not is_alive(pid)
+    assert runner.processes() == []
+
+
 def test_script_and_stdin_are_copied_for_the_user_and_removed_at_the_end(
     runner: PrivilegedRunner, link: Link
 ) -> None:

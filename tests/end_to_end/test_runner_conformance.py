@@ -167,6 +167,22 @@ def test_daemon_without_a_common_version_has_the_base_protocol(runner: RunnerPro
     assert runner.wait_for_exit() == 0
 
 
+def test_suspended_attempt_is_stopped_and_its_timeout_stands_still(runner: RunnerProcess) -> None:
+    link = runner.attach()
+    start = runner.make_start(1, "while :; do sleep 0.05; done", timeout=0.5)
+    named = {name: start[name] for name in ("id", "attempt", "word")}
+    link.send(start, {"t": "suspend", **named}, {"t": "suspend", **named, "id": 2})
+    pid = link.wait_for("spawned")["pid"]
+    until(lambda: f"{pid} (sh) T " in Path(f"/proc/{pid}/stat").read_text(), "the process to stop")
+    link.close()
+    link = runner.attach()
+    assert [each["suspended"] for each in link.welcome["running"]] == [True]
+    link.send({"t": "continue", **named})
+    ended = link.wait_for("ended")
+    assert ended["reason"] == "timeout"
+    assert ended["suspended"] > 0
+
+
 @pytest.mark.parametrize("line", [b"garbage\n", b'{"t":"retire"}\n', b"\xff\xfe\n", b"{}\n"])
 def test_line_that_is_no_greeting_closes_the_connection(runner: RunnerProcess, line: bytes) -> None:
     link = runner.connect()

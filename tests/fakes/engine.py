@@ -177,6 +177,14 @@ class Harness:
         """Return the Deferred of a release."""
         return begin(self.engine.job_commands.release(job_id, ACTOR))
 
+    def suspend(self, job_id: int) -> "Deferred[Job]":
+        """Return the Deferred of a suspension."""
+        return begin(self.engine.job_commands.suspend(job_id, ACTOR))
+
+    def continue_(self, job_id: int) -> "Deferred[Job]":
+        """Return the Deferred of a continuation."""
+        return begin(self.engine.job_commands.continue_(job_id, ACTOR))
+
     def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
         """Return the Deferred of a change."""
         return begin(self.engine.job_commands.change(job_id, ACTOR, values))

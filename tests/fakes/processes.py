@@ -51,6 +51,8 @@ class FakeExecutor:
         self.newest: int | None = None
         self.acknowledged: list[int] = []
         self.signals: list[tuple[int, Reason, int]] = []
+        self.suspensions: list[tuple[int, bool]] = []
+        self.obstacles: dict[int, str] = {}
         self.running: dict[int, Deferred[Outcome]] = {}
         self.on_spawned: dict[int, OnSpawned] = {}
         self.at_once: Outcome | None = None
@@ -90,6 +92,12 @@ class FakeExecutor:
 
     def end(self, job_id: int, reason: Reason, number: int) -> None:
         self.signals.append((job_id, reason, number))
+
+    def set_suspended(self, job_id: int, is_suspended: bool) -> None:
+        self.suspensions.append((job_id, is_suspended))
+
+    def runner_obstacle(self, job_id: int) -> str | None:
+        return self.obstacles.get(job_id)
 
     def send(self, job_id: int, data: bytes, is_eof: bool, timeout: float) -> "Deferred[Delivery]":
         self.inputs.append((job_id, data, is_eof, timeout))
@@ -148,7 +156,9 @@ class FakeGroups:
         self.others: list[Process] = []
         self.deadly: set[int] = {signal.SIGKILL}
         self.sent: list[tuple[int, int]] = []
+        self.stopped: set[int] = set()
         self.refuses = False
+        self.ignored: set[int] = set()  # signals
         self.scans: list[int | None] = []
         self.now = 100
 
@@ -170,13 +180,21 @@ class FakeGroups:
         if self.refuses:
             raise PermissionError(errno.EPERM, "Operation not permitted")
         self.sent.append((pgid, number))
+        if number == signal.SIGSTOP:
+            self.stopped.add(pgid)
+        else:
+            self.stopped.discard(pgid)
         if number in self.deadly:
             self.alive.discard(pgid)
         return True
 
     def scan(self, since: int | None) -> list[Process]:
         self.scans.append(since)
-        return [Process(pgid + 10_000, 50, pgid, pgid) for pgid in sorted(self.alive)] + self.others
+        groups = [
+            Process(pgid + 10_000, 50, pgid, pgid, state="T" if pgid in self.stopped else "")
+            for pgid in sorted(self.alive)
+        ]
+        return groups + self.others
 
     def signal_process(self, one: Process, number: int) -> None:
         if one not in self.others:
@@ -185,6 +203,9 @@ class FakeGroups:
         self.sent.append((one.group, number))
         if number in self.deadly:
             self.others.remove(one)
+        elif (number == signal.SIGSTOP or one.is_stopped) and number not in self.ignored:
+            state = "T" if number == signal.SIGSTOP else "S"
+            self.others[self.others.index(one)] = one._replace(state=state)
 
 
 class FakePipe:

@@ -12,14 +12,20 @@ from taskqd.execution.proc import Process
 from taskqd.execution.run import MARK, Outcome
 from taskqd.execution.start_message import make_start
 from taskqd.model.job import Reason
-from taskqd.runner import attempt_processes, proc_scanner, process_tree
+from taskqd.runner import attempt_processes, proc_scanner, process_stopper, process_tree
 from taskqd.runner import process as job_process
 from taskqd.runner.executor import Executor
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, make_run
 from tests.fakes.spool import FakeOutputWriter
 
-TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+TERM, KILL, INT, STOP, CONT = (
+    signal.SIGTERM,
+    signal.SIGKILL,
+    signal.SIGINT,
+    signal.SIGSTOP,
+    signal.SIGCONT,
+)
 LONG = 20.0
 """Seconds after which everything must be over, SIGKILL and the scans after it included."""
 
@@ -46,7 +52,7 @@ class Harness:
         self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
-        for module in (attempt_processes, job_process, proc_scanner, process_tree):
+        for module in (attempt_processes, job_process, proc_scanner, process_stopper, process_tree):
             monkeypatch.setattr(module, "proc", self.groups)
         monkeypatch.setattr(proc_scanner, "thread_time", lambda: 0.0)
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
@@ -60,6 +66,10 @@ class Harness:
         """End the attempts of a job that run."""
         for key in [key for key in self.keys if key.id == job_id]:
             self.executor.end(key, reason, number)
+
+    def set_suspended(self, is_suspended: bool = True) -> None:
+        """Suspend or continue the latest attempt."""
+        self.executor.set_suspended(self.keys[-1], is_suspended)
 
     def read_output(self) -> None:
         """Read what the latest attempt has printed, as a request for its output does."""

@@ -193,7 +193,7 @@ class Grammar:
             "SEND": lambda: self._words(self._id(), self._options(("eof",)), b"--timeout=20ms"),
             "AUTH": self._of(_TOKENS),
             "HELP": self._of((b"", b"submit", b"SET", b"FROB", b"HELP HELP")),
-            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "REMOVE"), self._subject),
+            **dict.fromkeys(("RETRY", "HOLD", "RELEASE", "SUSPEND", "CONTINUE", "REMOVE"), self._subject),
             **dict.fromkeys(("STATUS", "RESULT", "SHOW", "HISTORY", "WHY"), self._id),
             **dict.fromkeys(("QUEUES", "STATS", "HELLO", "PING", "QUIT"), self._of((b"",))),
         }

@@ -77,7 +77,7 @@ _PARTIAL_COUNT = ("END", _matches("(0|[1-9][0-9]*)( [1-9][0-9]*)?"))
 """With the id from which the list goes on."""
 _ON_MANY = ("OK", _is_number)
 _LOG_DATA = _matches("(stdout|stderr) [0-9]+ [0-9]+ [0-9TZ.:-]+( unordered)?")
-_ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SET", b"REMOVE")
+_ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SUSPEND", b"CONTINUE", b"SET", b"REMOVE")
 """Verbs that are answered with a count if a filter is in place of the id."""
 
 REPLIES: dict[bytes, Reply] = {
@@ -99,6 +99,8 @@ REPLIES: dict[bytes, Reply] = {
     b"RETRY": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, "QUEUE_FULL", "DRAINING")),
     b"HOLD": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"RELEASE": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
+    b"SUSPEND": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
+    b"CONTINUE": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"SET": Reply(("JOB", _is_object), codes=(*_OF_A_CHANGE, *_OF_WORK, "FORBIDDEN")),
     b"REMOVE": Reply(_JUST_OK, codes=_OF_A_RECORD),
     b"SEND": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "TIMED_OUT", "FORBIDDEN")),

@@ -9,6 +9,7 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Configured,
+    Continued,
     Ended,
     Event,
     Held,
@@ -24,6 +25,7 @@ from taskqd.model.events import (
     Skipped,
     Started,
     Submitted,
+    Suspended,
     Unscheduled,
 )
 from taskqd.model.job import Reason, Status
@@ -74,6 +76,14 @@ def cancelled(job_id: int, at: float = 300.0) -> Cancelled:
 
 def skipped(job_id: int, dependency: int) -> Skipped:
     return Skipped(id=job_id, at=300.0, dependency=dependency)
+
+
+def suspended(job_id: int, at: float = 300.0) -> Suspended:
+    return Suspended(id=job_id, at=at, by="bob")
+
+
+def continued(job_id: int, at: float = 300.0) -> Continued:
+    return Continued(id=job_id, at=at, by="bob")
 
 
 def held(job_id: int) -> Held:

@@ -7,6 +7,8 @@ This is the table of docs/security.md again, written by hand. It is tested in me
 LINES = {
     **{verb: verb for verb in ("HELLO", "PING", "STATS", "QUEUES", "LIST", "SCHEDULES")},
     **{verb: f"{verb} {{job}}" for verb in ("STATUS", "SHOW", "HISTORY", "WHY", "HOLD", "RELEASE")},
+    "SUSPEND": "SUSPEND {job}",
+    "CONTINUE": "CONTINUE {job}",
     "HELP": "HELP PING",
     "AUTH": "AUTH wrong",
     "QUIT": "QUIT",
@@ -36,7 +38,10 @@ LINES = {
 EVERYBODY = ("HELLO", "PING", "HELP", "AUTH", "QUIT")
 LISTS = ("STATS", "QUEUES", "LIST", "SCHEDULES")
 LOOKS = ("STATUS", "SHOW", "HISTORY", "WHY", "RESULT", "OUTPUT", "LOG", "WAIT", "FOLLOW", "WATCH")
-ACTS = ("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "UNSCHEDULE", "PAUSE", "RESUME")
+ACTS = (
+    *("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "SUSPEND", "CONTINUE"),
+    *("UNSCHEDULE", "PAUSE", "RESUME"),
+)
 NEW = ("SUBMIT", "SCHEDULE")
 RULES = ("SET-QUEUE", "SET-SLOTS", "DRAIN", "SHUTDOWN")
 

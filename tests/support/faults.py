@@ -428,6 +428,12 @@ class Attempts:
         if job_id in self.running:
             self.running[job_id].why = self.running[job_id].why or why
 
+    def set_suspended(self, job_id: int, is_suspended: bool) -> None:
+        """Do nothing: no scenario suspends a job."""
+
+    def runner_obstacle(self, job_id: int) -> str | None:
+        return None
+
     def kill_leftovers(self, job_id: int) -> None:
         return None
 

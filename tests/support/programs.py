@@ -29,6 +29,7 @@ PACKAGES = {
     "fish": "fish",
     "zsh": "zsh",
     "at": "at",
+    "tmux": "tmux",
     "tsp": "task-spooler",
     "nq": "nq",
     "beanstalkd": "beanstalkd",

@@ -1,4 +1,4 @@
-"""The commands cancel, hold, release, set, retry and remove, for jobs by id or by filter."""
+"""The commands that change jobs by id or by filter, such as cancel, hold and set."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,12 +10,14 @@ from taskqd.cli.app import taskq
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display.text import command_of, confirm
 from taskqd.cli.job_selection import Action, apply, can_ask, has_selection
-from taskqd.cli.statuses import FINISHED, LIVE, PENDING
+from taskqd.cli.statuses import FINISHED, LIVE, PENDING, RUNNING
 from taskqd.client import Changes, Client, Ref, Refused
 
 CANCEL = Action("cancel", "cancelled", "CANCEL", LIVE)
 HOLD = Action("hold", "held", "HOLD", PENDING)
 RELEASE = Action("release", "released", "RELEASE", PENDING)
+SUSPEND = Action("suspend", "suspended", "SUSPEND", RUNNING)
+CONTINUE = Action("continue", "continued", "CONTINUE", LIVE)
 SET = Action("change", "changed", "SET", PENDING)
 RETRY = Action("retry", "retried", "RETRY", FINISHED)
 REMOVE = Action("remove", "removed", "REMOVE", FINISHED)
@@ -104,6 +106,43 @@ def release(session: Session, /, **given: Any) -> int:
     Prints its status. It starts when capacity is available and its dependencies have ended.
     """
     return apply(session, given, RELEASE, {})
+
+
+@taskq.command(
+    epilog="""\b
+Examples:
+  taskq suspend 7
+  taskq suspend --queue render --yes
+"""
+)
+@JOB_SELECTION
+@click.pass_obj
+def suspend(session: Session, /, **given: Any) -> int:
+    """Stop a running job for a while.
+
+    Prints its status, which is RUNNING still. All of its processes are stopped by SIGSTOP, and its --timeout
+    and --idle-timeout stand still, until `taskq continue`. It keeps its slots. Of an array, the running tasks
+    are stopped, and no other task starts. `taskq hold` is for a job that has not started.
+    """
+    return apply(session, given, SUSPEND, {})
+
+
+@taskq.command(
+    "continue",
+    epilog="""\b
+Examples:
+  taskq continue 7
+  taskq continue --queue render --yes
+""",
+)
+@JOB_SELECTION
+@click.pass_obj
+def continue_job(session: Session, /, **given: Any) -> int:
+    """Let a suspended job go on.
+
+    Prints its status.
+    """
+    return apply(session, given, CONTINUE, {})
 
 
 @taskq.command(

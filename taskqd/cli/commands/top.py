@@ -16,6 +16,7 @@ Keys:
   o              show its output; Tab: other stream, q: back
   c              cancel it
   h              hold or release it
+  z              suspend or continue it
   r              retry it
   p P            pause or resume its queue, or everything
   ? q            help, quit

@@ -121,6 +121,8 @@ def status_of(job: Facts, now: float) -> Text:
     """Return the status of a job with its progress or the reason for which it waits."""
     status = str(job["status"])
     text = Text(status, style=COLOURS.get(status, ""), no_wrap=True)
+    if job.get("suspended_at"):
+        text.append(" suspended", style="dim")
     done, count = progress_of(job)
     if status == "RUNNING" and (done or job.get("tasks")):
         text.append(f" {bar(done, count, BAR_WIDTH)} " + (f"{done}%" if count == 100 else f"{done}/{count}"))

@@ -50,12 +50,15 @@ def fact_lines(facts: dict[str, Any], prefix: str = "") -> Iterable[str]:
 def describe_status(job: dict[str, Any]) -> str:
     """Return the status of a job, and behind it what a reader wants to know next.
 
-    Examples: ``PENDING (held)``, ``RUNNING 40% epoch 5``, ``RUNNING 3/10``, ``RUNNING (cancelling)``,
-    ``FAILED (exit 3)``, ``FAILED (timeout, signal TERM)``, ``FAILED (2 of 10 tasks failed)``.
+    Examples: ``PENDING (held)``, ``RUNNING 40% epoch 5``, ``RUNNING 3/10``,
+    ``RUNNING (cancelling)``, ``RUNNING (suspended)``, ``FAILED (exit 3)``, ``FAILED (timeout, signal TERM)``,
+    ``FAILED (2 of 10 tasks failed)``.
     """
     status = str(job["status"])
     if job.get("cancelling"):
         return f"{status} (cancelling)"
+    if job.get("suspended_at"):
+        return f"{status} (suspended)"
     if status == "RUNNING":
         return " ".join(filter(None, (status, _progress(job))))
     details = list(_end_details(job) if status in ("FAILED", "CANCELLED") else _wait_details(job))
@@ -177,6 +180,8 @@ def event_cells(event: dict[str, Any]) -> tuple[str, ...]:
         details += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
         details += [f"ended at {event['ended_at']}"] if event.get("ended_at") else []
         details += [event["progress_text"]] if event.get("progress_text") else []
+        if event.get("suspended"):
+            details.append(f"suspended for {format_run_time(event['suspended'])}")
         details += [f"again at {event['retry_at']}"] if event.get("retry_at") else []
     exit_code = -event["signal"] if kind == "ended" and event.get("signal") else event.get("exit_code")
     return (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from taskqd.cli.statuses import FINISHED, LIVE, PENDING
+from taskqd.cli.statuses import FINISHED, LIVE, PENDING, RUNNING
 from taskqd.cli.top.state import DETAILS, VIEWS, Action, Mode, OutputView, Sort, State, Verb, ref
 from taskqd.client import Ref
 
@@ -159,6 +159,15 @@ def _hold(state: State) -> Result:
     return Action(Verb.RELEASE if are_held else Verb.HOLD, jobs)
 
 
+def _suspend(state: State) -> Result:
+    jobs = _refs(state, RUNNING)
+    if not jobs:
+        state.message = "only running jobs can be suspended"
+        return None
+    are_suspended = all(job.get("suspended_at") for job in state.targets if job["status"] in RUNNING)
+    return Action(Verb.CONTINUE if are_suspended else Verb.SUSPEND, jobs)
+
+
 def _retry(state: State) -> Result:
     jobs = _refs(state, FINISHED)
     if not jobs:
@@ -203,6 +212,7 @@ _LIST_KEYS: dict[str, Callable[[State], None]] = {
 _JOB_KEYS: dict[str, Callable[[State], Result]] = {
     "c": _cancel,
     "h": _hold,
+    "z": _suspend,
     "r": _retry,
     "p": _pause,
     "o": _show_output,

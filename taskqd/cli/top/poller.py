@@ -103,6 +103,8 @@ def perform(client: Client, action: Action) -> str:
             Verb.CANCEL: client.cancel,
             Verb.HOLD: client.hold,
             Verb.RELEASE: client.release,
+            Verb.SUSPEND: client.suspend,
+            Verb.CONTINUE: client.continue_,
             Verb.RETRY: client.retry,
         }
         return _perform_on_each(requests[action.verb], action)

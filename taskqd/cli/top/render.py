@@ -31,6 +31,7 @@ HELP = """
                that are marked; Esc: unmark
   c            cancel it (with confirmation)
   h            hold it; again: release it
+  z            suspend it; again: continue it
   r            retry it when it has ended
   p            pause its queue; again: resume it
   P            pause everything; again: resume
@@ -266,7 +267,10 @@ def _running(job: Facts, width: int, now: float) -> Text:
     line.append(f"{age(job['started_at'] or job['submitted_at'], now):>6} ")
     done, count = progress_of(job)
     shown = f"{bar(done, count, 8)} " + (f"{done:>3}%" if count == 100 else f"{done}/{count}")
-    line.append(f"{shown if done else '':13}", style="cyan")
+    if job.get("suspended_at"):
+        line.append(f"{'suspended':13}", style="yellow")
+    else:
+        line.append(f"{shown if done else '':13}", style="cyan")
     line.append(progress_text(job), style="dim")
     return line.append(f" {command_of(job)}")
 

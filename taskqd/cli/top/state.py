@@ -24,6 +24,8 @@ class Verb(Enum):
     CANCEL = "cancelled"
     HOLD = "held"
     RELEASE = "released"
+    SUSPEND = "suspended"
+    CONTINUE = "continued"
     RETRY = "pending again"
     PAUSE = "paused"
     RESUME = "resumed"

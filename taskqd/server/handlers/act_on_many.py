@@ -1,4 +1,4 @@
-"""Acts on many jobs: CANCEL, HOLD, RELEASE, RETRY, REMOVE and SET with filters in place of an id.
+"""Acts on many jobs: CANCEL, HOLD, SET and others with filters in place of an id.
 
 The ids of the jobs that match are collected when the request comes. Then the act is carried out in portions,
 each with one batch of records, and other requests are served in between. A job that no longer matches when

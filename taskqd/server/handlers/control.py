@@ -1,4 +1,4 @@
-"""Handlers of the verbs that change existing jobs: CANCEL, RETRY, REMOVE, HOLD, RELEASE, SET."""
+"""Handlers of the verbs that change existing jobs, such as CANCEL, HOLD and SET."""
 
 from twisted.internet.defer import Deferred
 
@@ -112,6 +112,21 @@ class ControlHandlers(HandlerGroup):
             return self._change_many(client, "RELEASE", request, self._acts.release(client.principal.actor))
         released = self._engine.job_commands.release(self._id_of(request.job), client.principal.actor)
         return Deferred.fromCoroutine(released).addCallback(self._format_status)
+
+    @handles("SUSPEND")
+    def _suspend(self, client: IClient, request: JobRequest | ManyRequest) -> Reply:
+        if isinstance(request, ManyRequest):
+            return self._change_many(client, "SUSPEND", request, self._acts.suspend(client.principal.actor))
+        suspended = self._engine.job_commands.suspend(self._id_of(request.job), client.principal.actor)
+        return Deferred.fromCoroutine(suspended).addCallback(self._format_status)
+
+    @handles("CONTINUE")
+    def _continue(self, client: IClient, request: JobRequest | ManyRequest) -> Reply:
+        if isinstance(request, ManyRequest):
+            act = self._acts.continue_(client.principal.actor)
+            return self._change_many(client, "CONTINUE", request, act)
+        continued = self._engine.job_commands.continue_(self._id_of(request.job), client.principal.actor)
+        return Deferred.fromCoroutine(continued).addCallback(self._format_status)
 
     @handles("SET")
     def _set(self, client: IClient, given: WithBlocks[SetRequest | SetManyRequest]) -> Reply:

@@ -1,4 +1,6 @@
-"""Finds the holds, releases and changes that a snapshot omits, because later ones supersede them.
+"""Finds the records that a snapshot omits because later ones supersede them.
+
+These are holds, releases, changes, suspensions and continuations.
 
 The holds, releases and changes of a job between two other events of it (a start, an end, a cancel) form a
 run. A fold of the records that are kept of a run gives the same job as a fold of all of them (decision 0038):
@@ -9,13 +11,17 @@ run. A fold of the records that are kept of a run gives the same job as a fold o
   (``at``, ``delay``) does not alter the job's earliest start either. So if changes altered the times and then
   set them back, one of them is kept as well. And if delays are involved, the change that set the current
   times is kept as well, since only that one tells whether the start follows the system clock.
+
+Of the suspensions and continuations of a job, only the last one is kept, and none when the attempt has ended:
+each decides alone whether the job is suspended, and since when. The same holds for those of an array, each of
+which decides that for all tasks that run.
 """
 
 from bisect import bisect_right
 
 from msgspec import Struct
 
-from taskqd.model.events import Changed, Held, JobEvent, Released, Submitted
+from taskqd.model.events import Changed, Continued, Ended, Held, JobEvent, Released, Submitted, Suspended
 from taskqd.model.spec import Spec
 
 Times = tuple[float | None, float | None]
@@ -55,11 +61,12 @@ class Superseded:
         self._arrays: list[int] = []
         self._last_tasks: list[int] = []
         self._generations: dict[int, int] = {}
+        self._suspensions: dict[int, int] = {}
 
     @property
     def has_runs(self) -> bool:
         """Whether ``add`` may have an effect for an event that starts or ends a job."""
-        return bool(self._runs or self._arrays)
+        return bool(self._runs or self._arrays or self._suspensions)
 
     def add(self, sequence: int, event: JobEvent) -> None:
         """Add the next record of a job."""
@@ -73,7 +80,12 @@ class Superseded:
             self._released(sequence, event)
         elif isinstance(event, Changed):
             self._changed(sequence, event)
+        elif isinstance(event, Suspended | Continued):
+            self._drop(self._suspensions.pop(event.id, None))
+            self._suspensions[event.id] = sequence
         else:
+            if isinstance(event, Ended):
+                self._drop(self._suspensions.pop(event.id, None))
             self._end_runs(event.id)
 
     def _submitted(self, event: Submitted) -> None:

@@ -74,6 +74,7 @@ from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environ
         (("cancel",), "expected job IDs or filter options; without them"),
         (("cancel", "7", "--label", "x"), "expected either job IDs or filter options"),
         (("hold", "--status", "running"), "only jobs with the status PENDING can be held"),
+        (("suspend", "--status", "pending"), "only jobs with the status RUNNING can be suspended"),
         (("set", "7"), "expected at least one option to change"),
         (("set", "--in-queue", "q", "--command", "x"), "--command is for jobs that are named by their IDs"),
         (("set", "7", "--timeout", "never"), "expected a duration such as"),

@@ -170,6 +170,8 @@ SCHEDULES_SHOWN = (
             b"7 PENDING\n8 PENDING\n9.1 PENDING\n",
         ),
         (("hold", "7"), {"HOLD 7": b"STATUS PENDING 0\r\n"}, b"PENDING\n"),
+        (("suspend", "7"), {"SUSPEND 7": b"STATUS RUNNING 0\r\n"}, b"RUNNING (suspended)\n"),
+        (("continue", "7"), {"CONTINUE 7": b"STATUS RUNNING 0\r\n"}, b"RUNNING\n"),
         (("release", "7", "8"), {"RELEASE": b"STATUS PENDING 0\r\n"}, b"7 PENDING\n8 PENDING\n"),
         (
             ("set", "7", "--timeout", "none", "--priority=-3", "--label", ""),
@@ -356,6 +358,7 @@ def test_exit_code_of_an_array_is_0_only_if_all_tasks_completed(
         ({"progress": 40}, "RUNNING 40%"),
         ({"progress": 0}, "RUNNING"),
         ({"progress": 40, "cancelling": "TERM"}, "RUNNING (cancelling)"),
+        ({"progress": 40, "suspended_at": "2026-11-24T14:31:26Z"}, "RUNNING (suspended)"),
         ({"tasks": {"count": 10, "completed": 2, "failed": 1, "cancelled": 0}}, "RUNNING 3/10"),
     ],
 )

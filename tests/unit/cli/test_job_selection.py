@@ -56,6 +56,8 @@ class JobScript:
         (("cancel", "--label", "a b"), 'CANCEL --label="a b"'),
         (("cancel", "--queue", "q", "--signal", "INT"), "CANCEL --queue=q --signal=INT"),
         (("hold", "--queue", "q"), "HOLD --queue=q"),
+        (("suspend", "--queue", "q"), "SUSPEND --queue=q"),
+        (("continue", "--queue", "q"), "CONTINUE --queue=q"),
         (("release", "--owner", "me", "--match", "x"), "RELEASE --owner=me --match=x"),
         (("retry", "--status", "failed,pending"), "RETRY --status=FAILED"),
         (("remove", "--queue", "q", "--label", "x"), "REMOVE --queue=q --label=x"),

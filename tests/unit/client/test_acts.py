@@ -55,6 +55,8 @@ def test_daemon_that_has_the_limit_of_acts_can_act_on_many(serve: Serve, hello: 
         ("CANCEL", {"cascade": True}, b"STATUS RUNNING 7\r\n", ("RUNNING", 7), " --cascade"),
         ("HOLD", {}, b"STATUS PENDING 0\r\n", ("PENDING", 0), ""),
         ("RELEASE", {}, b"STATUS PENDING 0\r\n", ("PENDING", 0), ""),
+        ("SUSPEND", {}, b"STATUS RUNNING 7\r\n", ("RUNNING", 7), ""),
+        ("CONTINUE", {}, b"STATUS RUNNING 7\r\n", ("RUNNING", 7), ""),
         ("RETRY", {}, b"JOB_ID 1\r\n", 1, ""),
         ("REMOVE", {}, b"OK\r\n", None, ""),
         ("SET", {"changes": {"nice": 3}}, b'JOB {"id":1}\r\n', {"id": 1}, " --nice=3"),

@@ -50,6 +50,8 @@ NONE = Output("stdout", 0, b"")
             Status("CANCELLED", 0),
         ),
         (lambda it: it.hold(7), "HOLD 7", b"STATUS PENDING 0\r\n", Status("PENDING", 0)),
+        (lambda it: it.suspend(7), "SUSPEND 7", b"STATUS RUNNING 4\r\n", Status("RUNNING", 4)),
+        (lambda it: it.continue_(7), "CONTINUE 7", b"STATUS RUNNING 4\r\n", Status("RUNNING", 4)),
         (lambda it: it.release(7), "RELEASE 7", b"STATUS PENDING 0\r\n", Status("PENDING", 0)),
         (
             lambda it: it.set(7, priority=5, timeout=None, label="", at=0.0, need={"gpu": 1}),

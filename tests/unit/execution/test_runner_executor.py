@@ -16,6 +16,7 @@ from taskqd.execution.messages import (
     Ack,
     AttemptKey,
     Cleared,
+    Continue,
     End,
     Ended,
     File,
@@ -28,6 +29,7 @@ from taskqd.execution.messages import (
     Sent,
     Spawned,
     Start,
+    Suspend,
     Swept,
     Welcome,
 )
@@ -80,8 +82,8 @@ def ended(key: AttemptKey = KEY, **fields: Any) -> Ended:
     return Ended(id=key.id, attempt=key.attempt, word=key.word, at=7.0, **{"exit_code": 0, **fields})
 
 
-def running(key: AttemptKey = KEY, pid: int | None = 4711) -> Running:
-    return Running(id=key.id, attempt=key.attempt, word=key.word, pid=pid, started=5)
+def running(key: AttemptKey = KEY, pid: int | None = 4711, suspended: bool = False) -> Running:
+    return Running(id=key.id, attempt=key.attempt, word=key.word, pid=pid, started=5, suspended=suspended)
 
 
 class Site:
@@ -105,7 +107,7 @@ class Site:
     def connect(self, name: str = R1, **fields: Any) -> FakeLink:
         link = FakeLink(name)
         link.accepts_starts = fields.pop("accepts_starts", True)
-        link.welcome = Welcome(runner=name, pid=1, version=MIN_START_VERSION, **fields)
+        link.welcome = Welcome(runner=name, pid=1, **{"version": MIN_START_VERSION, **fields})
         self.executor.on_welcome(cast("RunnerLink", link), link.welcome)
         return link
 
@@ -467,3 +469,82 @@ def test_swept_is_reported(site: Site) -> None:
     site.executor.on_sweep_done = swept.append
     site.executor.on_swept(Swept(runner=R2))
     assert swept == [Swept(runner=R2)]
+
+
+# Suspensions.
+
+SUSPEND = Suspend(id=KEY.id, attempt=KEY.attempt, word=KEY.word)
+CONTINUE = Continue(id=KEY.id, attempt=KEY.attempt, word=KEY.word)
+
+
+def test_suspension_and_continuation_are_sent_at_once(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.executor.set_suspended(1, True)
+    site.executor.set_suspended(1, False)
+    assert link.sent[1:] == [SUSPEND, CONTINUE]
+
+
+def test_suspension_is_sent_again_after_each_welcome(site: Site) -> None:
+    site.start()
+    site.executor.set_suspended(1, True)
+    for is_suspended in (False, True):
+        link = site.connect(running=[running(suspended=is_suspended)])
+        assert link.sent == [SUSPEND]
+        site.lose(link)
+
+
+def test_suspension_follows_a_start_that_is_sent_again(site: Site) -> None:
+    site.start()
+    site.executor.set_suspended(1, True)
+    assert site.connect().sent == [start_of(KEY), SUSPEND]
+
+
+def test_continuation_is_sent_if_the_runner_says_that_the_attempt_is_suspended(site: Site) -> None:
+    site.adopt()
+    assert site.connect(running=[running(suspended=True)]).sent == [CONTINUE]
+
+
+def test_cancel_of_a_suspended_attempt_is_sent_without_the_suspension_after_a_welcome(site: Site) -> None:
+    site.start()
+    site.executor.set_suspended(1, True)
+    site.executor.end(1, Reason.CANCELLED, 15)
+    sent = site.connect(running=[running()]).sent
+    assert [type(message) for message in sent] == [End]
+
+
+def test_suspension_of_an_ended_or_unknown_attempt_sends_nothing(site: Site) -> None:
+    link = site.connect()
+    site.start()
+    site.tell(link, ended())
+    site.executor.set_suspended(1, True)
+    site.executor.set_suspended(9, True)
+    assert link.sent == [start_of(KEY)]
+
+
+def test_obstacle_is_an_older_version_or_a_runner_that_was_not_connected_yet(site: Site) -> None:
+    site.adopt()
+    assert "not connected yet" in (site.executor.runner_obstacle(1) or "")
+    link = site.connect(running=[running()], version=1, release="0.9.0")
+    assert "its runner is of release 0.9.0" in (site.executor.runner_obstacle(1) or "")
+    site.lose(link)
+    assert "its runner is of release 0.9.0" in (site.executor.runner_obstacle(1) or "")
+    link = site.connect(running=[running()])
+    assert site.executor.runner_obstacle(1) is None
+    site.lose(link)
+    assert site.executor.runner_obstacle(1) is None
+    assert site.executor.runner_obstacle(9) is None
+
+
+def test_version_of_a_runner_without_attempts_is_forgotten_with_its_connection(site: Site) -> None:
+    link = site.connect(ended=[KEY])
+    site.adopt()
+    assert site.executor.runner_obstacle(1) is None
+    site.tell(link, ended())
+    site.lose(link)
+    site.executor.acknowledge(1)
+    site.adopt(OTHER)
+    assert site.executor.runner_obstacle(OTHER.id) is not None
+    site.lose(site.connect(R2))
+    site.adopt(NEXT, R2)
+    assert site.executor.runner_obstacle(NEXT.id) is not None

@@ -21,6 +21,7 @@ from taskqd.model.events import (
     Compacted,
     CompactedEvent,
     Configured,
+    Continued,
     Ended,
     Event,
     Held,
@@ -44,6 +45,7 @@ from taskqd.model.events import (
     Spawned,
     Started,
     Submitted,
+    Suspended,
     Unscheduled,
 )
 from taskqd.model.job import Reason, Status, Usage
@@ -83,6 +85,8 @@ SAMPLES: list[tuple[Any, str]] = [
     (Skipped(id=2, at=1.5, dependency=1), '"skipped","id":2,"at":1.5,"because":1'),
     (Held(id=1, at=1.5, by="ann"), '"held","id":1,"at":1.5,"by":"ann"'),
     (Released(id=1, at=1.5, by="ann"), '"released","id":1,"at":1.5,"by":"ann"'),
+    (Suspended(id=1, at=1.5, by="ann"), '"suspended","id":1,"at":1.5,"by":"ann"'),
+    (Continued(id=1, at=1.5, by="ann"), '"continued","id":1,"at":1.5,"by":"ann"'),
     (
         Changed(id=1, at=1.5, by="ann", command="x", spec=Spec(needs={"gpu": 1})),
         '"changed","id":1,"at":1.5,"by":"ann","command":"x","spec":{"needs":{"gpu":1}}',

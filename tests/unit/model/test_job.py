@@ -20,7 +20,7 @@ def _job(**known: Any) -> Job:
 def test_statuses_and_reasons_are_those_of_the_protocol() -> None:
     assert [status.value for status in Status] == ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
     assert {reason.value for reason in Reason} <= {
-        *("queued", "held", "delayed", "after", "retrying", "paused"),
+        *("queued", "held", "delayed", "after", "retrying", "paused", "suspended"),
         *(
             "exit",
             "signal",

@@ -25,10 +25,13 @@ ENDED = frozenset({Status.FAILED, Status.CANCELLED})
 OF_Q = JobFilter(queue="q")
 
 READ: list[tuple[str, Any]] = [
-    *((f"{verb} 5", JobRequest(job=5)) for verb in ("HOLD", "RELEASE", "REMOVE")),
+    *((f"{verb} 5", JobRequest(job=5)) for verb in ("HOLD", "RELEASE", "SUSPEND", "CONTINUE", "REMOVE")),
     ("HOLD 5.2", JobRequest(job=TaskId(5, 2))),
     ("HOLD -- 5", JobRequest(job=5)),
-    *((f"{verb} --queue=q", ManyRequest(wanted=OF_Q)) for verb in ("HOLD", "RELEASE", "REMOVE", "RETRY")),
+    *(
+        (f"{verb} --queue=q", ManyRequest(wanted=OF_Q))
+        for verb in ("HOLD", "RELEASE", "SUSPEND", "CONTINUE", "REMOVE", "RETRY")
+    ),
     (
         'RETRY --status=failed,CANCELLED --queue=q --owner=ann --label="a b" --match=Straße',
         ManyRequest(wanted=JobFilter(statuses=ENDED, queue="q", owner="ann", label="a b", match="strasse")),
@@ -70,7 +73,10 @@ READ: list[tuple[str, Any]] = [
 """Lines, and the requests that they are parsed to."""
 
 REFUSED = [
-    *((verb, f"expected {verb} <id>|<filters>") for verb in ("CANCEL", "RETRY", "HOLD", "RELEASE", "REMOVE")),
+    *(
+        (verb, f"expected {verb} <id>|<filters>")
+        for verb in ("CANCEL", "RETRY", "HOLD", "RELEASE", "SUSPEND", "CONTINUE", "REMOVE")
+    ),
     ("HOLD 1 2", "expected HOLD <id>|<filters>"),
     ("HOLD 1 --queue=q", "an id and filters cannot be given together"),
     ("SET 1 --in-queue=q --nice=1", "an id and filters cannot be given together"),

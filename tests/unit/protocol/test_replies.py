@@ -14,6 +14,7 @@ from taskqd.model.events import (
     Changed,
     Clocked,
     Configured,
+    Continued,
     Ended,
     Event,
     Held,
@@ -31,6 +32,7 @@ from taskqd.model.events import (
     Spawned,
     Started,
     Submitted,
+    Suspended,
     Unscheduled,
 )
 from taskqd.model.job import Reason, Status
@@ -130,6 +132,8 @@ EVENTS: list[tuple[Event, str]] = [
     (Cancelled(id=7, at=T, by="ann", signal=15), '{"type":"cancelled","by":"ann","signal":15}'),
     (Skipped(id=7, at=T, dependency=5), '{"type":"skipped","because":5}'),
     (Held(id=7, at=T, by="ann"), '{"type":"held","by":"ann"}'),
+    (Suspended(id=7, at=T, by="ann"), '{"type":"suspended","by":"ann"}'),
+    (Continued(id=7, at=T, by="ann"), '{"type":"continued","by":"ann"}'),
     (Released(id=7, at=T, by="ann"), '{"type":"released","by":"ann"}'),
     (
         Changed(id=7, at=T, by="ann", command="true", spec=Spec(priority=2)),

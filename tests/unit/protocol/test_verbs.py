@@ -18,7 +18,7 @@ from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 
 VERBS = [
     *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "LOG", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
-    *("HOLD", "RELEASE", "SET", "REMOVE", "SEND", "HISTORY", "WHY"),
+    *("HOLD", "RELEASE", "SUSPEND", "CONTINUE", "SET", "REMOVE", "SEND", "HISTORY", "WHY"),
     *("QUEUES", "SET-QUEUE", "SET-SLOTS", "PAUSE", "RESUME", "SCHEDULE", "SCHEDULES", "UNSCHEDULE", "WATCH"),
     *("DRAIN", "SHUTDOWN", "STATS", "HELLO", "AUTH", "PING", "HELP", "QUIT"),
 ]

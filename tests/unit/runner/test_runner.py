@@ -19,6 +19,7 @@ from taskqd.execution.messages import (
     AttemptKey,
     Base,
     Cleared,
+    Continue,
     End,
     Ended,
     Follow,
@@ -33,6 +34,7 @@ from taskqd.execution.messages import (
     Settled,
     Spawned,
     Start,
+    Suspend,
     Sweep,
     Swept,
     Welcome,
@@ -102,6 +104,9 @@ class FakeExecutor:
 
     def end(self, *args: Any) -> None:
         self.calls.append(("end", *args))
+
+    def set_suspended(self, *args: Any) -> None:
+        self.calls.append(("set_suspended", *args))
 
     def end_all(self, *args: Any) -> None:
         self.calls.append(("end_all", *args))
@@ -614,3 +619,22 @@ def test_messages_of_a_batch_are_held_until_its_end(site: Site) -> None:
     with site.runner.batch():
         assert link.is_held
     assert not link.is_held
+
+
+def test_welcome_says_which_attempts_are_suspended(site: Site) -> None:
+    other = AttemptKey(2, 1, "f" * 16)
+    link = site.connect()
+    site.start()
+    site.runner.handle(Suspend(id=KEY.id, attempt=KEY.attempt, word=KEY.word))
+    site.runner.handle(Suspend(id=other.id, attempt=other.attempt, word=other.word))
+    site.runner.disconnected(link)
+    link = site.connect()
+    welcome = link.sent[0]
+    assert isinstance(welcome, Welcome)
+    assert [each.suspended for each in welcome.running] == [True]
+    site.runner.handle(Continue(id=KEY.id, attempt=KEY.attempt, word=KEY.word))
+    assert site.executor.calls == [("set_suspended", KEY, True), ("set_suspended", KEY, False)]
+    site.runner.disconnected(link)
+    welcome = site.connect().sent[0]
+    assert isinstance(welcome, Welcome)
+    assert [each.suspended for each in welcome.running] == [False]

@@ -18,6 +18,7 @@ from taskqd.model.events import (
     Cancelled,
     Changed,
     Configured,
+    Continued,
     Ended,
     Event,
     Held,
@@ -31,6 +32,7 @@ from taskqd.model.events import (
     Spawned,
     Started,
     Submitted,
+    Suspended,
 )
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.job_filter import JobFilter
@@ -78,7 +80,7 @@ SPECS = st.fixed_dictionaries(
         "after_fail": st.tuples(st.integers(1, 15)),
     },
 )
-ACTS = (Held, Released, Cancelled, Retried, Removed, Changed, Skipped)
+ACTS = (Held, Released, Suspended, Continued, Cancelled, Retried, Removed, Changed, Skipped)
 ACT = st.tuples(st.sampled_from(ACTS), st.integers(0, 40))
 RUN = st.tuples(st.just("run"), st.sampled_from([None, None, *Status]))
 STEP = st.one_of(

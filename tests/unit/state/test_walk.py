@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from taskqd.model.events import (
     Cancelled,
     Changed,
+    Continued,
     Ended,
     Event,
     Held,
@@ -42,6 +43,7 @@ from taskqd.model.events import (
     Spawned,
     Started,
     Submitted,
+    Suspended,
     Unscheduled,
 )
 from taskqd.model.footprint import footprint_of
@@ -118,6 +120,8 @@ class Model:
     open: set[tuple[Kind, int]] = field(default_factory=set)
     failed: set[tuple[Kind, int]] = field(default_factory=set)
     cause: int | None = None
+    suspended_at: float | None = None
+    is_cancelling: bool = False
 
     @property
     def parts(self) -> list["Model"]:
@@ -129,7 +133,8 @@ class Model:
 
     @property
     def is_ready(self) -> bool:
-        return self.status is P and not self.is_held and not self.whole.waiting
+        is_blocked = self.whole.waiting or self.whole.suspended_at is not None
+        return self.status is P and not self.is_held and not is_blocked
 
     @property
     def waiting(self) -> int:
@@ -280,6 +285,8 @@ class Walk(RuleBasedStateMachine):
 
     def settle(self, one: Model, before: Status, at: float) -> None:
         one.completed_at = at if one.status.is_final else None
+        if one.status.is_final or (one.status is P and not one.tasks):
+            one.suspended_at, one.is_cancelling = None, False
         if not one.status.is_final or before.is_final:
             return
         self.forget(one)
@@ -448,6 +455,18 @@ class Walk(RuleBasedStateMachine):
         for part in one.parts:
             if part.status is P:
                 self.move(part, X, is_held=False, not_before=None)
+            elif part.status is R:
+                part.suspended_at, part.is_cancelling = None, True
+
+    @precondition(lambda self: self.units(R))
+    @rule(data=st.data(), is_suspension=st.booleans())
+    def suspend(self, data: st.DataObject, is_suspension: bool) -> None:
+        one = data.draw(st.sampled_from(self.of_some(R)))
+        kind = Suspended if is_suspension else Continued
+        self.happen(kind(id=one.id, at=self.now, by="bob"))
+        for part in (one, *one.tasks):
+            if part.tasks or (part.status is R and not part.is_cancelling):
+                part.suspended_at = self.now if is_suspension else None
 
     @precondition(lambda self: self.unsatisfiable())
     @rule(data=st.data())
@@ -603,6 +622,7 @@ class Walk(RuleBasedStateMachine):
             found = (job.status, job.spec, job.unmet_dependencies, job.completed_at, job.array)
             whole = one.array.id if one.array else None
             assert found == (one.status, one.spec, one.waiting, one.completed_at, whole)
+            assert job.suspended_at == one.suspended_at
             if one.tasks:
                 recount = Counter(task.status for task in one.tasks)
                 assert job.tasks is not None
@@ -733,6 +753,8 @@ def _any_event(job_id: int) -> list[JobEvent]:
         Skipped(**common, dependency=1),
         Held(**common, by="bob"),
         Released(**common, by="bob"),
+        Suspended(**common, by="bob"),
+        Continued(**common, by="bob"),
         Changed(**common, by="bob", command="false"),
         Cancelled(**common, by="bob", signal=15),
         Retried(**common, by="bob"),

@@ -30,6 +30,11 @@ HISTORY = [
         event(12, "ended", status="COMPLETED", exit_code=0, ended_at=AT),
         f"ended\tCOMPLETED, ended at {AT}\t0",
     ),
+    (event(12, "suspended", by="ana"), "suspended\tby ana\t-"),
+    (
+        event(12, "ended", status="COMPLETED", exit_code=0, suspended=75.2),
+        "ended\tCOMPLETED, suspended for 1 min 15 s\t0",
+    ),
     (event(13, "something.new", by="ben"), "something.new\tby ben\t-"),
 ]
 

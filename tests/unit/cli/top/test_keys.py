@@ -43,6 +43,7 @@ def test_movement_keys_select_jobs_and_stop_at_the_ends(key: str, selected: int)
         (2, "p", Action(Verb.RESUME, queue="q")),
         (3, "h", Action(Verb.RELEASE, (3,))),
         (4, "h", Action(Verb.HOLD, (4,))),
+        (1, "z", Action(Verb.SUSPEND, (1,))),
         (5, "r", Action(Verb.RETRY, (5,))),
         (1, "q", QUIT),
         (1, "x", None),
@@ -52,6 +53,16 @@ def test_key_returns_action(number: int, key: str, action: Action | str | None) 
     state = at(number)
     assert press(state, key) == action
     assert state.message == ""
+
+
+def test_z_continues_a_suspended_job() -> None:
+    state = at(1)
+    assert state.job is not None
+    state.job["suspended_at"] = "2026-11-24T14:31:26Z"
+    try:
+        assert press(state, "z") == Action(Verb.CONTINUE, (1,))
+    finally:
+        del state.job["suspended_at"]
 
 
 def test_capital_p_resumes_everything_when_paused() -> None:
@@ -74,6 +85,7 @@ def test_capital_p_asks_before_it_pauses_everything() -> None:
     "number,key,message",
     [
         (1, "h", "only pending jobs can be held"),
+        (3, "z", "only running jobs can be suspended"),
         (1, "r", "only finished jobs can be retried"),
         (5, "c", "only pending and running jobs can be cancelled"),
     ],
@@ -84,7 +96,7 @@ def test_key_that_does_not_apply_to_the_job_shows_a_message(number: int, key: st
     assert state.message == message
 
 
-@pytest.mark.parametrize("key", ["c", "h", "r", "p", "o"])
+@pytest.mark.parametrize("key", ["c", "h", "z", "r", "p", "o"])
 def test_key_without_a_job_shows_a_message(key: str) -> None:
     state = State()
     assert press(state, key) is None

@@ -82,6 +82,8 @@ def test_poller_loads_jobs_again_after_lagged(serve: Serve) -> None:
     [
         (Action(Verb.CANCEL, ("30.5",)), "CANCEL 30.5", "job 30.5 cancelled"),
         (Action(Verb.HOLD, (4,)), "HOLD 4", "job 4 held"),
+        (Action(Verb.SUSPEND, (4,)), "SUSPEND 4", "job 4 suspended"),
+        (Action(Verb.CONTINUE, (4,)), "CONTINUE 4", "job 4 continued"),
         (Action(Verb.RELEASE, (3,)), "RELEASE 3", "job 3 released"),
         (Action(Verb.RETRY, (5,)), "RETRY 5", "job 5 pending again"),
         (Action(Verb.PAUSE, queue="q"), "PAUSE q", "queue q paused"),

@@ -12,7 +12,19 @@ from taskqd.model.job import Status
 from taskqd.state.errors import InvalidTransition
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal.superseded import Superseded
-from tests.support.events import array, cancelled, changed, ended, held, released, retried, started, submitted
+from tests.support.events import (
+    array,
+    cancelled,
+    changed,
+    continued,
+    ended,
+    held,
+    released,
+    retried,
+    started,
+    submitted,
+    suspended,
+)
 
 TIMES: tuple[dict[str, Any], ...] = ({}, {"at": 50.0}, {"at": 60.0}, {"delay": 7.0})
 CHANGED_TIMES = (*TIMES, {"at": 50.0, "is_delay": True}, {"at": 70.0, "is_delay": True})
@@ -79,6 +91,19 @@ def test_changes_of_the_times_of_an_array_around_a_release_of_a_task_are_kept(is
     assert fold(left) == fold(events)
 
 
+def test_suspensions_are_superseded_by_the_last_and_by_the_end() -> None:
+    toggled = [event for number in range(500) for event in (suspended(1, 300.0 + number), continued(1))]
+    events: list[Event] = [submitted(1), started(1), *toggled, suspended(1)]
+    assert kept(events) == [*events[:2], events[-1]]
+    assert kept([*events, ended(1)]) == [*events[:2], ended(1)]
+
+
+def test_suspensions_leave_holds_superseded() -> None:
+    toggled = [event for _ in range(500) for event in (suspended(1), held(1), continued(1), released(1))]
+    events: list[Event] = [array(1, 2), started(2), *toggled]
+    assert kept(events) == [*events[:2], *events[-2:]]
+
+
 _IDS = st.sampled_from([1, 2, 3, 5])
 _STEPS = st.one_of(
     st.builds(held, _IDS),
@@ -92,6 +117,8 @@ _STEPS = st.one_of(
     st.builds(started, _IDS),
     st.builds(lambda job_id, status: ended(job_id, status, retry_at=300.0), _IDS, st.sampled_from([*Status])),
     st.builds(cancelled, _IDS),
+    st.builds(suspended, _IDS, st.sampled_from([310.0, 320.0])),
+    st.builds(continued, _IDS),
     st.builds(retried, _IDS),
 )
 
