@@ -102,6 +102,19 @@ def a_user(running: Unprivileged) -> Wire:
 # Jobs.
 
 
+def test_interactive_job_reads_what_its_owner_sends_and_no_admin_can(
+    running: Unprivileged, games: Wire
+) -> None:
+    job = games.submit("--interactive id -un; exec cat /dev/stdin")
+    games.wait_running(job)
+    forbidden = f"ERROR FORBIDDEN permission denied: job {job} belongs to another user; you (root) may SEND"
+    assert running.connect().ask(f"SEND {job} --eof").startswith(forbidden)
+    games.send(b"SEND %d --data=3 --eof\r\nin\n\r\n" % job)
+    assert games.line() == "OK 3"
+    assert games.wait(job) == "COMPLETED"
+    assert games.result(job).stdout == b"games\nin\n"
+
+
 def test_daemon_is_no_root_and_jobs_have_all_ids_of_their_owner(running: Unprivileged) -> None:
     status = Path(f"/proc/{running.pid}/status").read_text().splitlines()
     assert [line.split()[1:] for line in status if line.startswith("Uid")] == [[str(running.user.uid)] * 4]

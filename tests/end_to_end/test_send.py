@@ -101,7 +101,9 @@ def test_pipe_outlives_the_daemon_but_not_the_runner(daemon: DaemonFactory) -> N
     wire = one.connect()
     assert send(wire, job, b"after the kill") == "OK 14"
     until(lambda: wire.output(job, "stdout", "--tail=15").data == b"aafter the kill", "the output")
+    other = one.connect()
     begin_send(wire, stuck, b"lost with the runner")
+    assert [other.ask("PING"), other.ask("PING")] == ["OK", "OK"]  # the daemon has handled the SEND by then
     one.kill_runner()
     assert wire.line().startswith("ERROR TIMED_OUT 0 to 20 of 20 bytes were written: the runner of job")
     assert wire.wait(job) == "FAILED"
