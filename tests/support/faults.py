@@ -27,6 +27,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -40,6 +41,8 @@ from zope.interface import implementer
 
 from taskqd.config.limits import UNBOUNDED
 from taskqd.config.settings import Retention
+from taskqd.daemon.recovery import script_file_of
+from taskqd.engine.acts import NewCommand
 from taskqd.engine.engine import Engine
 from taskqd.engine.randomness import Randomness
 from taskqd.engine.retention import RetentionTask
@@ -95,6 +98,8 @@ _WRITES = frozenset({"write", "write_at"})
 _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
 
+SCRIPTS = (b"new", None, b"newer")
+"""What the command of a held job is replaced by, one after the other: scripts, or a command."""
 AGAIN = {"script": b"#!/bin/true", "stdin": b"again", "secret": b"A=1\0"}
 """The blocks of the scenario's schedule."""
 
@@ -523,7 +528,10 @@ class Scenario:
             self.spool.open()
             running = {job.id for job in queue_state.running()}
             self.spool.sweep(
-                lambda job_id: _attempts(queue_state, job_id), running, queue_state.schedules.file_names()
+                lambda job_id: _attempts(queue_state, job_id),
+                running,
+                queue_state.schedules.file_names(),
+                lambda job_id: script_file_of(queue_state, job_id),
             )
         except OSError as why:
             raise StartRefused(str(why)) from None
@@ -884,6 +892,10 @@ class Scenario:
         yield
         for job_id in slow:
             self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
+            for new in SCRIPTS:
+                self.decide(
+                    "SET", self.engine.command_changes.change(job_id, ACTOR, {}, NewCommand("x", new))
+                )
             self.decide("RELEASE", changes.release(job_id, ACTOR))
         self.decide("RESUME", controls.resume(ACTOR, "slow"))
         self.schedule()
@@ -992,6 +1004,7 @@ class Scenario:
                 with open(self.spool.path(job_id, name), "rb") as file:
                     if file.read() != content:
                         raise RuleViolation(f"the {name} of job {job_id} differs from the one that was sent")
+            self._check_script(jobs[job_id])
         for directory, _, names in os.walk(self.directory):
             is_of_jobs = "/output/" in directory or "/input/" in directory
             for name in names:
@@ -1000,6 +1013,17 @@ class Scenario:
                     if number not in jobs:
                         raise RuleViolation(f"{name} of unknown job {number} is left")
         self._check_schedules()
+
+    def _check_script(self, job: Job) -> None:
+        """Check that a job without stdin has the script that its spec names, and no other."""
+        files = [Path(self.spool.path(job.id, "script", number)) for number in (0, 1)]
+        found = {number: file.read_bytes() for number, file in enumerate(files) if file.exists()}
+        if job.array is None and set(found) - {job.spec.script_file}:
+            raise RuleViolation(f"job {job.id} has the scripts {set(found)}")
+        if job.spec.script_line in ("new", "newer"):
+            expected = {job.spec.script_file: job.spec.blocks}
+            if {number: sha256(content).hexdigest() for number, content in found.items()} != expected:
+                raise RuleViolation(f"the script of job {job.id} is not the one that its spec names")
 
     def _check_schedules(self) -> None:
         schedules = self.engine.queue_state.schedules
