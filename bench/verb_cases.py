@@ -66,7 +66,6 @@ def cases(jobs: int, times: int, token: str) -> list[Case]:
         pending("RELEASE {}", "RELEASE"),
         pending("SET {} --priority={n}", "SET --priority"),
         pending("SET {} --queue=q{n}", "SET --queue"),
-        pending("SET {} --command=true{n}", "SET --command"),
         pending("CANCEL {}", "CANCEL of a pending job"),
         pending("RETRY {}", "RETRY"),
         pending("CANCEL {} --cascade", "CANCEL --cascade"),
