@@ -98,6 +98,26 @@ def test_named_units_differ_between_jobs_and_outlive_a_kill_and_a_change_of_thei
     assert wire.stats()["resources"]["gpu"] == {"total": 2, "busy": 0, "units": {"1": None, "2": None}}
 
 
+def test_units_and_slots_hold_after_a_kill_of_the_runner_and_the_text_is_in_the_history(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon("--resource", "tape=left,right", slots=1)
+    wire = one.connect()
+    assert wire.ask("SET-SLOTS 2") == "OK 2"
+    command = "--need=tape:1 --retries=1 --retry-delay=0 echo 40 half > $TASKQ_PROGRESS; sleep 300"
+    jobs = [wire.submit(command) for _ in range(2)]
+    until(lambda: all(wire.show(job).get("progress_text") for job in jobs), "the reports")
+    one.kill_runner()
+    until(lambda: all(wire.show(job)["attempts"] == 2 for job in jobs), "the second attempts")
+    for job in jobs:
+        wire.wait_running(job)
+        [interrupted] = (event for event in wire.history(job) if event["type"] == "ended")
+        assert (interrupted["reason"], interrupted["progress_text"]) == ("interrupted", "half")
+    shown = wire.stats()
+    assert (shown["slots"], sorted(shown["resources"]["tape"]["units"].values())) == (2, jobs)
+    assert sorted(wire.show(job)["units"]["tape"][0] for job in jobs) == ["left", "right"]
+
+
 def test_hold_release_set(daemon: DaemonFactory) -> None:
     one = daemon(slots=1)
     wire = one.connect()
