@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "protocol.values",
         "config.paths",
         "model.durations",
+        "model.sizes",
         "model.time_zones",
         "client",
         "cli.offline",

@@ -166,6 +166,7 @@ _ZONE: Decorator = click.option(
 )
 _NEEDS = "Resources to use: gpu:1,licence:2."
 _MEMORY = "Maximum address space per process."
+_MEMORY_MAX = "End the job if its processes together use more memory."
 _CPU_TIME = "Maximum CPU time per process."
 _NOFILE = "Maximum number of open files per process."
 _MAX_OUTPUT = "Maximum size of output that is kept, per stream."
@@ -257,6 +258,7 @@ _RETRIES: tuple[Decorator, ...] = (
 _LIMITS: tuple[Decorator, ...] = (
     number("--nice", "Niceness, -20 to 19.  [default: the daemon's]", -20, 19),
     size("--memory", _MEMORY),
+    size("--memory-max", _MEMORY_MAX),
     duration("--cpu-time", _CPU_TIME),
     number("--nofile", _NOFILE),
     size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
@@ -378,6 +380,7 @@ _CHANGES: tuple[Decorator, ...] = (
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
     text("--nice", "Niceness, -20 to 19.", "N", _integer_or_none(-20, 19)),
     parsed("--memory", _MEMORY, "SIZE", _or_none(read_size)),
+    parsed("--memory-max", _MEMORY_MAX, "SIZE", _or_none(read_size)),
     parsed("--cpu-time", _CPU_TIME, "DURATION", _or_none(read_duration)),
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),
     size("--max-output", _MAX_OUTPUT),

@@ -62,6 +62,7 @@ _LINES: dict[str, _Line] = {
     "no-retry-on": _Line("no_retry_on", ",".join),
     "nice": _Line("nice"),
     "memory": _Line("memory", _size),
+    "memory-max": _Line("memory_max", _size),
     "cpu-time": _Line("cpu_time", _duration),
     "nofile": _Line("nofile"),
     "max-output": _Line("max_output", _size, "256M", cleared_by=None),

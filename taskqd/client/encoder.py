@@ -71,6 +71,7 @@ class Recurring(TypedDict, total=False):
     umask: int
     nice: int
     memory: int | str
+    memory_max: int | str
     cpu_time: float | str
     nofile: int
     max_output: int | str
@@ -133,6 +134,7 @@ class Changes(TypedDict, total=False):
     tz: str | None
     nice: int | None
     memory: int | str | None
+    memory_max: int | str | None
     cpu_time: float | str | None
     nofile: int | None
     max_output: int | str

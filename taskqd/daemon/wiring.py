@@ -244,6 +244,7 @@ def make_job_view(components: Components, queue_state: QueueState) -> JobView:
         lambda job: queue_state.reason(job, components.clocks.elapsed()),
         queue_state.earliest_start,
         proc.is_stopped,
+        components.executor.memory_use,
     )
 
 

@@ -20,6 +20,8 @@ VERSIONS = (1, 2)
 """The versions of the protocol, besides the base protocol, that this release speaks."""
 MIN_START_VERSION = 2
 """The lowest version of a runner that gets starts; one that speaks less finishes what it runs."""
+MEASURED_VERSION = 2
+"""The lowest version of a daemon that is sent Measured."""
 UTF_8 = "utf-8"
 """The encoding of a Start's strings, unless some of the bytes are not UTF-8."""
 MAX_SEND = 65_536
@@ -234,6 +236,7 @@ class Start(AttemptMessage, frozen=True, kw_only=True, tag="start"):
     user: str | None = None
     files: list[File] = []
     interactive: bool = False
+    memory_max: int | None = None
 
 
 class Follow(AttemptMessage, frozen=True, kw_only=True, tag="follow"):
@@ -336,6 +339,31 @@ class Sent(AttemptMessage, frozen=True, kw_only=True, tag="sent"):
     error: SendError | None = None
 
 
+class MemoryUse(NamedTuple):
+    """The memory that the processes of an attempt use together, and its peak, in bytes."""
+
+    id: int
+    attempt: int
+    word: str
+    used: int
+    peak: int
+
+    @property
+    def key(self) -> AttemptKey:
+        """The name of the attempt."""
+        return AttemptKey(self.id, self.attempt, self.word)
+
+
+class Measured(Message, frozen=True, kw_only=True, tag="measured"):
+    """The memory of attempts with a ``memory_max``; since version 2.
+
+    Sent after Welcome for all of them, and then for those whose use has changed by more than 5 %, at most
+    once per second for each.
+    """
+
+    uses: list[MemoryUse]
+
+
 class Cleared(AttemptMessage, frozen=True, kw_only=True, tag="cleared"):
     """No process of an attempt whose Ended had a ``pid`` is left, or no signal ends those that are."""
 
@@ -362,7 +390,7 @@ ToRunner = (
     | Suspend
     | Continue
 )
-ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Sent | Cleared | Swept
+ToDaemon = Welcome | Refused | Ended | Gone | Spawned | Printed | Measured | Sent | Cleared | Swept
 
 _encoder = json.Encoder()
 _to_runner = json.Decoder(ToRunner)

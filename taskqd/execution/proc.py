@@ -143,15 +143,20 @@ def _environment(pid: str) -> bytes:
 
 
 def _with_mark(process: Process, environment: bytes) -> Process:
+    mark, uid = find_mark(process.pid, environment)
+    return process._replace(mark=mark, uid=uid) if mark else process
+
+
+def find_mark(pid: int, environment: bytes) -> tuple[str, int]:
+    """Return the mark in the environment of a process, and the user of one with a mark, else -1."""
     mark = _MARK.search(environment)
     if mark is None:
-        return process
+        return "", -1
     try:
-        uid = os.stat(f"/proc/{process.pid}").st_uid
+        return mark[1].decode("latin-1"), os.stat(f"/proc/{pid}").st_uid
     except OSError as why:
         _empty_if_gone(why)
-        return process
-    return process._replace(mark=mark[1].decode("latin-1"), uid=uid)
+        return "", -1
 
 
 def _empty_if_gone(why: OSError) -> bytes:

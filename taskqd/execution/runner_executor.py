@@ -34,6 +34,8 @@ from taskqd.execution.messages import (
     Follow,
     Kill,
     KillLeftovers,
+    Measured,
+    MemoryUse,
     Printed,
     Running,
     Sent,
@@ -64,11 +66,11 @@ class _Attempt:
     """An attempt that the daemon has started and whose end is not durable.
 
     ``is_sent`` tells that the runner may have its Start. ``ending`` is the End that was sent for it.
-    ``is_suspended`` tells that its processes must be stopped.
+    ``is_suspended`` tells that its processes must be stopped. ``memory`` is what its runner says of that.
     """
 
     __slots__ = (
-        *("ending", "has_outcome", "is_adopted", "is_sent", "is_suspended", "key", "on_spawned"),
+        *("ending", "has_outcome", "is_adopted", "is_sent", "is_suspended", "key", "memory", "on_spawned"),
         *("outcome", "runner", "started_at"),
     )
 
@@ -81,6 +83,7 @@ class _Attempt:
         self.has_outcome = False
         self.is_sent = self.is_adopted = self.is_suspended = False
         self.ending: End | None = None
+        self.memory: MemoryUse | None = None
 
 
 @implementer(IExecutor)
@@ -287,6 +290,12 @@ class RunnerExecutor:
             link.send(Follow(id=key.id, attempt=key.attempt, word=key.word, on=on))
         return link is not None
 
+    def memory_use(self, job_id: int) -> tuple[int, int] | None:
+        """Return what the running attempt of a job uses and its peak, None if that is unknown."""
+        key = self._keys.get(job_id)
+        use = None if key is None else self._attempts[key].memory
+        return None if use is None else (use.used, use.peak)
+
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
         runners = self._leftovers.runners_of(job_id)
         if not runners:
@@ -408,6 +417,13 @@ class RunnerExecutor:
     def on_sent(self, sent: Sent) -> None:
         """Report that a runner has written input."""
         self._inputs.on_sent(sent)
+
+    def on_measured(self, measured: Measured) -> None:
+        """Note what attempts use."""
+        for use in measured.uses:
+            attempt = self._attempts.get(use.key)
+            if attempt is not None:
+                attempt.memory = use
 
     def on_cleared(self, cleared: Cleared) -> None:
         """Note that nothing is left of an ended attempt."""

@@ -21,6 +21,7 @@ from taskqd.execution.messages import (
     Ended,
     File,
     Hello,
+    Measured,
     Message,
     Printed,
     Refused,
@@ -47,6 +48,8 @@ class LinkObserver(Protocol):
     def on_printed(self, printed: Printed) -> None: ...
 
     def on_sent(self, sent: Sent) -> None: ...
+
+    def on_measured(self, measured: Measured) -> None: ...
 
     def on_cleared(self, cleared: Cleared) -> None: ...
 
@@ -118,6 +121,8 @@ class RunnerLink(LineReceiver):
                 self._observer.on_printed(message)
             case Sent():
                 self._observer.on_sent(message)
+            case Measured():
+                self._observer.on_measured(message)
             case Cleared():
                 self._observer.on_cleared(message)
             case Swept():

@@ -57,6 +57,7 @@ def make_start(run: Run, outputs: Mapping[int, str], order: str | None = None) -
         user=run.user,
         interactive=spec.interactive,
         files=[File(kind, 0, 0) for kind in kinds] if is_changed else [],
+        memory_max=spec.memory_max,
     )
 
 

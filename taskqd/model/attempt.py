@@ -22,6 +22,7 @@ class Reason(str, Enum):
     DEPENDENCY = "dependency"
     INTERRUPTED = "interrupted"
     OUTPUT = "output"
+    MEMORY = "memory"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
@@ -30,12 +31,15 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     """The resource usage of an attempt, from wait4(2): CPU time in seconds, memory in bytes.
 
     It includes the process and those of its descendants that were waited for. ``memory`` is the largest
-    resident set of any one of them, not their sum; 0 if it is unknown (execution/usage.py).
+    resident set of any one of them, not their sum; 0 if it is unknown (runner/usage.py).
+    ``memory_used_peak`` is the most that all processes of an attempt with a ``memory_max`` have used together
+    (runner/memory_reader.py), 0 if it was not read.
     """
 
     user: float = 0.0
     system: float = 0.0
     memory: int = 0
+    memory_used_peak: int = 0
 
 
 class Attempt(Struct, kw_only=True, gc=False):

@@ -71,7 +71,9 @@ def pack_end(
     ``sizes`` are those of stdout and stderr, which are in the journal.
     """
     usage, exit_code, reason = end.usage, end.exit_code, end.reason
-    if usage is None or exit_code is None or reason not in _REASONS or usage.memory % MEMORY_UNIT:
+    if usage is None or exit_code is None or reason not in _REASONS:
+        return None
+    if usage.memory % MEMORY_UNIT or usage.memory_used_peak:
         return None
     segment, offset, length = record or _NO_RECORD
     try:

@@ -1,6 +1,6 @@
 """Which failed attempts are retried, and after which delay.
 
-A condition names a kind of failure: ``exit``, ``signal``, ``timeout``, ``spawn``, ``output`` or
+A condition names a kind of failure: ``exit``, ``signal``, ``timeout``, ``spawn``, ``output``, ``memory`` or
 ``interrupted``; or one exit status or signal: ``exit:75``, ``signal:KILL`` (docs/protocol.md §3).
 """
 
@@ -15,6 +15,7 @@ REASONS = (
     Reason.TIMEOUT,
     Reason.SPAWN,
     Reason.OUTPUT,
+    Reason.MEMORY,
     Reason.INTERRUPTED,
 )
 """The reasons of a failed attempt."""

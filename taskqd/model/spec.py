@@ -102,6 +102,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     umask: int = 0o022
     nice: int | None = None
     memory: int | None = None
+    memory_max: int | None = None
     cpu_time: float | None = None
     nofile: int | None = None
     max_output: int = 256 * 1024**2

@@ -203,6 +203,7 @@ def _usage(attempt: Attempt | None) -> dict[str, float | int | None]:
         "cpu_user": round(usage.user, 6) if usage else None,
         "cpu_system": round(usage.system, 6) if usage else None,
         "memory_peak": usage.memory or None if usage else None,  # some kernels report 0
+        **({"memory_used_peak": usage.memory_used_peak} if usage and usage.memory_used_peak else {}),
     }
 
 

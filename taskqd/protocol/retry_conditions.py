@@ -9,7 +9,7 @@ MAX_CONDITIONS = 50
 """Conditions in one option."""
 
 
-_EXPECTED = "such as exit:75, signal:KILL, timeout, spawn, output or interrupted"
+_EXPECTED = "such as exit:75, signal:KILL, timeout, spawn, output, memory or interrupted"
 
 
 def parse_conditions(text: str) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "umask": SubmitOption("umask", parse_octal, "<octal>", is_shown=False),
     "nice": SubmitOption("nice", integer(-20, 19), "<n>", is_settable=True, clear=Clear()),
     "memory": SubmitOption("memory", parse_memory, "<size>", is_settable=True, clear=Clear()),
+    "memory-max": SubmitOption("memory_max", parse_memory, "<size>", is_settable=True, clear=Clear()),
     "cpu-time": SubmitOption(
         "cpu_time", parse_positive_duration, "<duration>", is_settable=True, clear=Clear()
     ),

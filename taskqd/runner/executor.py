@@ -6,6 +6,7 @@ from collections.abc import Callable, Container
 from functools import cache, partial
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
 from twisted.logger import Logger
@@ -16,6 +17,8 @@ from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.proc import Process, parse_mark
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Reason
+from taskqd.runner.memory_reader import MemoryReader, Target
+from taskqd.runner.memory_watch import MemoryWatch, Reader
 from taskqd.runner.proc_scanner import ProcScanner
 from taskqd.runner.process import MAX_LEFTOVER_GRACE, JobProcess
 from taskqd.runner.process_tree import Termination
@@ -35,7 +38,8 @@ class Executor:
     """Runs each attempt as a ``JobProcess`` that ``reactor``, a SessionReactor, spawns in a new session.
 
     ``in_thread`` runs the scans of /proc, which may block. ``on_cleared(key)`` is called when no process of
-    an ended attempt is left, if there was one at its end.
+    an ended attempt is left, if there was one at its end. ``memory`` watches the attempts with a limit of
+    memory.
     """
 
     _log = Logger()
@@ -46,11 +50,13 @@ class Executor:
         clock: IReactorTime,
         in_thread: InThread,
         on_cleared: Callable[[AttemptKey], object] = lambda _: None,
+        memory_reader: Reader | None = None,
     ) -> None:
         self._on_cleared = on_cleared
         self._reactor = reactor
         self._clock = clock
         self._scanner = ProcScanner(clock, in_thread)
+        self.memory = MemoryWatch(clock, in_thread, memory_reader or MemoryReader())
         self._running: dict[AttemptKey, JobProcess] = {}
         self._present: set[JobProcess] = set()
         self._leftovers: dict[AttemptKey, JobProcess] = {}
@@ -105,6 +111,9 @@ class Executor:
         process.report_spawned()
         if process.is_running:
             self._read_later(process)
+            if start.memory_max is not None and process.pid is not None:
+                target = Target(start.key, process.pid, start.mark, start.uid)
+                self.memory.add(target, start.memory_max, process.on_memory)
 
     def _read_later(self, process: JobProcess) -> None:
         """Read the pipes of a process if it still runs after READ_DELAY."""
@@ -213,6 +222,9 @@ class Executor:
     def _forget(self, outcome: Outcome, process: JobProcess) -> Outcome:
         del self._running[process.key]
         self._read_no_more(process)
+        peak = self.memory.remove(process.key)
+        if peak and outcome.usage is not None:
+            outcome = replace(outcome, usage=replace(outcome.usage, memory_used_peak=peak))
         if process in self._present:
             self._leftovers[process.key] = process
         return outcome

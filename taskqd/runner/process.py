@@ -28,6 +28,7 @@ from taskqd.execution.run import Outcome
 from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
+from taskqd.model.sizes import format_size
 from taskqd.runner.attempt_processes import AttemptProcesses
 from taskqd.runner.idle_timer import IdleTimer
 from taskqd.runner.interfaces import ChildTransport, ISessionProtocol
@@ -41,6 +42,8 @@ STDERR = 2
 """The descriptor of stderr in the process."""
 MAX_LEFTOVER_GRACE = 30.0
 """Seconds from SIGTERM to SIGKILL for what an attempt leaves behind, if its ``kill_after`` is not shorter."""
+MEMORY_KILL_FACTOR = 2
+"""An attempt is killed at once if it uses this many times the memory that it may use."""
 MAX_COMPLAINT = 8192
 """Bytes of stderr that are searched for the reason why the shell could not start the command."""
 MAX_READ = 65_536
@@ -258,6 +261,16 @@ class JobProcess(ProcessProtocol):
         self._processes.withdraw_stop()
         self._processes.include_marked()
         self._processes.signal(number)
+
+    def on_memory(self, used: int) -> None:
+        """End the attempt, which uses more memory than it may: with SIGKILL if it is twice as much.
+
+        Then there is no time for SIGTERM: the attempt may fill the machine's memory before it reacts.
+        """
+        limit = self._start.memory_max or used
+        self.end(Reason.MEMORY, signal.SIGTERM, f"it used {format_size(used)} of {format_size(limit)}")
+        if used >= MEMORY_KILL_FACTOR * limit:
+            self._processes.kill()
 
     def kill(self) -> None:
         """Kill all that is left of the attempt; one that waits for its predecessors does not start."""

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from taskqd.execution.attempt_ends import ended_message, parse_reason
 from taskqd.execution.messages import (
+    MEASURED_VERSION,
     Ack,
     AttemptKey,
     Base,
@@ -25,6 +26,8 @@ from taskqd.execution.messages import (
     Hello,
     Kill,
     KillLeftovers,
+    Measured,
+    MemoryUse,
     Message,
     Refused,
     Retire,
@@ -98,6 +101,7 @@ class Runner:
     ) -> None:
         self._identity = identity
         self._executor = make_executor(self._on_cleared)
+        self._executor.memory.on_measured = self._on_measured
         self._admission = admission
         self._inputs = inputs
         inputs.on_sent = self._send
@@ -107,6 +111,7 @@ class Runner:
         self._on_exit = on_exit
         self._store: str | None = None
         self._daemon: IDaemonLink | None = None
+        self._version = 0  # that the daemon and this runner speak
         self._leave_for: float | None = None
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._ends: dict[AttemptKey, Ended] = {}
@@ -138,11 +143,12 @@ class Runner:
         self._unnoted.clear()
         running = [attempt.describe() for attempt in self._attempts.values()]
         own = self._identity
+        self._version = max(set(own.versions).intersection(hello.versions), default=0)
         link.send(
             Welcome(
                 runner=own.name,
                 pid=own.pid,
-                version=max(set(own.versions).intersection(hello.versions), default=0),
+                version=self._version,
                 release=own.release,
                 base=own.base,
                 running=running,
@@ -155,6 +161,9 @@ class Runner:
         )
         for ended in self._ends.values():
             link.send(ended)
+        uses = self._executor.memory.uses()
+        if uses:
+            self._on_measured(uses)
         return True
 
     def _refuse(self, link: IDaemonLink, why: str, *, is_other_store: bool = False) -> bool:
@@ -312,6 +321,10 @@ class Runner:
         if attempt is not None:
             attempt.is_suspended = is_suspended
             self._executor.set_suspended(key, is_suspended)
+
+    def _on_measured(self, uses: list[MemoryUse]) -> None:
+        if self._version >= MEASURED_VERSION:
+            self._send(Measured(uses=uses))
 
     def _record_end(self, key: AttemptKey, outcome: Outcome) -> None:
         """Keep the end of an attempt, and tell the daemon, or note it if there is none."""

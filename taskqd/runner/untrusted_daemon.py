@@ -204,8 +204,8 @@ def check_values(start: Start, store: str) -> None:
         wrong = f"its variable {names[0]} does not begin with {HIDDEN_PREFIX}"
     elif not _are_durations([start.kill_after, start.timeout or 0, start.idle_timeout or 0]):
         wrong = "one of its durations is negative or infinite"
-    elif start.max_output < 0:
-        wrong = "its limit of output is negative"
+    elif start.max_output < 0 or (start.memory_max is not None and start.memory_max < 1):
+        wrong = "its limit of output is negative, or that of memory below 1"
     if wrong is not None:
         raise CannotStart(f"the runner refuses it: {wrong}")
 

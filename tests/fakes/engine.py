@@ -99,6 +99,7 @@ class Harness:
         )
         self.authenticator = FakeAuthenticator()
         self.stopped_processes: set[tuple[int, int | None]] = set()
+        self.memory_uses: dict[int, tuple[int, int]] = {}
         self.limits = Limits() if limits is None else limits
         self.authorizer = Authorizer(self.queue_state, self.limits, self.clock, self.check_run)
         self.job_view = JobView(
@@ -107,6 +108,7 @@ class Harness:
             lambda job: self.queue_state.reason(job, self.clock.elapsed()),
             self.queue_state.earliest_start,
             lambda pid, started: (pid, started) in self.stopped_processes,
+            self.memory_uses.get,
         )
         self.shutdown = FakeShutdown()
         self.accept: AcceptSchedule = lambda _, _command, spec, _size: spec

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from taskqd.model.job import Reason
 from taskqd.runner import attempt_processes, proc_scanner, process_stopper, process_tree
 from taskqd.runner import process as job_process
 from taskqd.runner.executor import Executor
+from taskqd.runner.memory_reader import Sum, Target
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, make_run
 from tests.fakes.spool import FakeOutputWriter
@@ -39,6 +41,25 @@ def run(job_id: int = 1, **options: Any) -> Start:
     return make_start(run, {1: "/stdout", 2: "/stderr"})
 
 
+class FakeMemoryReader:
+    """The memory of all attempts is ``size``."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def find(self, now: float) -> None:
+        """Find nothing: there are no processes."""
+
+    def sums(self, targets: Iterable[Target]) -> Mapping[AttemptKey, Sum]:
+        return {target.key: Sum(self.size, 1) for target in targets}
+
+    def exact(self, target: Target) -> int:
+        return self.size
+
+    def clear(self) -> None:
+        """Have nothing to forget."""
+
+
 class Harness:
     """An executor over fake processes."""
 
@@ -48,7 +69,8 @@ class Harness:
         self.reactor = FakeProcessReactor(self.groups)
         self.keys: list[AttemptKey] = []
         self.cleared: list[AttemptKey] = []
-        self.executor = Executor(self.reactor, self.clock, in_thread, self.cleared.append)
+        self.memory = FakeMemoryReader()
+        self.executor = Executor(self.reactor, self.clock, in_thread, self.cleared.append, self.memory)
         self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []

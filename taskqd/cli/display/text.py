@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from taskqd.model.durations import format_duration
+from taskqd.model.sizes import format_size
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PROTOCOL_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
@@ -52,6 +53,7 @@ def describe_status(job: dict[str, Any]) -> str:
 
     Examples: ``PENDING (held)``, ``RUNNING 40% epoch 5``, ``RUNNING 3/10``,
     ``RUNNING (cancelling)``, ``RUNNING (suspended)``, ``FAILED (exit 3)``, ``FAILED (timeout, signal TERM)``,
+    ``FAILED (memory: used 2.1 GiB of 2 GiB)``,
     ``FAILED (2 of 10 tasks failed)``.
     """
     status = str(job["status"])
@@ -87,7 +89,9 @@ def _end_details(job: dict[str, Any]) -> Iterable[str]:
                 yield f"{tasks[name]} of {tasks['count']} tasks {name}"
         return
     reason, code = job.get("reason"), job.get("exit_code")
-    if reason not in (None, "exit", "signal", "cancelled"):
+    if reason == "memory" and job.get("memory_used_peak") and job.get("memory_max"):
+        yield f"memory: used {format_size(job['memory_used_peak'])} of {format_size(job['memory_max'])}"
+    elif reason not in (None, "exit", "signal", "cancelled"):
         yield str(reason)
     if job.get("signal"):
         yield f"signal {job['signal']}"

@@ -20,6 +20,7 @@ from taskqd.cli.display.text import (
 )
 from taskqd.cli.top.state import Mode, OutputView, Snapshot, State, ref
 from taskqd.client import Facts
+from taskqd.model.sizes import format_size
 
 KEYS = "q quit  ? help  ↑↓ Enter details  / filter  c cancel  h hold  r retry  p pause"
 SHORT_KEYS = "q quit  ? help  Enter details  c cancel"
@@ -267,10 +268,13 @@ def _running(job: Facts, width: int, now: float) -> Text:
     line.append(f"{age(job['started_at'] or job['submitted_at'], now):>6} ")
     done, count = progress_of(job)
     shown = f"{bar(done, count, 8)} " + (f"{done:>3}%" if count == 100 else f"{done}/{count}")
+    memory = f"mem {format_size(job['memory_used'])}" if "memory_used" in job else ""
     if job.get("suspended_at"):
         line.append(f"{'suspended':13}", style="yellow")
     else:
-        line.append(f"{shown if done else '':13}", style="cyan")
+        line.append(f"{shown if done else memory:13}", style="cyan")
+    if memory and (done or job.get("suspended_at")) and width >= WIDE:
+        line.append(f" {memory}", style="cyan")
     line.append(progress_text(job), style="dim")
     return line.append(f" {command_of(job)}")
 

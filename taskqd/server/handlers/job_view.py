@@ -25,7 +25,8 @@ class JobView:
     """Reads what the queue state, the journal and the spool have of a job.
 
     `reason(job)` returns the reason of its status now, `not_before(job)` the time of day before which it does
-    not start, `is_stopped(pid, pid_started)` whether a process is stopped by a signal.
+    not start, `is_stopped(pid, pid_started)` whether a process is stopped by a signal, `memory_use(job_id)`
+    what the running attempt of a job uses, and its peak, if that is known.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class JobView:
         reason: Callable[[Job], Reason | None],
         not_before: Callable[[Job], float | None],
         is_stopped: Callable[[int, int | None], bool],
+        memory_use: Callable[[int], tuple[int, int] | None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._spool = spool
         self._reason = reason
         self._not_before = not_before
         self._is_stopped = is_stopped
+        self._memory_use = memory_use
 
     def progress(self, job: Job) -> Progress:
         """Return the progress in percent: 100 if completed, else the last one that it reported.
@@ -57,19 +60,19 @@ class JobView:
         return Progress(job.attempt.progress if job.attempt and job.status.is_final else 0)
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """Return the job as a JSON document; the sizes of a running job's output are those of now."""
+        """Return the job as a JSON document; output and memory of a running job are those of now."""
         progress = self.progress(job)
         document = documents.describe(job, progress.percent, self._reason(job))
         if progress.text:
             document["progress_text"] = progress.text
         document["not_before"] = values.timestamp(self._not_before(job))
-        return {**document, **self._current_sizes(job)}
+        return {**document, **self._current_sizes(job), **self._current_memory(job)}
 
     def show(self, job: Job) -> dict[str, Any]:
         """Return the job as a JSON document with all of its attempts."""
         attempts = documents.describe_attempts(job)
         if attempts:
-            attempts[-1].update(self._current_sizes(job))
+            attempts[-1].update({**self._current_sizes(job), **self._current_memory(job)})
         stopped = {"stopped": True} if self._has_stopped_process(job) else {}
         return {**self.describe(job), **stopped, "runs": attempts}
 
@@ -82,6 +85,13 @@ class JobView:
     def _current_sizes(self, job: Job) -> dict[str, int]:
         """Return the sizes of a running job's output, named as in JSON; for any other job, nothing."""
         return (self._spool.output_sizes(job.id) if job.status is Status.RUNNING else None) or {}
+
+    def _current_memory(self, job: Job) -> dict[str, int]:
+        """Return what a running job with a limit of memory uses, named as in JSON."""
+        if job.spec.memory_max is None or job.status is not Status.RUNNING:
+            return {}
+        use = self._memory_use(job.id)
+        return {} if use is None else {"memory_used": use[0], "memory_used_peak": use[1]}
 
     def attempts(self, job: Job) -> list[Attempt]:
         """Return the known attempts of a job, oldest first. After many attempts the oldest are not known."""

@@ -22,6 +22,8 @@ from taskqd.execution.messages import (
     File,
     Follow,
     KillLeftovers,
+    Measured,
+    MemoryUse,
     Message,
     Printed,
     Running,
@@ -301,6 +303,20 @@ def test_process_of_an_ended_attempt_is_not_reported(site: Site) -> None:
     site.tell(link, ended())
     site.executor.on_spawned(message)
     assert site.spawned == [(4711, None)]
+
+
+def test_memory_of_an_attempt_is_what_its_runner_has_said_last(site: Site) -> None:
+    link = site.connect()
+    outcome = site.start()
+    assert site.executor.memory_use(1) is None
+    for sizes in ((5, 7), (6, 8)):
+        site.executor.on_measured(Measured(uses=[MemoryUse(*KEY, *sizes), MemoryUse(*OTHER, 1, 2)]))
+    assert site.executor.memory_use(1) == (6, 8)
+    assert site.executor.memory_use(OTHER.id) is None, "the attempt is not known"
+    site.tell(link, ended())
+    site.executor.acknowledge(1)
+    assert result_of(outcome).reason is None
+    assert site.executor.memory_use(1) is None
 
 
 def test_leftovers_of_a_job_are_killed_at_their_runner(site: Site) -> None:

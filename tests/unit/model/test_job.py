@@ -31,6 +31,7 @@ def test_statuses_and_reasons_are_those_of_the_protocol() -> None:
             "output",
             "cancelled",
             "expired",
+            "memory",
         ),
     }
 

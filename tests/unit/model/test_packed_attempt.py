@@ -64,6 +64,7 @@ def test_usual_attempt_is_the_same_after_packing(attempt: Attempt) -> None:
         {"usage": None},
         {"usage": Usage(0.0, 0.0, 1000)},
         {"usage": Usage(0.0, 0.0, 2**43)},
+        {"usage": Usage(0.0, 0.0, 1024, memory_used_peak=1)},
         {"exit_code": None},
         {"exit_code": 256},
         {"reason": Reason.TIMEOUT},

@@ -99,6 +99,8 @@ LATE = (Reason.TIMEOUT, None, 15)
         (("spawn", "output", "interrupted"), (), (Reason.SPAWN, None, None), True),
         (("spawn", "output", "interrupted"), (), (Reason.OUTPUT, None, 15), True),
         (("spawn", "output", "interrupted"), (), (Reason.INTERRUPTED, None, None), True),
+        (("memory",), (), (Reason.MEMORY, None, 15), True),
+        (("signal",), (), (Reason.MEMORY, None, 15), False),
     ],
 )
 def test_failure_is_retryable_only_if_it_matches_the_conditions(

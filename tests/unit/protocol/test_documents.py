@@ -60,8 +60,8 @@ OPTIONS = """{"command": "echo\\n\\u0000é", "timeout": 1.5, "kill_after": 0.0, 
 MORE_OPTIONS = """{"queue": "gpu", "priority": -3, "slots": 2, "need": {"gpu": 1}, "idle_timeout": 9.0,
 "retry_delay_max": 60.0, "retry_on": ["exit:75", "timeout"], "no_retry_on": ["spawn"], "delay": 5.0,
 "at": "2025-11-24T16:00:05.500Z", "after": [1, 2], "after_any": [3], "after_fail": [4], "hold": true,
-"memory": 1048576, "cpu_time": 1.0, "nofile": 64, "notify_fail": true, "held": true, "not_before": null,
-"secrets": ["A", "B"], "tz": "Asia/Tokyo"}"""
+"memory": 1048576, "memory_max": 2097152, "cpu_time": 1.0, "nofile": 64, "notify_fail": true,
+"held": true, "not_before": null, "secrets": ["A", "B"], "tz": "Asia/Tokyo"}"""
 
 SIZES: dict[str, Any] = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
 
@@ -98,6 +98,7 @@ WITH_MORE_OPTIONS = Spec(
     after_fail=(4,),
     hold=True,
     memory=1024**2,
+    memory_max=2 * 1024**2,
     cpu_time=1.0,
     nofile=64,
     notify_fail=True,
@@ -192,8 +193,18 @@ def test_describe_keeps_the_order_of_the_options() -> None:
             "after",
             "after_any",
         ),
-        *("after_fail", "hold", "nice", "memory", "cpu_time", "nofile", "notify_fail", "script", "stdin"),
-        *("script_line", "secrets", "tz", "need", "at", "umask", "env"),
+        *(
+            "after_fail",
+            "hold",
+            "nice",
+            "memory",
+            "memory_max",
+            "cpu_time",
+            "nofile",
+            "notify_fail",
+            "script",
+        ),
+        *("stdin", "script_line", "secrets", "tz", "need", "at", "umask", "env"),
     ]
 
 

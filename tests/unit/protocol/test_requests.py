@@ -153,19 +153,21 @@ READ = [
         ),
     ),
     (
-        "SET 5 --no-retry-on=timeout --nice=5 --memory=1G --cpu-time=1h --nofile=64 --max-output=1k",
+        "SET 5 --no-retry-on=timeout --nice=5 --memory=1G --memory-max=2G --cpu-time=1h --nofile=64",
         SetRequest(
             job=5,
             values={
                 "no_retry_on": ("timeout",),
                 "nice": 5,
                 "memory": 1024**3,
+                "memory_max": 2 * 1024**3,
                 "cpu_time": 3600.0,
                 "nofile": 64,
-                "max_output": 1024,
             },
         ),
     ),
+    ("SET 5 --max-output=1k", SetRequest(job=5, values={"max_output": 1024})),
+    ("SET 5 --idle-timeout=none", SetRequest(job=5, values={"idle_timeout": None})),
     ("SET 5 --delay=10s", SetRequest(job=5, values={"delay": 10.0, "at": None})),
     ("SET 5 --at=1970-01-01T00:00:10Z", SetRequest(job=5, values={"delay": None, "at": 10.0})),
     (
@@ -179,10 +181,10 @@ READ = [
     ("SET 5 --at=none --delay=none", SetRequest(job=5, values=NO_WAIT)),
     ("SET 5 --at=none --delay=3", SetRequest(job=5, values={"delay": 3.0, "at": None})),
     (
-        "SET 5 --timeout=none --idle-timeout=none --memory=none --cpu-time=none --nofile=none --nice=none",
+        "SET 5 --timeout=none --memory=none --memory-max=none --cpu-time=none --nofile=none --nice=none",
         SetRequest(
             job=5,
-            values=dict.fromkeys(("timeout", "idle_timeout", "memory", "cpu_time", "nofile", "nice"), None),
+            values=dict.fromkeys(("timeout", "memory", "memory_max", "cpu_time", "nofile", "nice"), None),
         ),
     ),
     (

@@ -11,7 +11,7 @@ from taskqd.protocol.retry_conditions import MAX_CONDITIONS, parse_conditions
     [
         ("exit", ("exit",)),
         ("EXIT:075,Signal:sigkill,TimeOut", ("exit:75", "signal:KILL", "timeout")),
-        ("spawn,output,interrupted", ("spawn", "output", "interrupted")),
+        ("spawn,output,memory,interrupted", ("spawn", "output", "memory", "interrupted")),
         ("exit:1,exit:255", ("exit:1", "exit:255")),
         ("signal:int", ("signal:INT",)),
         (",".join(["exit"] * MAX_CONDITIONS), ("exit",) * MAX_CONDITIONS),

@@ -18,6 +18,8 @@ from tests.fakes.runner import INT, KILL, LONG, TERM, Harness
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
+MIB = 1024**2
+
 # The end.
 
 
@@ -223,6 +225,57 @@ def test_timeout_terminates_the_group_and_kills_it_after_the_grace(harness: Harn
     outcome = result_of(ended)
     assert (outcome.reason, outcome.signal) == (Reason.TIMEOUT, 9)
     assert outcome.detail == "it ran for longer than 10 s"
+
+
+def test_attempt_that_uses_too_much_memory_is_terminated_and_killed_after_the_grace(harness: Harness) -> None:
+    ended = harness.start(memory_max=1000 * MIB, kill_after=2.0)
+    harness.memory.size = 1000 * MIB
+    harness.pass_time(10)
+    assert harness.signals == []
+    harness.memory.size = 1001 * MIB
+    harness.pass_time(1)
+    assert harness.signals == [TERM]
+    harness.memory.size = MIB
+    harness.pass_time(2)
+    assert harness.signals == [TERM, KILL]
+    harness.exits(number=9, rusage=FakeRusage(1.5, 0.25, 2**30))
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.signal) == (Reason.MEMORY, 9)
+    assert outcome.detail == "it used 1001 MiB of 1000 MiB"
+    assert outcome.usage == Usage(1.5, 0.25, 2**40, 1001 * MIB)
+
+
+def test_attempt_that_uses_twice_its_memory_is_killed_at_once(harness: Harness) -> None:
+    ended = harness.start(memory_max=1000 * MIB)
+    harness.memory.size = 2000 * MIB
+    harness.pass_time(1)
+    assert harness.signals == [TERM, KILL]
+    harness.exits(number=9)
+    assert result_of(ended).reason is Reason.MEMORY
+
+
+def test_attempt_that_goes_on_to_fill_the_memory_after_a_signal_is_killed(harness: Harness) -> None:
+    ended = harness.start(memory_max=1000 * MIB, kill_after=1e9)
+    harness.end(1, Reason.CANCELLED, INT)
+    harness.memory.size = 1500 * MIB
+    harness.pass_time(1)
+    assert harness.signals == [INT]
+    harness.memory.size = 2000 * MIB
+    harness.pass_time(1)
+    assert harness.signals == [INT, KILL]
+    harness.exits(number=9)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_memory_of_an_attempt_without_a_limit_is_not_read(harness: Harness) -> None:
+    ended = harness.start()
+    harness.memory.size = 2**50
+    harness.pass_time(1)
+    assert harness.clock.getDelayedCalls() == []
+    harness.exits(rusage=FakeRusage(1.5, 0.25, 2**30))
+    usage = result_of(ended).usage
+    assert usage is not None
+    assert usage.memory_used_peak == 0
 
 
 def test_process_that_ends_before_its_timeout_is_not_signalled(harness: Harness) -> None:

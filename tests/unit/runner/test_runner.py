@@ -24,6 +24,8 @@ from taskqd.execution.messages import (
     Ended,
     Follow,
     Hello,
+    Measured,
+    MemoryUse,
     Message,
     Refused,
     Retire,
@@ -75,11 +77,23 @@ class FakeOutput:
         self.is_written_through = True
 
 
+class FakeMemory:
+    """Watches no memory: the test sets what attempts use."""
+
+    def __init__(self) -> None:
+        self.on_measured: Callable[[list[MemoryUse]], object] = lambda _: None
+        self.known: list[MemoryUse] = []
+
+    def uses(self) -> list[MemoryUse]:
+        return self.known
+
+
 class FakeExecutor:
     """Starts no process: an attempt runs until ``finish``."""
 
     def __init__(self, on_cleared: Callable[[AttemptKey], object]) -> None:
         self.on_cleared = on_cleared
+        self.memory = FakeMemory()
         self.running: dict[AttemptKey, Deferred[Outcome]] = {}
         self.spawned: dict[AttemptKey, OnSpawned] = {}
         self.leftovers: set[AttemptKey] = set()
@@ -263,6 +277,21 @@ def test_second_daemon_and_another_store_are_refused(site: Site, is_connected: b
     assert isinstance(refused, Refused)
     assert refused.is_other_store is not is_connected
     assert second.is_closed
+
+
+def test_memory_is_reported_when_it_changes_and_to_each_daemon_that_knows_the_message(site: Site) -> None:
+    uses = [MemoryUse(*KEY, 5, 7)]
+    link = site.connect()
+    site.start()
+    site.executor.memory.on_measured(uses)
+    assert link.sent[1:] == [Measured(uses=uses)]
+    site.runner.disconnected(link)
+    site.executor.memory.on_measured(uses)
+    site.executor.memory.known = uses
+    again = site.connect()
+    assert again.sent[1:] == [Measured(uses=uses)]
+    site.runner.disconnected(again)
+    assert len(site.connect(Hello(store="s", versions=(1,))).sent) == 1
 
 
 # Starts and ends.

@@ -245,6 +245,11 @@ def test_durations_that_are_none_are_refused(bench: Bench, field: str, value: fl
     assert "one of its durations" in refusal(bench, **{field: value})
 
 
+def test_limit_of_memory_must_be_positive(bench: Bench) -> None:
+    for size in (0, -1):
+        assert "or that of memory below 1" in refusal(bench, memory_max=size)
+
+
 def test_process_is_recorded_and_a_failure_only_logged(bench: Bench) -> None:
     bench.admission.on_spawned(KEY, 4711, 5)
     bench.files.error = OSError(28, "No space left on device")

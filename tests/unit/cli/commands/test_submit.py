@@ -100,6 +100,7 @@ def test_submit_passes_one_word_to_the_shell(serve: Serve, call: Call) -> None:
             "--at=2027-03-28T03:00:00+02:00 --tz=Europe/Berlin",
         ),
         (("--memory", "1G", "--cpu-time", "1h", "--nofile=64"), "--memory=1G --cpu-time=1h --nofile=64"),
+        (("--memory-max", "2GB"), "--memory-max=2147483648"),
         (("--merge", "--stdout", "/log/%j"), "--merge --stdout=/log/%j"),
         (("--stdout", "../a/log", "--stderr", "-", "--cwd", "/d"), "--stdout=/a/log --stderr=/d/-"),
         (("--stderr", "%j.log", "--cwd", "/100%"), "--stderr=/100%%/%j.log"),

@@ -146,6 +146,11 @@ def test_run_time_has_two_or_three_digits(seconds: float, shown: str) -> None:
             {"status": "FAILED", "exit_code": 3, "started_at": EARLIER, "completed_at": AT},
             "job 7 FAILED (exit 3) now, after 3 min",
         ),
+        (
+            {"status": "FAILED", "reason": "memory", "exit_code": -15, "completed_at": AT, "signal": "TERM"}
+            | {"memory_used_peak": 2250 * 1024**2, "memory_max": 2 * 1024**3},
+            "job 7 FAILED (memory: used 2.2 GiB of 2 GiB, signal TERM) now",
+        ),
         ({"status": "CANCELLED", "completed_at": EARLIER}, "job 7 CANCELLED 3 min ago"),
     ],
 )

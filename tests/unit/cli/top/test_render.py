@@ -84,6 +84,13 @@ def test_draw_shows_all_details_at_80_columns() -> None:
     assert "PAUSED" not in text
 
 
+def test_running_job_shows_its_progress_and_its_memory_if_there_is_room() -> None:
+    jobs = [a_job(1, "RUNNING", progress=0), a_job(2, "RUNNING", progress=40)]
+    state = at(1, SNAPSHOT._replace(running=[{**job, "memory_used": 1288490189} for job in jobs]))
+    for width, count in ((120, 2), (80, 1)):
+        assert "\n".join(drawn(state, width, 24)).count("mem 1.2 GiB") == count
+
+
 def test_section_title_shows_total_number_of_jobs() -> None:
     stats = {**STATS, "jobs": {**STATS["jobs"], "pending": 100_000}}
     lines = [line.rstrip() for line in drawn(at(1, SNAPSHOT._replace(stats=stats)))]

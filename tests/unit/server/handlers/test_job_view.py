@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.execution.run import Outcome
 from taskqd.model.events import NOTHING, Event, Output, Started, Submitted
-from taskqd.model.job import Reason, Status
+from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import Array
 from taskqd.protocol import replies
 from tests.fakes.clocks import START
@@ -322,6 +322,23 @@ def test_show_says_that_the_process_of_a_running_job_is_stopped() -> None:
     harness.stopped_processes = {(1001, 77)}
     harness.finish(1)
     assert "stopped" not in harness.job_view.show(harness.job(1))
+
+
+def test_documents_have_the_memory_of_a_running_job_with_a_limit() -> None:
+    harness = opened()
+    harness.submit(memory_max=1000)
+    harness.submit()
+    harness.memory_uses[2] = (5, 7)
+    view = harness.job_view
+    assert "memory_used" not in view.show(harness.job(1)), "its runner has not read it yet"
+    assert "memory_used" not in view.show(harness.job(2)), "it has no limit"
+    harness.memory_uses[1] = (500, 700)
+    for document in (view.describe(harness.job(1)), view.show(harness.job(1))["runs"][-1]):
+        assert (document["memory_used"], document["memory_used_peak"]) == (500, 700)
+    harness.finish(1, Outcome(reason=None, exit_code=0, usage=Usage(0.5, 0.25, 1024, 900)))
+    for document in (view.describe(harness.job(1)), view.show(harness.job(1))["runs"][-1]):
+        assert "memory_used" not in document
+        assert (document["memory_peak"], document["memory_used_peak"]) == (1024, 900)
 
 
 @pytest.mark.parametrize(
