@@ -283,11 +283,12 @@ class Campaign:
             raise Broken("no process is left", None, left)
 
     def _let_all_go(self, wire: Connection) -> None:
-        """Release jobs and queues that a kill has left held or paused."""
+        """Release jobs and queues that a kill has left held, suspended or paused."""
         for request in ("RESUME", "RESUME a", "RESUME b", "SET-QUEUE a --slots=default", "SET-SLOTS default"):
             wire.ask(request)
         for job in wire.list(f"--status=PENDING --limit={PAGE}"):
             wire.ask(f"RELEASE {job['id']}")
+        wire.ask("CONTINUE --status=RUNNING")
 
     def _repeat_what_is_unanswered(self, wire: Connection) -> None:
         while (task := self._model.to_repeat()) is not None:

@@ -323,6 +323,18 @@ class Client(Thread):
                 self._status_in(task, reply, asked)
         self._on_answer.set()
 
+    def _suspend(self) -> None:
+        """Suspend a job and continue it; a kill in between leaves it suspended."""
+        task = self._model.pick(self._chance, {"RUNNING"})
+        if task is None:
+            return
+        asked = time.monotonic()
+        for request in ("SUSPEND", "CONTINUE"):
+            reply = self._wire.ask(f"{request} {task.id}")
+            if not reply.startswith("ERROR WRONG_STATE ") and not self._is_gone(task, reply):
+                self._status_in(task, reply, asked)
+            self._on_answer.set()
+
     def _pause(self) -> None:
         """Pause a queue or all queues for a moment; a kill in between leaves it paused."""
         queue = self._chance.choice(("a", "b", ""))
@@ -490,6 +502,7 @@ _ACTS: dict[Act, int] = {
     Client._cancel: 4,
     Client._retry: 4,
     Client._change_mind: 6,
+    Client._suspend: 4,
     Client._pause: 2,
     Client._remove: 36,
 }

@@ -15,6 +15,8 @@ _LEGAL = {
     ("PENDING", "changed"),
     ("RUNNING", "spawned"),
     ("RUNNING", "cancelled"),
+    ("RUNNING", "suspended"),
+    ("RUNNING", "continued"),
     ("RUNNING", "ended"),
     ("COMPLETED", "retried"),
     ("FAILED", "retried"),
@@ -55,6 +57,7 @@ class _JobState:
         self.attempts = 0
         self.interrupted = 0
         self.is_held = False
+        self._is_suspended = False
         self.ends: list[AttemptEnd] = []
         self.start_of_attempt: Start
         self.starts: set[Note] = set()
@@ -94,16 +97,28 @@ class _JobState:
     def _released(self, event: dict[str, Any]) -> None:
         self.is_held = False
 
+    def _suspended(self, event: dict[str, Any]) -> None:
+        if self._is_suspended:
+            raise Broken("a suspended job is not suspended again", self._task, event)
+        if self._is_cancelled:
+            raise Broken("a job that is being cancelled is not suspended", self._task, event)
+        self._is_suspended = True
+
+    def _continued(self, event: dict[str, Any]) -> None:
+        self._is_suspended = False  # a snapshot may have omitted the suspension
+
     def _changed(self, event: dict[str, Any]) -> None:
         pass
 
     def _cancelled(self, event: dict[str, Any]) -> None:
         self._is_cancelled = self.status == "RUNNING"
+        self._is_suspended = False
         self.status = "RUNNING" if self._is_cancelled else "CANCELLED"
         self.is_held = False
 
     def _ended(self, event: dict[str, Any]) -> None:
         self.status = event["status"]
+        self._is_suspended = False
         is_void = event.get("is_void", False)
         reason = "undone" if is_void else event.get("reason", "completed")
         word, runner = self.start_of_attempt

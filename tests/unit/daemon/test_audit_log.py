@@ -80,6 +80,8 @@ LOGGED: list[tuple[Any, str]] = [
     (events.cancelled(4), "cancelled job 4"),
     (events.held(5), "held job 5"),
     (events.released(6), "released job 6"),
+    (events.suspended(6), "suspended job 6"),
+    (events.continued(6), "continued job 6"),
     (events.changed(7, label="x"), "changed job 7"),
     (events.retried(8), "retried job 8"),
     (events.removed(9), "removed job 9"),
