@@ -7,7 +7,7 @@ KeyboardInterrupt within a call it can only be closed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskqd.client import encoder
 from taskqd.client.acts import ActFilters, Acts
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 100
 """Jobs in a list if the request has no limit."""
+LOG_PAGE_SIZE = 4 * 1024**2
+"""Bytes per request of ``log``: the daemon finds the place of each in the index."""
 PAGE_SIZE = 1000
 """Number of jobs per request of ``list_all``."""
 
@@ -221,10 +223,11 @@ class Client(Acts):
         tail_lines: int | None = None,
     ) -> Iterator[LogPiece]:
         """Yield a job's log so far in pieces, or only its last lines; see ``log_page``."""
-        page = self.log_page(job, attempt=attempt, stream=stream, tail_lines=tail_lines)
+        chosen: dict[str, Any] = {"attempt": attempt, "stream": stream, "limit": LOG_PAGE_SIZE}
+        page = self.log_page(job, tail_lines=tail_lines, **chosen)
         yield from page.pieces
         while page.left:
-            page = self.log_page(job, attempt=attempt, stream=stream, stdout=page.stdout, stderr=page.stderr)
+            page = self.log_page(job, stdout=page.stdout, stderr=page.stderr, **chosen)
             yield from page.pieces
 
     # Several jobs.

@@ -124,7 +124,10 @@ def test_interactive_job_can_open_its_stdin_by_name_and_reads_what_is_sent(
 def test_output_goes_to_the_descriptors_and_stays_the_daemon_s(runner: PrivilegedRunner, link: Link) -> None:
     start = runner.make_start(1, "head -c 9000 /dev/zero; echo no >&2; echo > /dev/stderr")
     paths = runner.send_start(link, start)
-    assert link.wait_for("ended")["stdout"] == {"size": 9000}
+    ended = link.wait_for("ended")
+    assert ended["stdout"] == {"size": 9000}
+    sizes = [list(map(int, line.split(" ")[1:])) for line in ended["order"].splitlines()]
+    assert list(map(sum, zip(*sizes, strict=True))) == [9000, ended["stderr"]["size"]]
     assert paths["stdout"].read_bytes() == bytes(9000)
     assert paths["stderr"].read_bytes() == b""
 

@@ -409,7 +409,9 @@ class Attempts:
         assert runner == self.runner, f"attempt {start.attempt} of job {start.id} is meant for {runner}"
         self._started(start)
         paths = {1: start.stdout, 2: start.stderr}
-        output = OutputWriter(paths, self._filesystem, self._clock, in_thread, start.max_output, [])
+        output = OutputWriter(
+            *(paths, self._filesystem, self._clock, in_thread, start.max_output, []), order_path=start.order
+        )
         attempt = self.running[start.id] = _Attempt(output)
         self.printed[key] = b""
         self._numbers[start.id] = start.attempt
@@ -448,6 +450,7 @@ class Attempts:
     def prints(self, job_id: int, data: bytes) -> None:
         if job_id in self.running:
             self.running[job_id].output.write(1, data)
+            self.running[job_id].output.write(2, b".")  # so that there is an index of the order
             self.printed[job_id, self._numbers[job_id]] += data
 
     def finish(self, job_id: int, code: int = 0) -> None:

@@ -15,7 +15,7 @@ from taskqd.server.handlers.job_view import JobView
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.spool.output_order import EXACT_BYTES, Entry, OrderParser
 
-CHUNK_SIZE = 16_384
+CHUNK_SIZE = 32_768
 """Bytes of a stream that are read and sent at a time."""
 INDEX_CHUNK = 4096
 """Bytes of an index that are read at a time."""
@@ -102,6 +102,7 @@ class MergedLog:
             if self._index.entries:
                 self._add(self._index.entries.popleft())
             elif self._index.read(self._job()):
+                self._skip_entries()
                 await self._pause()
             else:
                 return await self._next_of_rest(max_length)
@@ -110,6 +111,22 @@ class MergedLog:
         self._at = entry.at / 1000
         for stream in self._ends:
             self._ends[stream] += entry.stdout if stream == "stdout" else entry.stderr
+
+    def _skip_entries(self) -> None:
+        """Take all entries that were read at once, if the log begins behind them."""
+        entries = self._index.entries
+        sizes = {
+            "stdout": sum([entry.stdout for entry in entries]),
+            "stderr": sum([entry.stderr for entry in entries]),
+        }
+        ends = {stream: end + sizes[stream] for stream, end in self._ends.items()}
+        length = sum(sizes[stream] for stream in ends)
+        if self.offsets == self._ends and length <= self._skip:
+            self._skip -= length
+            self.offsets = dict(ends)
+        if all(self.offsets[stream] >= end for stream, end in ends.items()):
+            self._ends = ends
+            entries.clear()
 
     def _skip_in(self, stream: str, end: int) -> int:
         """Skip what is to be skipped of a stream before ``end``; return the offset after that."""

@@ -6,7 +6,6 @@ Within an entry stdout comes first. An entry has one stream; only when an index 
 both, and cover a longer time.
 """
 
-import re
 import time
 from collections.abc import Callable
 from os import path as os_path
@@ -35,7 +34,6 @@ WRITE_BYTES = 1024
 WRITE_INTERVAL = 1.0
 """Seconds after which fewer are written."""
 
-_LINE = re.compile(rb"(-?[0-9]{1,15}) ([0-9]{1,18}) ([0-9]{1,18})")
 _MAX_LINE = 56
 
 _log = Logger()
@@ -61,13 +59,15 @@ class OrderParser:
         """Return the entries that ``data`` completes; none from a damaged line on."""
         *lines, self._incomplete = (self._incomplete + data).split(b"\n")
         entries: list[Entry] = []
-        for line in lines:
-            match = _LINE.fullmatch(line)
-            self._is_damaged |= match is None
-            if match is None or self._is_damaged:
-                break
-            self._at += int(match[1])
-            entries.append(Entry(self._at, int(match[2]), int(match[3])))
+        try:
+            for line in lines if not self._is_damaged else ():
+                time, stdout, stderr = map(int, line.split(b" "))
+                if min(stdout, stderr) < 0 or len(line) > _MAX_LINE:
+                    raise ValueError("not a line of an index")
+                self._at += time
+                entries.append(Entry(self._at, stdout, stderr))
+        except ValueError:
+            self._is_damaged = True
         self._is_damaged |= len(self._incomplete) > _MAX_LINE
         return entries
 

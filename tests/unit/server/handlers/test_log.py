@@ -227,15 +227,16 @@ def test_log_says_how_much_was_dropped() -> None:
     assert log(harness, "--stream=stderr")[1] == "END 2 0 2 0 2\r\n"
 
 
-def test_long_log_is_sent_in_parts() -> None:
+def test_long_log_is_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     harness, client = ended([("stdout", b"x" * 50_000)]), FakeClient()
+    monkeypatch.setattr(merged_log, "CHUNK_SIZE", 10_000)
     client.can_send = False
     replied, sizes = ask(harness, "LOG 1", client), [len(client.sent)]
     while client.writable_waiters:
         client.writable_waiters.pop().callback(None)
         sizes.append(len(client.sent))
     assert len(sizes) > 3
-    assert max(after - before for before, after in pairwise(sizes)) < 17_000
+    assert max(after - before for before, after in pairwise(sizes)) < 11_000
     assert text(blocks(client.sent + result_of(replied))[1]) == b"x" * 50_000
 
 
