@@ -1,6 +1,7 @@
 """The user's settings for ``taskq``: ``$XDG_CONFIG_HOME/taskqd/client.toml``, else in ``~/.config``.
 
-``address`` is the daemon's, ``queue`` the default queue of new jobs, ``[options]`` has defaults for other
+``address`` is the daemon's, ``queue`` the default queue of new jobs, ``inherit-env`` whether ``submit`` and
+``run`` pass on the user's environment, ``[options]`` has defaults for other
 options of ``submit``, ``run`` and ``schedule``, and ``[aliases]`` has commands by the words that stand for
 them.
 """
@@ -15,7 +16,16 @@ import click
 
 SUBMITTING = ("submit", "run", "schedule")
 """The commands to which ``queue`` and ``[options]`` apply."""
-_KEYS = ("address", "queue", "options", "aliases")
+INHERITING = ("submit", "run")
+"""The commands to which ``inherit-env`` applies: the jobs of a schedule outlive the session of its user."""
+_KEYS: Mapping[str, type] = {
+    "address": str,
+    "queue": str,
+    "inherit-env": bool,
+    "options": dict,
+    "aliases": dict,
+}
+_KINDS = {str: "a text", bool: "true or false", dict: "a table"}
 
 
 class ClientSettings(NamedTuple):
@@ -25,10 +35,14 @@ class ClientSettings(NamedTuple):
     address: str | None = None
     options: Mapping[str, Any] = {}
     aliases: Mapping[str, str] = {}
+    inherits: bool = False
 
     def default_map(self) -> dict[str, dict[str, Any]]:
         """Return the defaults of options by command, as click has them."""
-        return {command: dict(self.options) for command in SUBMITTING}
+        defaults = {command: dict(self.options) for command in SUBMITTING}
+        for command in INHERITING:
+            defaults[command].setdefault("inherit_env", self.inherits)
+        return defaults
 
 
 NO_SETTINGS = ClientSettings()
@@ -67,7 +81,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
 
 def check_options(settings: ClientSettings, command: click.Command) -> None:
     """Raise UsageError if the file names an option that neither ``command`` nor ``submit`` has."""
-    known = {parameter.name for parameter in command.params} | {"array"}
+    known = {parameter.name for parameter in command.params} | {"array", "inherit_env"}
     if unknown := next((name for name in settings.options if name not in known), None):
         raise click.UsageError(
             f"{settings.path}: unknown option {unknown} in [options]; see taskq {command.name} --help"
@@ -77,9 +91,9 @@ def check_options(settings: ClientSettings, command: click.Command) -> None:
 def _check(document: dict[str, Any], path: str) -> ClientSettings:
     if unknown := next((key for key in document if key not in _KEYS), None):
         raise click.UsageError(f"{path}: unknown key {unknown}; the keys are {', '.join(_KEYS)}")
-    for key, kind in (("address", str), ("queue", str), ("options", dict), ("aliases", dict)):
+    for key, kind in _KEYS.items():
         if not isinstance(document.get(key, kind()), kind):
-            raise click.UsageError(f"{path}: {key} must be {'a text' if kind is str else 'a table'}")
+            raise click.UsageError(f"{path}: {key} must be {_KINDS[kind]}")
     aliases = document.get("aliases", {})
     if wrong := next((name for name, words in aliases.items() if not isinstance(words, str)), None):
         raise click.UsageError(f"{path}: the alias {wrong} must be a text, such as 'list --failed'")
@@ -91,6 +105,7 @@ def _check(document: dict[str, Any], path: str) -> ClientSettings:
         document.get("address"),
         {name.replace("-", "_"): _as_given(value, name, path) for name, value in options.items()},
         aliases,
+        document.get("inherit-env", False),
     )
 
 

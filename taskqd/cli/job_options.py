@@ -27,18 +27,12 @@ from taskqd.cli.parameters import (
     text,
 )
 from taskqd.cli.typed_values import read_duration, read_size
+from taskqd.cli.variables import parse_variable, read_variables
 from taskqd.client import Changes, Ref
 from taskqd.client.encoder import MAX_LINE_BYTES
 from taskqd.errors import BadRequest
 from taskqd.model.time_zones import LOCAL, named
 from taskqd.protocol.values import parse_integer, parse_name, parse_octal
-
-
-def _parse_variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise BadRequest(f"expected NAME=VALUE, not {text!r}")
-    return name, value
 
 
 def _read_secret(name: str) -> tuple[str, bytes]:
@@ -109,6 +103,7 @@ def submission(function: Any) -> Any:
         *_TIMEOUTS,
         *_RETRIES,
         *_ENVIRONMENT,
+        *_INHERITANCE,
         *_SECRETS,
         *_KEY,
         *_BLOCKS,
@@ -290,10 +285,20 @@ _ENVIRONMENT: tuple[Decorator, ...] = (
     click.option(
         "-e",
         "--env",
-        metavar="NAME=VALUE",
+        metavar="NAME[=VALUE]",
         multiple=True,
-        callback=parsed_by(_parse_variable),
-        help="Environment variable; the default environment is minimal, with your PATH. Repeatable.",
+        shell_complete=completion("variables"),
+        callback=parsed_by(parse_variable),
+        help="Environment variable; NAME alone copies yours. The default environment is minimal, with your "
+        "PATH. Repeatable.",
+    ),
+    click.option(
+        "--env-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        multiple=True,
+        callback=parsed_by(read_variables),
+        help="Variables from lines NAME=VALUE or NAME; --env takes precedence. Repeatable.",
     ),
     click.option(
         "--umask",
@@ -303,6 +308,14 @@ _ENVIRONMENT: tuple[Decorator, ...] = (
     ),
     *_LIMITS,
     *_OUTPUT,
+)
+_INHERITANCE: tuple[Decorator, ...] = (
+    click.option(
+        "--inherit-env/--no-inherit-env",
+        default=None,
+        help="Pass on your environment, but for TASKQ_* and *TOKEN* *SECRET* *PASSWORD* *_KEY; only to a "
+        "daemon on this machine.  [default: no]",
+    ),
 )
 _SECRETS: tuple[Decorator, ...] = (
     click.option(
@@ -413,7 +426,7 @@ def sections() -> dict[str, str]:
         "Order": (_SCHEDULING,),
         "Time and dependencies": (_START, _DEPENDENCIES, _NAMED_DEPENDENCIES),
         "Timeouts and retries": (_TIMEOUTS, _RETRIES),
-        "Environment and limits": (_ENVIRONMENT, _SECRETS, _BLOCKS, (_INTERACTIVE,)),
+        "Environment and limits": (_ENVIRONMENT, _INHERITANCE, _SECRETS, _BLOCKS, (_INTERACTIVE,)),
     }
     return {name: title for title, options in groups.items() for name in _names(*options)}
 

@@ -9,9 +9,10 @@ from io import BufferedReader
 from typing import Any, cast
 
 import click
+from click.core import ParameterSource
 
 from taskqd.cli.context import Session
-from taskqd.client import Options, Recurring
+from taskqd.client import Client, Options, Recurring
 from taskqd.client.encoder import MAX_BLOCK_BYTES, shell_command
 from taskqd.model.durations import format_duration
 from taskqd.protocol.values import parse_time
@@ -72,9 +73,17 @@ def check_start_time(given: dict[str, Any]) -> None:
 def reject_duplicate_variables(given: dict[str, Any]) -> None:
     """Reject two values for one variable."""
     names = [name for option in ("secret", "secret_file") for name, _ in given[option]]
-    duplicates = {name for name in names if names.count(name) > 1} | (set(names) & {*dict(given["env"])})
+    duplicates = {name for name in names if names.count(name) > 1} | (set(names) & {*_variables(given)})
     if duplicates:
-        raise click.UsageError(f"{min(duplicates)} is set twice by --env, --secret or --secret-file")
+        raise click.UsageError(
+            f"{min(duplicates)} is set twice by --env, --env-file, --secret or --secret-file"
+        )
+
+
+def _variables(given: dict[str, Any]) -> dict[str, str]:
+    """Return the variables of --env-file and --env, which takes precedence."""
+    files = (variables for variables in given.get("env_file", ()))
+    return {name: value for each in (*files, dict(given.get("env", ()))) for name, value in each.items()}
 
 
 def reject_shared_stdin(*files: BufferedReader | None) -> None:
@@ -84,19 +93,39 @@ def reject_shared_stdin(*files: BufferedReader | None) -> None:
         raise click.UsageError("only one option can read stdin (-)")
 
 
-def options(is_local: bool, given: dict[str, Any]) -> Options:
+def options(client: Client, given: dict[str, Any]) -> Options:
     """Return the options of a submission.
 
-    A daemon on this machine also gets the working directory, umask and PATH of taskq as defaults.
+    A daemon on this machine also gets the working directory, umask and PATH of taskq as defaults, and the
+    whole environment with --inherit-env.
     """
-    result = _with_environment(is_local, given)
+    result = _with_environment(client.is_local, given)
+    if result.pop("inherit_env", False) and _can_inherit(client):
+        result["inherit_env"] = True
     _read_contents(result)
     return cast("Options", result)
 
 
-def recurring(is_local: bool, given: dict[str, Any]) -> Recurring:
+def recurring(client: Client, given: dict[str, Any]) -> Recurring:
     """Return the options for the submissions of a schedule, with the same defaults as ``options``."""
-    return cast("Recurring", options(is_local, given))
+    return cast("Recurring", options(client, given))
+
+
+def _can_inherit(client: Client) -> bool:
+    """Whether a daemon may be sent the environment; if only the user's settings ask for that, say why not.
+
+    Raises UsageError if the command line asks for it.
+    """
+    obstacle = client.environment_obstacle()
+    if obstacle is None:
+        return True
+    context = click.get_current_context()
+    if context.get_parameter_source("inherit_env") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--inherit-env: {obstacle}; name what the job needs by --env")
+    context.ensure_object(Session).print_message(
+        f"your environment is not passed on, though inherit-env is set in client.toml: {obstacle}"
+    )
+    return False
 
 
 def _read_contents(result: dict[str, Any]) -> None:
@@ -110,8 +139,9 @@ def _read_contents(result: dict[str, Any]) -> None:
 def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a changed schedule: those that are given, a directory with its whole path."""
     result = dict(given)
-    if "env" in given:
-        result["env"] = dict(given["env"])
+    if variables := _variables(given):
+        result["env"] = variables
+    result.pop("env_file", None)
     if "cwd" in given:
         result["cwd"] = _absolute_directory(given["cwd"])
     _resolve_output_files(result, lambda: _absolute_directory(given.get("cwd")), "none")
@@ -121,7 +151,8 @@ def schedule_changes(given: dict[str, Any]) -> dict[str, Any]:
 
 def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
     result = {name: value for name, value in given.items() if value is not None}
-    result["env"] = dict(given["env"])
+    result["env"] = _variables(given)
+    result.pop("env_file", None)
     if is_local:
         result["cwd"] = _absolute_directory(given["cwd"])
         if not os.path.isdir(result["cwd"]):  # it may be made before the job starts

@@ -60,7 +60,8 @@ class Client(Acts):
         ``Options``. If the connection is lost before the reply, it is unknown whether the job was accepted;
         with a ``key`` the request can be repeated safely.
         """
-        line = encode_submission(command, options)
+        environment = self._encode_environment(options)
+        line = encode_submission(command, options, None if environment is None else environment.block)
 
         def request() -> int:
             self._send(line)

@@ -25,7 +25,8 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"[!-~]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
 _REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
-_BLOCKS = ("script", "stdin")
+_BLOCKS = ("script", "stdin", "environment", "inherit_env")
+"""Options that become blocks."""
 _EXECUTION = ("command", "script")
 _CLEARED_BY_NOTHING = ("label", "unless")
 """Options that a change removes by an empty value, since their values may be any text."""
@@ -90,7 +91,10 @@ class Options(Recurring, total=False):
     ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
     ``after_fail`` are the jobs to wait for; ``after_label`` means all known jobs of the user with a label,
     ``after_key`` those with these keys (since release 0.10). The stdin of an ``interactive`` job is open for
-    ``send`` while it runs (since release 0.10).
+    ``send`` while it runs (since release 0.10). ``environment`` contains variables whose values the daemon
+    reveals only to the job and stores once for all jobs that have the same; with ``inherit_env`` they are
+    those of this process that a job may inherit (``environment.inheritable``). Both are only for a daemon on
+    this machine, since release 0.10; ``env`` and ``secret`` take precedence.
     """
 
     delay: float | str
@@ -107,6 +111,8 @@ class Options(Recurring, total=False):
     hold: bool
     key: str
     interactive: bool
+    environment: Mapping[str, str | bytes]
+    inherit_env: bool
 
 
 class Changes(TypedDict, total=False):
@@ -158,7 +164,7 @@ def name(text: str) -> bytes:
 
 def word(value: str | bytes) -> bytes:
     """Encode ``value`` as a word of a request line, quoted if necessary."""
-    data = _encode(value)
+    data = encode_text(value)
     return data if _PLAIN.fullmatch(data) else quoted(data)
 
 
@@ -261,7 +267,11 @@ def shell_command(words: Sequence[str | bytes]) -> str:
 
 
 def submit(
-    command: Command | None, options: bytes = b"", script: bytes | None = None, stdin: bytes | None = None
+    command: Command | None,
+    options: bytes = b"",
+    script: bytes | None = None,
+    stdin: bytes | None = None,
+    environment: bytes | None = None,
 ) -> bytes:
     """Return a whole SUBMIT: its line with the encoded options, and the blocks that follow it.
 
@@ -272,13 +282,21 @@ def submit(
     """
     if command is None and script is None:
         raise BadRequest("expected either a command or a script")
-    return _with_blocks(b"SUBMIT" + options, command, script, stdin) + b"\r\n"
+    return _with_blocks(b"SUBMIT" + options, command, script, stdin, environment) + b"\r\n"
 
 
-def _with_blocks(head: bytes, command: Command | None, script: bytes | None, stdin: bytes | None) -> bytes:
+def _with_blocks(
+    head: bytes,
+    command: Command | None,
+    script: bytes | None,
+    stdin: bytes | None,
+    environment: bytes | None = None,
+) -> bytes:
     """Return a request without its last line end: its line, and the blocks that follow it; see ``submit``."""
     if stdin is not None:
         head += b" --stdin=%d" % len(stdin)
+    if environment is not None:
+        head += b" --environment=%d" % len(environment)
     line, arguments = head, b""
     if command is not None and script is not None:
         arguments = _script_arguments(command)
@@ -289,7 +307,7 @@ def _with_blocks(head: bytes, command: Command | None, script: bytes | None, std
             script = text
     if script is not None:
         line = head + b" --script=%d" % len(script) + arguments
-    blocks = [block for block in (script, stdin) if block is not None]
+    blocks = [block for block in (script, stdin, environment) if block is not None]
     _check_sizes(line, blocks, MAX_LINE_BYTES)
     return b"\r\n".join([line, *blocks])
 
@@ -303,7 +321,8 @@ def _check_sizes(line: bytes, blocks: Iterable[bytes], limit: int) -> None:
         )
     if any(len(block) > MAX_BLOCK_BYTES for block in blocks):
         raise TooLarge(
-            f"a script or stdin exceeds the limit of {MAX_BLOCK_BYTES} bytes; let the job read a file"
+            f"a script, stdin or environment exceeds the limit of {MAX_BLOCK_BYTES} bytes; let the job read "
+            "a file"
         )
 
 
@@ -333,7 +352,7 @@ def schedule_change(
     given |= {name: "" if name in _CLEARED_BY_NOTHING else "none" for name in remove}
     for name in given.keys() - {*Recurring.__annotations__, *when}:
         raise TypeError(f"a schedule has no option {name!r}")
-    for name in {*_BLOCKS, "env", "secret"}.intersection(remove):
+    for name in {"script", "stdin", "env", "secret"}.intersection(remove):
         raise TypeError(f"{name!r} cannot be removed from a schedule, only replaced")
     words = option("set", number)
     for name, value in given.items():
@@ -352,10 +371,10 @@ def send(job: Ref, data: bytes, eof: bool, timeout: float | str | None) -> bytes
 def _command_bytes(command: Command) -> bytes:
     """Return the command for the shell; raises BadRequest for an empty list."""
     if isinstance(command, str | bytes):
-        return _encode(command)
+        return encode_text(command)
     if not command:
         raise BadRequest("expected a program and its arguments, not an empty list")
-    return _encode(shell_command(command))
+    return encode_text(shell_command(command))
 
 
 def _script_arguments(command: Command) -> bytes:
@@ -365,7 +384,9 @@ def _script_arguments(command: Command) -> bytes:
 
 def _argument_bytes(command: Command) -> bytes:
     """Return the arguments of a script as text for the shell."""
-    text = _encode(command) if isinstance(command, str | bytes) else _encode(shlex.join(_texts(command)))
+    text = (
+        encode_text(command) if isinstance(command, str | bytes) else encode_text(shlex.join(_texts(command)))
+    )
     if not _fits_on_line(text):
         raise BadRequest("the arguments of a script must be UTF-8 without line breaks; pass others by --env")
     return text
@@ -394,7 +415,8 @@ def auth(token: str) -> bytes:
     return b"AUTH " + token.encode("ascii")
 
 
-def _encode(value: str | bytes) -> bytes:
+def encode_text(value: str | bytes) -> bytes:
+    """Return a text as bytes; raises BadRequest for characters that no system call gives."""
     if isinstance(value, bytes):
         return value
     try:

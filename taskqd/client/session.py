@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskqd.client import encoder
 from taskqd.client.address import TlsFiles, parse_address, tls_files_from_environ
 from taskqd.client.connection import Connection, ConnectionLost
 from taskqd.client.decoder import Refused, ReplyReader
 from taskqd.client.discovery import find_address
+from taskqd.client.encoder import Options
+from taskqd.client.environment import EnvironmentBlock, encode_environment, inheritable
 from taskqd.client.reconnect import CONNECTION_LOST, RECONNECTED, parse_reconnect_timeout, reconnect
 from taskqd.errors import TaskqError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Reply = TypeVar("Reply")
+Encoded = TypeVar("Encoded")
 
 
 class ClientSession:
@@ -51,6 +54,7 @@ class ClientSession:
         self._tls_files = _choose_tls_files(ca, cert, key)
         self._is_abandoned = False  # see _abandon
         self._is_unused = True  # no request was sent since the connection was opened
+        self._environment_obstacle: str | None = ""  # unknown
         self._reconnect_timeout = parse_reconnect_timeout(reconnect)
         self._connection = Connection(self._parsed_address, self._tls_files)
         self._reader = ReplyReader(self._connection)
@@ -80,6 +84,37 @@ class ClientSession:
             self.address, self._token, **self._tls_files._asdict(), reconnect=self._reconnect_timeout
         )
 
+    def environment_obstacle(self) -> str | None:
+        """Return why this daemon is not sent the environment of its client; None if it may be."""
+        if not self.is_local:
+            return (
+                "the environment is sent only to a daemon on this machine, over its UNIX socket, not to "
+                f"{self.address}"
+            )
+        if self._environment_obstacle == "":
+            hello = self._query(b"HELLO", self._reader.read_hello)
+            is_new = "--environment" in hello.get("options", ())
+            self._environment_obstacle = (
+                None  # an older daemon would take the variables for requests
+                if is_new
+                else f"the daemon is release {hello.get('version')}, and an environment needs 0.10 or later"
+            )
+        return self._environment_obstacle
+
+    def _encode_environment(self, options: Options) -> EnvironmentBlock | None:
+        """Return the environment of a submission, None if it has none; raises Refused."""
+        variables: Mapping[Any, str | bytes] | None = options.get("environment")
+        if options.get("inherit_env"):
+            if variables is not None:
+                raise TypeError("expected either environment or inherit_env")
+            variables = inheritable(os.environb)
+        if variables is None:
+            return None
+        obstacle = self.environment_obstacle()
+        if obstacle is not None:
+            raise Refused("FORBIDDEN", obstacle)
+        return encode_request(lambda: encode_environment(variables))
+
     def _authenticate(self) -> None:
         if self._token is not None and not self.is_local:
             try:
@@ -99,6 +134,7 @@ class ClientSession:
         self._connection.open()
         self._is_abandoned = False
         self._is_unused = True
+        self._environment_obstacle = ""
         self._authenticate()
 
     def _send(self, data: bytes) -> None:
@@ -153,7 +189,7 @@ def _choose_tls_files(ca: str | None, cert: str | None, key: str | None) -> TlsF
     return TlsFiles(ca or default.ca, *((cert, key) if cert or key else (default.cert, default.key)))
 
 
-def encode_request(encode: Callable[[], bytes]) -> bytes:
+def encode_request(encode: Callable[[], Encoded]) -> Encoded:
     """Return the result of ``encode``; a value that cannot be encoded is Refused with the server's code."""
     try:
         return encode()

@@ -44,11 +44,14 @@ class Streams(ClientSession):
     ) -> Iterator[int | Refused]:
         """Submit commands without waiting for each reply; yield an id or a Refused per command, in order.
 
-        The options apply to all commands. A None among the commands announces that the next one may take a
+        The options apply to all commands; an environment is sent only until a command is accepted with it,
+        and the others name it by its hash. A None among the commands announces that the next one may take a
         while: all commands before it are sent, and their ids are yielded, before the next is requested. If
         the caller stops iterating, more commands may have been submitted than ids were yielded.
         """
         self._send(b"")
+        environment = self._encode_environment(options)
+        known: bytes | None = None
         pipeline = Pipeline(self._connection)
         try:
             for command in commands:
@@ -56,7 +59,13 @@ class Streams(ClientSession):
                     yield from self._read_replies(pipeline, 0, self._reader.read_id)
                     continue
                 try:
-                    pipeline.add(encode_submission(command, options))
+                    if environment is not None and known is None:
+                        pipeline.add(encode_submission(command, options, environment.block))
+                        for reply in self._read_replies(pipeline, 0, self._reader.read_id):
+                            known = None if isinstance(reply, Refused) else environment.known
+                            yield reply
+                        continue
+                    pipeline.add(encode_submission(command, options, known=known))
                 except Refused as refusal:
                     yield from self._read_replies(pipeline, 0, self._reader.read_id)
                     yield refusal
@@ -246,11 +255,16 @@ def remaining_time(timeout: float | str | None) -> Callable[[], float | str | No
     return left
 
 
-def encode_submission(command: Command | None, options: Options) -> bytes:
-    """Return a whole SUBMIT request with its blocks."""
+def encode_submission(
+    command: Command | None,
+    options: Options,
+    environment: bytes | None = None,
+    known: bytes | None = None,
+) -> bytes:
+    """Return a whole SUBMIT request with its blocks; ``known`` names an environment that was sent before."""
 
     def encode() -> bytes:
-        words = encoder.submit_options(options)
-        return encoder.submit(command, words, options.get("script"), options.get("stdin"))
+        words = encoder.submit_options(options) + option("environment", known)
+        return encoder.submit(command, words, options.get("script"), options.get("stdin"), environment)
 
     return encode_request(encode)

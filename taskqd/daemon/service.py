@@ -247,11 +247,20 @@ class TaskqService(Service):
                 running,
                 queue_state.schedules.file_names(),
                 lambda job_id: script_file_of(queue_state, job_id),
+                environments := queue_state.environments.hashes,
             )
+            missing = parts.spool.environments.missing(environments)
         except OSError as why:
             raise self._state_directory_error(why) from None
         if removed:
             self._log.info("removed {count} files of jobs that are not known any more", count=removed)
+        if missing:
+            self._log.warn(
+                "{count} environments of jobs are missing in {state}/input/environments, and these jobs "
+                "cannot be started; stop the daemon and restore the files from the copy that has them",
+                count=missing,
+                state=settings.state,
+            )
         if not parts.run_as.by_runner:
             recovery.end_leftovers(queue_state, parts.runners)
         if parts.user_files is not None:

@@ -16,6 +16,7 @@ from taskqd.engine.command_changes import CommandChanges
 from taskqd.engine.dependency_failures import DependencyFailures
 from taskqd.engine.dependency_resolution import DependencyResolution
 from taskqd.engine.dispatcher import Dispatcher, MakeStart
+from taskqd.engine.environments import Environments
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.expirations import Expirations
 from taskqd.engine.job_commands import JobCommands
@@ -65,6 +66,7 @@ class Engine:
         self._waiters: dict[int, set[OnJobEnded]] = {}
         event_writer = EventWriter(journal, queue_state, clock)
         locks = JobLocks()
+        self.environments = Environments(spool.environments, queue_state.environments)
         self.dispatcher = Dispatcher(
             event_writer,
             locks,
@@ -106,6 +108,7 @@ class Engine:
             lambda: self.dispatcher.is_draining,
             self._on_accepted,
             lambda job_id: self.job_commands.purge({job_id: 0}),
+            self.environments,
         )
         self.schedule_runs = ScheduleRuns(queue_state.schedules, self.submissions, schedule_locks)
         self.clock_jumps = ClockJumps(event_writer)

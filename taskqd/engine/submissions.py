@@ -6,7 +6,7 @@ The server has already decided who may submit what (auth/authorization.py).
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hmac import compare_digest
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine import admission
 from taskqd.engine.admission import resolve_named
+from taskqd.engine.environments import Environments, Pin
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.errors import BlocksLost, Draining, KeyConflict, LabelInUse, StoreFailed, TaskqError
@@ -38,7 +39,8 @@ _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 class NewJob(NamedTuple):
     """A job to accept.
 
-    ``blocks`` are its script, stdin and secrets by name, ``schedule`` is the number of the schedule that
+    ``blocks`` are its script, stdin and secrets by name, ``environment`` is the sorted block of the
+    environment that its spec has, None if that is stored. ``schedule`` is the number of the schedule that
     submits it, whose ``schedule_blocks`` it gets, and ``max_pending`` is the limit of pending jobs of its
     owner. If a ``queue`` is given, labels and keys of dependencies mean only jobs in that.
     """
@@ -47,6 +49,7 @@ class NewJob(NamedTuple):
     spec: Spec
     by: Actor
     blocks: Mapping[str, bytes] = NO_BLOCKS
+    environment: bytes | None = None
     schedule: int | None = None
     schedule_blocks: ScheduleBlocks | None = None
     max_pending: PendingLimit = UNBOUNDED
@@ -65,11 +68,15 @@ class SubmissionBatch(NamedTuple):
 
 
 class _NewJobs(NamedTuple):
-    """Jobs that become durable together; ``results`` has the ids of each batch, or the errors."""
+    """Jobs that become durable together; ``results`` has the ids of each batch, or the errors.
+
+    The ``pins`` keep their environments until then.
+    """
 
     events: list[Submitted]
     reservations: list[Reservation]
     results: list[list[range | Refusal]]
+    pins: list[Pin]
 
 
 class Submissions:
@@ -88,6 +95,7 @@ class Submissions:
         is_draining: Callable[[], bool],
         on_accepted: Callable[[int], None],
         purge: Callable[[int], None],
+        environments: Environments,
     ) -> None:
         self.quota = PendingQuota(event_writer.queue_state, max_pending)
         self._event_writer = event_writer
@@ -98,6 +106,7 @@ class Submissions:
         self._is_draining = is_draining
         self._on_accepted = on_accepted
         self._purge = purge
+        self._environments = environments
         self._key_locks: KeyedLock[tuple[str, str]] = KeyedLock()
         self._condition_locks: KeyedLock[str] = KeyedLock()  # of owners
 
@@ -108,6 +117,17 @@ class Submissions:
         StoreFailed; the job was not accepted then.
         """
         new = new._replace(spec=admission.resolve_dependencies(self._queue_state, new.spec))
+        if new.spec.environment is None:
+            return self._submit_hashed(new)
+        pin = self._environments.pin(new.spec.environment)
+        try:
+            return self._submit_hashed(new).addBoth(_release, pin)
+        except BaseException:
+            pin.release()
+            raise
+
+    def _submit_hashed(self, new: NewJob) -> "Deferred[int]":
+        """Accept a job, with the digest of its blocks in its spec."""
         to_hash = [content for name, content in new.blocks.items() if name != SECRET_BLOCK]
         if not to_hash:
             return self._submit(new)
@@ -130,7 +150,7 @@ class Submissions:
         Fires with the ids of the jobs of each batch, or the errors that refused them. The jobs become durable
         together, which costs less than one by one.
         """
-        new = _NewJobs([], [], [])
+        new = _NewJobs([], [], [], [])
         try:
             for batch in batches:
                 new.results.append(self._admit(batch, batch.submissions, new))
@@ -138,7 +158,7 @@ class Submissions:
                 return succeed(new.results)
             recorded = self._event_writer.record_all(new.events)
         except BaseException:
-            self.quota.release(*new.reservations)
+            self._forget(new)
             raise
         return recorded.addCallbacks(self._all_accepted, self._none_accepted, (new,), errbackArgs=(new,))
 
@@ -162,6 +182,8 @@ class Submissions:
                 results += [Refusal(why)] if len(commands) == 1 else self._admit(batch, similar.each(), new)
             else:
                 new.reservations.append(reservation)
+                if spec.environment is not None:
+                    new.pins.append(self._environments.pin(spec.environment))
                 ids = self._allocate_ids(spec, len(commands))
                 results.append(ids)
                 (owner, origin), now = batch.by, self._clock.now()
@@ -202,10 +224,18 @@ class Submissions:
         )
 
     def _store_blocks(self, job_id: int, new: NewJob) -> "Deferred[None] | None":
+        if new.environment is not None:
+            return Deferred.fromCoroutine(self._store_with_environment(job_id, new))
         if new.schedule_blocks is not None:
             linked = self._spool.link_blocks(job_id, new.schedule_blocks)
             return linked.addErrback(_raise_lost, new.schedule_blocks.schedule)
         return self._spool.store_blocks(job_id, dict(new.blocks)) if new.blocks else None
+
+    async def _store_with_environment(self, job_id: int, new: NewJob) -> None:
+        if new.environment is not None and new.spec.environment is not None:
+            await self._environments.store(new.spec.environment, new.environment)
+        if new.blocks:
+            await self._spool.store_blocks(job_id, dict(new.blocks))
 
     def _accept_if_unused(self, new: NewJob) -> "Deferred[int]":
         """Accept a job, unless its spec has an ``unless`` and a job with that label is pending or running."""
@@ -258,14 +288,20 @@ class Submissions:
             raise Draining("the daemon is stopping and accepts no new jobs; submit again when it is back")
         admission.check(self._queue_state, spec)
 
-    def _all_accepted(self, _: None, new: "_NewJobs") -> list[list[range | Refusal]]:
+    def _forget(self, new: "_NewJobs") -> None:
+        """Release what was reserved for jobs that are durable now, or will not be."""
         self.quota.release(*new.reservations)
+        for pin in new.pins:
+            pin.release()
+
+    def _all_accepted(self, _: None, new: "_NewJobs") -> list[list[range | Refusal]]:
+        self._forget(new)
         self._on_accepted(len(new.events))
         return new.results
 
     def _none_accepted(self, failure: Failure, new: "_NewJobs") -> list[list[range | Refusal]]:
         failure.trap(StoreFailed)
-        self.quota.release(*new.reservations)
+        self._forget(new)
         why = cast("StoreFailed", failure.value)
         return [
             [Refusal(why, len(result)) if isinstance(result, range) else result for result in batch]
@@ -306,4 +342,11 @@ def _raise_lost(failure: Failure, schedule: int) -> None:
 
 def _raise_not_kept(failure: Failure) -> None:
     failure.trap(OSError)
-    raise StoreFailed(f"the script, stdin or secrets of the job cannot be written: {failure.value}")
+    raise StoreFailed(
+        f"the script, stdin, secrets or environment of the job cannot be written: {failure.value}"
+    )
+
+
+def _release(result: Any, pin: Pin) -> Any:
+    pin.release()
+    return result

@@ -3,7 +3,7 @@
 import os
 import pwd
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from resource import RLIMIT_NOFILE
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
 from taskqd.execution.shell_limits import limit_commands, own_limits
 from taskqd.execution.users import User
 from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
 from taskqd.model.units import need_variable, unpack_units
 from taskqd.storage.interfaces import ISpool
@@ -78,6 +79,9 @@ class RunBuilder:
             self._leave_working_directory()
         base = self._base()
         environment = self._environment if user is None else user_environment(user)
+        inherited = self._inherited(job)
+        if inherited:
+            environment = {**environment, **inherited}
         if spec.tz is not None:
             environment = {**environment, "TZ": spec.tz}
         return Run(
@@ -101,7 +105,7 @@ class RunBuilder:
             ),
             umask=None if spec.umask == base.umask else spec.umask,
             owner=owner,
-            submitted_variables=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
+            submitted_variables=_submitted_variables(spec, inherited, secrets),
             directory=self._directory,
             limits=limit_commands(self._limits, base.limits),
             oom_score_adj=None if base.oom_score_adj == 0 else 0,
@@ -168,6 +172,22 @@ class RunBuilder:
             )
         except (OSError, ValueError) as why:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
+
+    def _inherited(self, job: Job) -> Mapping[str, str]:
+        """Return the environment that a job has of its client; raises CannotStart if it cannot be read."""
+        environment = job.spec.environment
+        if environment is None:
+            return {}
+        try:
+            return self._spool.environments.read(environment)
+        except (OSError, ValueError) as why:
+            raise CannotStart(f"its environment cannot be read: {why}", why) from None
+
+
+def _submitted_variables(spec: Spec, inherited: Iterable[str], secrets: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the variables that come with a submission, each once."""
+    zone = () if spec.tz is None else ("TZ",)
+    return tuple(dict.fromkeys((*inherited, *spec.env, *spec.env_base64, *secrets, *zone)))
 
 
 def daemon_user_environment() -> dict[str, str]:

@@ -24,6 +24,8 @@ ATTEMPT_BYTES = 700
 
 DEPENDENCY_BYTES = 32
 """A dependency: 8 bytes in the spec, 8 in the list of waiting jobs, and what lists allocate in advance."""
+ENVIRONMENT_BYTES = 400
+"""The hash of an inherited environment that no other job has, and the counts of its jobs."""
 ENTRY_BYTES = 150
 """A variable, resource, secret or condition without its name: objects and an entry in a table."""
 
@@ -68,6 +70,7 @@ def _spec_bytes(spec: Spec) -> int:
     if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
         size += GROUP_BYTES
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
+    size += 0 if spec.environment is None else ENVIRONMENT_BYTES
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
     return size + _changeable(spec)
 

@@ -3,6 +3,8 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
+from taskqd.model.environment import Environment
+
 DEFAULT_QUEUE = "default"
 """The queue of jobs that name none."""
 
@@ -54,7 +56,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     a line of it for people, which the daemon sets (submission.first_line_of), and ``script_file`` the number
     of the file that has it, 0 or 1: SET writes a new script into the other one. ``env_base64`` has
     the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose name is not, ``secrets``
-    has the names of variables whose values are only in the spool. ``needs`` are amounts by resource;
+    has the names of variables whose values are only in the spool, and so are those of the ``environment`` of
+    the client, which many jobs share. ``needs`` are amounts by resource;
     ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job ``as_daemon`` runs as
     the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the time zone of
     ``at`` or of a schedule's ``cron``, and the job's TZ. ``unless`` is a label: the job was submitted on
@@ -99,6 +102,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     env: dict[str, str] = {}
     env_base64: dict[str, bytes] = {}
     secrets: tuple[str, ...] = ()
+    environment: Environment | None = None
     umask: int = 0o022
     nice: int | None = None
     memory: int | None = None

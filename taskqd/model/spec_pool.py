@@ -15,7 +15,8 @@ MAX_SPECS = 1000
 _ENCODE = msgspec.json.Encoder().encode
 _DIGEST_BYTES = 32
 _FIXED = (
-    *("script_line", "env", "env_base64", "secrets", "after", "after_any", "after_fail", "named"),
+    *("script_line", "env", "env_base64", "secrets", "environment"),
+    *("after", "after_any", "after_fail", "named"),
     *("stdout", "stderr"),
 )
 """Fields that SET seldom changes and that may be large."""

@@ -36,7 +36,9 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-BLOCKS = ("script", "stdin")
+ENVIRONMENT_BLOCK = "environment"
+"""The name of the block with the environment of the client."""
+BLOCKS = ("script", "stdin", ENVIRONMENT_BLOCK)
 """The options that announce a block, in the order of the blocks."""
 
 MAX_LINE = 80

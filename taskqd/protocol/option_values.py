@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from taskqd.errors import BadRequest
+from taskqd.model.environment import Environment
 from taskqd.model.job_ref import JobRef
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Array
@@ -22,10 +23,13 @@ MAX_NEED = 1_000_000_000
 MAX_TASKS = 100_000
 """Tasks of one array."""
 MAX_TASK_INDEX = 999_999_999
+MAX_SIZE = 999_999_999
+"""Bytes of an environment that can be named; far fewer are accepted."""
 MIN_MEMORY = 1024**2
 """Bytes. With less memory no program gets far enough to report that it has too little."""
 
 _LOCAL_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
+_KNOWN_ENVIRONMENT = re.compile(r"([0-9]{1,9}):([0-9a-f]{64})")
 _ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?:%([0-9]+))?")
 
 
@@ -91,6 +95,18 @@ def parse_array(text: str) -> Array:
     if not 1 <= array.count <= MAX_TASKS:
         raise BadRequest(f"expected 1 to {MAX_TASKS} tasks from a lower to a higher index, not {text[:60]!r}")
     return array
+
+
+def parse_environment(text: str) -> Environment:
+    """Parse the size of a block that follows, or the size and the hash of one that was sent before."""
+    known = parse_known_environment(text)
+    return Environment(parse_integer(text, 0, MAX_SIZE)) if known is None else known
+
+
+def parse_known_environment(text: str) -> Environment | None:
+    """Return the environment that `<n>:<sha256>` names; None for any other text."""
+    match = _KNOWN_ENVIRONMENT.fullmatch(text)
+    return None if match is None else Environment(int(match[1]), match[2])
 
 
 def parse_memory(text: str) -> int:

@@ -31,9 +31,9 @@ class Request(NamedTuple):
     """A parsed request line: the verb with its argument, or with the error.
 
     `argument` is a value of requests.py, a Submission or a ScheduleRequest. `blocks` has the sizes in bytes
-    of the blocks after the line, script before stdin; those of a refused line have to be skipped. If
-    `is_lost`, these sizes are unknown and the connection must be closed. `secret` has the values of a
-    secrets, of which the argument has only the names.
+    of the blocks after the line, in the order of `submission.BLOCKS`; those of a refused line have to be
+    skipped. If `is_lost`, these sizes are unknown and the connection must be closed. `secret` has the values
+    of secrets, of which the argument has only the names.
     """
 
     verb: str

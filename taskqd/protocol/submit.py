@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
+from taskqd.model.environment import MAX_ENVIRONMENT_SIZE
 from taskqd.model.output_files import check_outputs, check_path
 from taskqd.model.spec import MAX_DEPENDENCIES, NamedDependencies, Spec
-from taskqd.model.submission import BLOCKS, Submission, pack_secrets
+from taskqd.model.submission import BLOCKS, ENVIRONMENT_BLOCK, Submission, pack_secrets
 from taskqd.protocol.arguments import (
     Option,
     OptionType,
@@ -29,8 +30,10 @@ from taskqd.protocol.option_values import (
     integer,
     parse_array,
     parse_cron,
+    parse_environment,
     parse_every,
     parse_job_refs,
+    parse_known_environment,
     parse_label,
     parse_memory,
     parse_names,
@@ -83,6 +86,7 @@ class SubmitOption(OptionType, frozen=True, kw_only=True):
 _TIMED = "--every or --cron says when its jobs are submitted"
 _INDEPENDENT = "its jobs come after nothing but time"
 _UNATTENDED = "it needs a user who sends input while the job runs; give it a --stdin"
+_LASTING = "its jobs run long after the session whose environment it is; name what they need by --env"
 
 SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "queue": SubmitOption("queue", parse_name, "<name>", is_settable=True, is_shown=False),
@@ -147,6 +151,9 @@ SUBMIT_OPTIONS: Mapping[str, SubmitOption] = {
     "cwd": SubmitOption("cwd", parse_path, "<path>", is_shown=False),
     "env": SubmitOption("env", parse_env, "NAME=<value>", is_shown=False),
     "secret": SubmitOption("secrets", parse_secret, "NAME=<value>", is_shown=False),
+    "environment": SubmitOption(
+        ENVIRONMENT_BLOCK, parse_environment, "<n>[:<sha256>]", not_scheduled=_LASTING
+    ),
     "umask": SubmitOption("umask", parse_octal, "<octal>", is_shown=False),
     "nice": SubmitOption("nice", integer(-20, 19), "<n>", is_settable=True, clear=Clear()),
     "memory": SubmitOption("memory", parse_memory, "<size>", is_settable=True, clear=Clear()),
@@ -189,9 +196,10 @@ def block_sizes(text: str) -> tuple[int, ...]:
 
 
 def _block_too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(
-        f"--{name}={size} is refused, the limit is {MAX_BLOCK_SIZE} bytes; let the job read a file"
-    )
+    limit, advice = MAX_BLOCK_SIZE, "let the job read a file"
+    if name == ENVIRONMENT_BLOCK:
+        limit, advice = MAX_ENVIRONMENT_SIZE, "unset some variables, or name what the job needs by --env"
+    return TooLarge(f"--{name}={size} is refused, the limit is {limit} bytes; {advice}")
 
 
 def sizes_of_blocks(
@@ -217,6 +225,8 @@ def _sizes_of(name: str, options: list[Option], too_large: Callable[[str, object
     values = [option.value or "" for option in options if option.name == name]
     if len(values) > 1:
         raise BadRequest(f"--{name} is given twice, so the length of what follows the line is unknown")
+    if name == ENVIRONMENT_BLOCK:
+        values = [value for value in values if parse_known_environment(value) is None]
     for value in values:
         if not value.isascii() or not value.isdigit():
             raise BadRequest(f"--{name} needs the number of bytes that follow, not {value[:40]!r}")
@@ -264,9 +274,12 @@ def check_blocks(values: dict[str, Any]) -> None:
 
     Raises BadRequest for a variable that is given twice.
     """
-    for name in BLOCKS:
+    for name in ("script", "stdin"):
         if values.get(name, 0) > MAX_BLOCK_SIZE:
             raise _block_too_large(name, values[name])
+    environment = values.get(ENVIRONMENT_BLOCK)
+    if environment is not None and environment.size > MAX_ENVIRONMENT_SIZE:
+        raise _block_too_large(ENVIRONMENT_BLOCK, environment.size)
     if "secrets" not in values:
         return
     values["secrets"] = tuple(sorted(values["secrets"]))

@@ -18,7 +18,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
+from taskqd.engine.environments import Pin
 from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
+from taskqd.model.environment import Environment
 from taskqd.model.submission import SimilarSubmissions
 from taskqd.protocol import parser, replies
 from taskqd.protocol.telnet import IAC
@@ -102,6 +104,7 @@ class Connection(LineReceiver):
         self._is_first_line = True
         self._lines_left = LINES_PER_TURN
         self._while_connected: set[Deferred[Any]] = set()
+        self._environment: Pin | None = None
         self._hangup_monitor = HangupMonitor(clock, self._must_check_for_hangup)
 
     # Connecting.
@@ -363,6 +366,22 @@ class Connection(LineReceiver):
     def is_local(self) -> bool:
         return self._origin is not None
 
+    @property
+    def environment(self) -> Environment | None:
+        return None if self._environment is None else self._environment.environment
+
+    def keep_environment(self, pin: Pin) -> None:
+        before, self._environment = self._environment, pin
+        if before is not None:
+            before.release()
+        if self.state is ConnectionState.CLOSED:
+            self._release_environment()
+
+    def _release_environment(self) -> None:
+        if self._environment is not None:
+            self._environment.release()
+            self._environment = None
+
     def send(self, data: bytes) -> None:
         if self._allowed.sending:
             self._writer.send(data)
@@ -486,6 +505,7 @@ class Connection(LineReceiver):
         self._hangup_monitor.stop()
         self._closer.stop()
         self._end_requests()
+        self._release_environment()
         free_buffers(self.transport)
         self._break_cycles()
 

@@ -6,6 +6,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from taskqd.config.settings import OnStop
+from taskqd.engine.environments import Pin
+from taskqd.model.environment import Environment
 
 
 class IClient(Interface):
@@ -16,6 +18,13 @@ class IClient(Interface):
     address: str = Attribute("The origin of the client: `10.0.0.5:4242`, or `pid 1234`.")
 
     is_local: bool = Attribute("Whether the client is a process on this machine, at a UNIX socket.")
+
+    environment: Environment | None = Attribute(
+        "The environment that the client may name by its hash: the last one that it has sent."
+    )
+
+    def keep_environment(pin: Pin) -> None:
+        """Let the client name an environment by its hash, until it sends another one or disconnects."""
 
     can_send: bool = Attribute("Whether more of a reply may be produced and sent now, without `writable`.")
 

@@ -297,3 +297,5 @@ class JobChanges:
             self._index.remove(job.id)
         self._jobs.remove(job)
         self._keys.discard(job)
+        if job.spec.environment is not None:
+            self._counts.environments.discard(job.spec.environment)

@@ -1,8 +1,9 @@
-"""Counts of jobs: by status, of each queue, and the pending ones of each owner, with their bytes."""
+"""Counts of jobs: by status, queue and environment, and the pending ones of each owner, with their bytes."""
 
 from collections import defaultdict
 
 from taskqd.model.job import Job, Status
+from taskqd.state.environment_uses import EnvironmentUses
 from taskqd.state.queues import Queues
 
 _PENDING = Status.PENDING
@@ -16,6 +17,7 @@ class JobCounts:
         self.queues = queues
         self.by_status: dict[Status, int] = dict.fromkeys(Status, 0)
         self.pending_bytes = 0
+        self.environments = EnvironmentUses()
         self._pending_of: defaultdict[str, int] = defaultdict(int)
         self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
 
@@ -27,7 +29,7 @@ class JobCounts:
     def _compared(self) -> tuple[object, ...]:
         by_owner = self._pending_of, self._pending_bytes_of
         pending = [{owner: count for owner, count in each.items() if count} for each in by_owner]
-        return self.by_status, self.pending_bytes, pending
+        return self.by_status, self.pending_bytes, pending, self.environments
 
     def pending_of(self, owner: str) -> int:
         """Return how many jobs of an owner are PENDING."""

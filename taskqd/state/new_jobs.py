@@ -62,6 +62,8 @@ class NewJobs:
             self._capacity.limit_array(job.id, spec.array.at_once)
         self._counts.add_bytes(job, footprint(job.command, spec))
         self._counts.add_new(job, 1 if spec.array is None else spec.array.count)
+        if spec.environment is not None:
+            self._counts.environments.add(spec.environment)
         if spec.expires is not None:
             self._waiting.expiry_queue.add(job.id, job.submitted_at - self._waiting.ahead + spec.expires)
         if spec.has_dependencies:
@@ -88,6 +90,8 @@ class NewJobs:
         self.last_id = jobs[-1].id
         self._counts.add_bytes(job, footprint_of_all([event.command for event in events], spec))
         self._counts.add_new(job, len(jobs))
+        if spec.environment is not None:
+            self._counts.environments.add(spec.environment, len(jobs))
         if self._waiting.is_open:
             self._index.add_similar(jobs)
             self._waiting.ready_queue.add_similar(jobs)
@@ -108,6 +112,8 @@ class NewJobs:
                 job.spec = self._specs.intern(job.spec)
                 if job.spec.key is not None:
                     self._keys.add(job, job.spec.key)
+                if job.spec.environment is not None:
+                    self._counts.environments.add(job.spec.environment)
             if job.extras is not NO_EXTRAS and job.schedule is not None:
                 self._add_run(job, job.schedule)
             by_queue.setdefault(job.spec.queue, []).append(job)

@@ -78,6 +78,7 @@ class QueueState:
         self._keys = JobKeys(self.jobs)
         self._counts = JobCounts(self.queues)
         self.counts = self._counts.by_status
+        self.environments = self._counts.environments
         self._new_jobs = NewJobs(
             self.jobs,
             self._keys,

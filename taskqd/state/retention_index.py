@@ -9,6 +9,7 @@ from taskqd.model.job import Job
 from taskqd.model.packed_attempt import times
 from taskqd.model.spec import DEFAULT_SPEC
 from taskqd.state.end_queue import End, EndQueue
+from taskqd.state.environment_uses import EnvironmentUses
 
 _OUTPUT_BYTES = attrgetter("output_bytes")
 MAX_BATCH = 50
@@ -32,6 +33,7 @@ class RetentionIndex:
         self.memory = 0
         self._expiring_bytes = 0
         self._expiring_memory = 0
+        self._environments = EnvironmentUses()  # of finished jobs that do not expire
         self._jobs = jobs
         self._is_needed = is_needed
         self._ended = EndQueue()
@@ -45,13 +47,17 @@ class RetentionIndex:
             self.count += 1
             self.bytes += job.kept_bytes
             self.memory += footprint_of(job)
+            self._add_environment(job)
             self._ended.add(ended, job.id)
 
     def add_ended(self, jobs: Sequence[Job]) -> None:
         """Add jobs that are no tasks and have ended, with packed attempts."""
         self.count += len(jobs)
         self.bytes += sum(map(_OUTPUT_BYTES, jobs))
-        self.bytes += sum([job.input_bytes for job in jobs if job.spec is not DEFAULT_SPEC])
+        for job in jobs:
+            if job.spec is not DEFAULT_SPEC:
+                self.bytes += job.input_bytes
+                self._add_environment(job)
         self.memory += footprint_of_ended(jobs)
         attempts = times(cast("list[bytes]", [job.last_attempt for job in jobs]))
         ends = [(at - job.ahead, job.id) for job, (_, at) in zip(jobs, attempts, strict=True)]
@@ -64,6 +70,7 @@ class RetentionIndex:
             self.bytes -= job.kept_bytes
             self.memory -= footprint_of(job)
             self._unmark(job)
+            self._discard_environment(job)
 
     def pop_expired(
         self, before: float, max_count: int, max_bytes: int | None = None, max_memory: int | None = None
@@ -72,7 +79,8 @@ class RetentionIndex:
 
         Those are the jobs that ended before a time (on the monotonic clock, as ``Job.ended``), and those by
         which the finished jobs exceed a number, a size of kept output and input, or a footprint in memory;
-        None is no limit. The sizes never expire the last finished job.
+        None is no limit. An environment that several of them have counts once. The sizes never expire the
+        last finished job.
         """
         ids: list[int] = []
         self.may_have_more = False
@@ -89,6 +97,7 @@ class RetentionIndex:
                 self._expiring.add(job_id)
                 self._expiring_bytes += self._jobs[job_id].kept_bytes
                 self._expiring_memory += footprint_of(self._jobs[job_id])
+                self._discard_environment(self._jobs[job_id])
                 ids.append(job_id)
             else:
                 return ids
@@ -108,7 +117,8 @@ class RetentionIndex:
 
     def _is_over(self, max_count: int, max_bytes: int | None, max_memory: int | None) -> bool:
         count = self.count - len(self._expiring)
-        is_over = max_bytes is not None and self.bytes - self._expiring_bytes > max_bytes
+        kept = self.bytes - self._expiring_bytes + self._environments.bytes
+        is_over = max_bytes is not None and kept > max_bytes
         if max_memory is not None:
             is_over = is_over or self.memory - self._expiring_memory > max_memory
         return count > max_count or (is_over and count > 1)
@@ -118,6 +128,15 @@ class RetentionIndex:
             self._expiring.discard(job.id)
             self._expiring_bytes -= job.kept_bytes
             self._expiring_memory -= footprint_of(job)
+            self._add_environment(job)
+
+    def _add_environment(self, job: Job) -> None:
+        if job.spec.environment is not None:
+            self._environments.add(job.spec.environment)
+
+    def _discard_environment(self, job: Job) -> None:
+        if job.spec.environment is not None:
+            self._environments.discard(job.spec.environment)
 
     def reconsider(self, job_id: int) -> None:
         """Consider a job again that was needed when it expired."""

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import Attribute, Interface
 
+from taskqd.model.environment import Environment
 from taskqd.model.events import Event, Output, Record, RecordPosition
 from taskqd.model.progress import Progress
 from taskqd.model.schedule import ScheduleBlocks
@@ -125,8 +126,26 @@ class IOutputWriter(Interface):
         """
 
 
+class IEnvironmentFiles(Interface):
+    """The environments that clients pass on to jobs, each stored once."""
+
+    def exists(environment: Environment) -> bool:
+        """Whether there is a file of an environment; raises OSError."""
+
+    def store(environment: Environment, block: bytes) -> "Deferred[None]":
+        """Store a block, and replace one that was damaged. Fires once it is durable; fails with OSError."""
+
+    def read(environment: Environment) -> "Mapping[str, str]":
+        """Return the values by name; raises OSError, and ValueError if the file has others."""
+
+    def remove(sha256: str) -> "Deferred[None]":
+        """Remove the file of an environment, if there is one; fails with OSError."""
+
+
 class ISpool(Interface):
     """The files of jobs: the blocks that they are given, and the output that their attempts print."""
+
+    environments: IEnvironmentFiles = Attribute("The environments that jobs share.")
 
     def store_blocks(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         """Store the blocks of a submission by name (``script``, ``stdin``, ``secret``).

@@ -349,13 +349,14 @@ def test_batch_has_a_queue_of_its_name(at: Run, ours: Run, wire: Wire, tmp_path:
 
 
 @line(at_line, "jobs run as the user who submitted them, with their environment")
-def test_at_copies_the_environment_and_submit_does_not(at: Run, ours: Run, tmp_path: Path) -> None:
+def test_at_copies_the_environment_and_submit_does_on_request(at: Run, ours: Run, tmp_path: Path) -> None:
     ran = tmp_path / "theirs"
     at("at", "now", stdin=f"echo $FRUIT >{ran}.part; mv {ran}.part {ran}", fruit="plum")
     until(ran.exists, "the job of at")
     assert ran.read_text() == "plum\n"
     assert ours("run", "echo $FRUIT", FRUIT="plum") == ""
     assert ours("run", "--env", "FRUIT=plum", "echo $FRUIT") == "plum"
+    assert ours("run", "--inherit-env", "echo $FRUIT", FRUIT="plum") == "plum"
 
 
 # beanstalkd

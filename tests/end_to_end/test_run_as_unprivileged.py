@@ -155,6 +155,9 @@ def test_job_can_use_its_files_variables_secrets_and_limits(games: Wire) -> None
     assert games.run("--secret=KEY=hidden echo $KEY").stdout == b"hidden\n"
     shown = games.run("--env=LD_PRELOAD=/nonexistent.so --env=A=1 echo $A; /bin/true")
     assert (shown.stdout, shown.stderr.count(b"/nonexistent.so")) == (b"1\n", 1), "by /bin/true alone"
+    block = b"A=1\0HOME=/me\0LD_PRELOAD=/nonexistent.so\0UID=7\0"
+    shown = games.run(f"--environment={len(block)} --env=A=2 echo $A $HOME; /bin/true", block)
+    assert (shown.stdout, shown.stderr.count(b"/nonexistent.so")) == (b"2 /me\n", 1), "by /bin/true alone"
 
 
 def test_output_and_progress_are_read_by_the_daemon_and_closed_to_owners(

@@ -7,7 +7,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
+from taskqd.engine.environments import Pin
 from taskqd.errors import AuthFailed
+from taskqd.model.environment import Environment
 from taskqd.server.interfaces import IClient
 from tests.fakes.connections import ADA, FakeSocket, FakeTransport
 from tests.fakes.engine import Harness
@@ -21,6 +23,7 @@ class FakeClient:
         self.principal = principal
         self.address = "10.0.0.5:4242"
         self.is_local = True
+        self.pin: Pin | None = None
         self.failures = 0
         self.sent = b""
         self.is_finished = False
@@ -31,6 +34,14 @@ class FakeClient:
         self.slice_waiters: list[Deferred[None]] = []
         self.held: list[Deferred[Any]] = []
         self.next_line_waiters: list[Deferred[None]] = []
+
+    @property
+    def environment(self) -> Environment | None:
+        """The environment that the client may name."""
+        return None if self.pin is None else self.pin.environment
+
+    def keep_environment(self, pin: Pin) -> None:
+        self.pin = pin
 
     @property
     def is_congested(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_SIZE = re.compile(rb" --(script|stdin|data)=([0-9]+)")
+_SIZE = re.compile(rb" --(script|stdin|environment|data)=([0-9]+)(?![0-9:])")
 
 
 class Request(NamedTuple):
@@ -141,7 +141,7 @@ class FakeDaemon:
             return ()
         sizes = {name: int(size) for name, size in _SIZE.findall(line)}
         blocks = []
-        for name in (b"script", b"stdin", b"data"):
+        for name in (b"script", b"stdin", b"environment", b"data"):
             if name in sizes:
                 blocks.append(rest.read(sizes[name]))
                 assert rest.readline() == b"\r\n"

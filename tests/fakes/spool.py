@@ -9,10 +9,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
+from taskqd.model.environment import Environment, unpack_environment
 from taskqd.model.events import Output
 from taskqd.model.progress import Progress
 from taskqd.model.schedule import ScheduleBlocks
-from taskqd.storage.interfaces import IOutputWriter, ISpool
+from taskqd.storage.interfaces import IEnvironmentFiles, IOutputWriter, ISpool
 
 
 @implementer(IOutputWriter)
@@ -55,6 +56,50 @@ def script_name(file: int) -> str:
     return f"{file}.script" if file else "script"
 
 
+@implementer(IEnvironmentFiles)
+class FakeEnvironmentFiles:
+    """Files of environments in memory, by their hashes.
+
+    With ``is_slow`` the Deferreds of writes and removals wait in ``pending``, and fail with an ``error``.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, bytes] = {}
+        self.stored: list[str] = []
+        self.is_slow = False
+        self.pending: list[Deferred[None]] = []
+        self.error: Exception | None = None
+
+    def exists(self, environment: Environment) -> bool:
+        return environment.sha256 in self.blocks
+
+    def store(self, environment: Environment, block: bytes) -> "Deferred[None]":
+        return self._change(lambda: self._store(environment.sha256, block))
+
+    def _store(self, sha256: str, block: bytes) -> None:
+        self.blocks[sha256] = block
+        self.stored.append(sha256)
+
+    def read(self, environment: Environment) -> Mapping[str, str]:
+        if environment.sha256 not in self.blocks:
+            raise FileNotFoundError(2, "No such file or directory", environment.sha256)
+        return unpack_environment(self.blocks[environment.sha256], environment)
+
+    def remove(self, sha256: str) -> "Deferred[None]":
+        return self._change(lambda: self.blocks.pop(sha256, None))
+
+    def _change(self, change: Callable[[], object]) -> "Deferred[None]":
+        if self.error is not None:
+            return fail(self.error)
+        done: Deferred[None] = Deferred()
+        done.addCallback(lambda _: change()).addCallback(lambda _: None)
+        if self.is_slow:
+            self.pending.append(done)
+        else:
+            done.callback(None)
+        return done
+
+
 @implementer(ISpool)
 class FakeSpool:
     """A spool in memory; ``leftovers`` has by (job, attempt) the output that a crash has left.
@@ -63,6 +108,7 @@ class FakeSpool:
     """
 
     def __init__(self) -> None:
+        self.environments = FakeEnvironmentFiles()
         self.blocks: dict[int, dict[str, bytes]] = {}
         self.schedule_files: dict[str, bytes] = {}
         self.pending_writes: list[Deferred[None]] = []

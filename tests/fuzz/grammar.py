@@ -6,6 +6,7 @@ consists of requests; session_maker.py damages it further.
 
 import random
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from taskqd.protocol.schedule_requests import SCHEDULE_OPTIONS
@@ -56,6 +57,9 @@ _VALUES: dict[str, Sequence[bytes]] = {
         b'"' + b"l" * 1000 + b'"',
     ),
     "expires": (b"50ms", b"1s", b"1h", b"0", b"x"),
+    "environment": tuple(
+        b"%d:%b" % (len(block), sha256(block).hexdigest().encode()) for block in (b"A=1\0", b"", b"C=3\0")
+    ),
     "unless": (b"l", b'"a b"', b'""', b'"' + b"l" * 1001 + b'"'),
     "match": (b"true", b"TRUE", b'"a b"', b'"\\xC3\\x9F"', b'""', b'"' + b"m" * 1000 + b'"'),
     "umask": (b"022", b"0", b"777", b"0777", b"888", b"1777"),
@@ -97,6 +101,12 @@ _BLOCKS = (
     *(b"", b"echo\n", b"#!/bin/true\n", b"PING\r\nPING\r\n", b"\xff\xfd\x06\xff\xf4"),
     b"\x00" * 50,
     *(b"x" * 70_000, b"--\r\n\r\n"),
+)
+_ANNOUNCING = ("script", "stdin", "environment", "data")
+"""Options that announce blocks, in the order of these."""
+_ENVIRONMENTS = (
+    *(b"A=1\0", b"B=2\0A=\xff\n\0", b"", b"A=1\0A=2\0", b"TASKQ_A=1\0", b"A=1", b"\0", b"a.b=1\0"),
+    b"".join(b"V%d=%d\0" % (number, number) for number in range(9000)),
 )
 _ODD_SIZES = (*(b"67108865", b"16777217", b"", b"-1", b"1k", b'"5"', b"\xd9\xa1", b"9" * 30, b"7", b"007"),)
 _BLOCK_ENDS = (*[b"\r\n"] * 12, *[b"\n"] * 6, b"", b"\r", b"\r\r\n", b"x\r\n")
@@ -237,8 +247,12 @@ class Grammar:
     def _request(self, verb: str | None = None) -> bytes:
         verbs = self._likely if self._maybe(0.93) else list(self._verbs)
         name = verb or self._one_of(*verbs)
-        kinds = {"SUBMIT": ("script", "stdin"), "SCHEDULE": ("script", "stdin"), "SET": ("script",)}
-        kinds["SEND"] = ("data",)
+        kinds = {
+            "SUBMIT": _ANNOUNCING[:3],
+            "SCHEDULE": _ANNOUNCING[:3],
+            "SET": ("script",),
+            "SEND": ("data",),
+        }
         blocks = self._blocks(kinds[name]) if name in kinds and self._maybe(0.3) else []
         line = self._line(name, blocks)
         if self._maybe(0.12) and name != "RESUME":
@@ -263,17 +277,19 @@ class Grammar:
         """Damage a line, but keep it one line; options that announce blocks stay at its start."""
         head = 0
         if has_blocks:
-            head = max(line.rfind(b"--%b=" % name) for name in (b"script", b"stdin", b"data"))
+            head = max(line.rfind(b"--%b=" % option.encode()) for option in _ANNOUNCING)
             head = line.find(b" ", head) + 1 or len(line)
         times = self._one_of(1, 1, 2, 4)
         tail = oddities.damaged(self._chance, line[head:] or b" ", [line], times)
         return (line[:head] + tail).replace(b"\n", b"")
 
     def _blocks(self, kinds: Sequence[str]) -> list[tuple[str, bytes, bytes]]:
-        """Return options that announce blocks, their values, and the blocks; a script comes before stdin."""
+        """Return options that announce blocks, their values, and the blocks, in the order of the blocks."""
         blocks = []
-        for option in sorted(self._some(kinds, 2)):
+        for option in sorted(self._some(kinds, 2), key=_ANNOUNCING.index):
             data = self._one(*_BLOCKS, self._chance.randbytes(self._number(300)))
+            if option == "environment" and self._maybe(0.7):
+                data = self._one(*_ENVIRONMENTS)
             size = b"%d" % len(data)
             blocks.append((option, self._one(*_ODD_SIZES) if self._maybe(0.06) else size, data))
         return blocks
@@ -317,7 +333,8 @@ class Grammar:
     def _option(self, name: str) -> bytes:
         if name in _FLAGS:
             return b"--" + name.encode() + (self._odd() if self._maybe(0.02) else b"")
-        value = self._odd() if self._maybe(0.08) else self._values.get(name, self._of(_DURATIONS))()
+        is_odd = self._maybe(0.08) and name != "environment"  # which could announce a block
+        value = self._odd() if is_odd else self._values.get(name, self._of(_DURATIONS))()
         return b"--%b=%b" % (name.encode(), value)
 
     def _odd(self) -> bytes:

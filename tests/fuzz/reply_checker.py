@@ -81,7 +81,10 @@ _ACTS = (b"CANCEL", b"RETRY", b"HOLD", b"RELEASE", b"SUSPEND", b"CONTINUE", b"SE
 """Verbs that are answered with a count if a filter is in place of the id."""
 
 REPLIES: dict[bytes, Reply] = {
-    b"SUBMIT": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "KEY_CONFLICT", "DRAINING")),
+    b"SUBMIT": Reply(
+        ("JOB_ID", _is_number),
+        codes=(*_OF_A_CHANGE, *_OF_WORK, "KEY_CONFLICT", "DRAINING", "FORBIDDEN"),  # --environment over TCP
+    ),
     b"STATUS": Reply(_ONE_STATUS, codes=_OF_A_JOB),
     b"RESULT": Reply(
         ("RESULT", _matches(f"{_QUOTED} {_QUOTED} (-?[0-9]+|-)")),

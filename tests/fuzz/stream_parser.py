@@ -41,6 +41,7 @@ _LETTER = (  # of UTF-8 beyond ASCII, but for control characters (RFC 3629 secti
 _QUOTED = re.compile(rb'"((?:[ !#-\[\]-~]|' + _LETTER + rb'|\\[\\"nrt]|\\x[0-9A-Fa-f]{2})*)"(?=[ \t]|\Z)')
 _ESCAPE = re.compile(rb'\\(?:x([0-9A-Fa-f]{2})|([\\"nrt]))')
 _LETTERS = {b"\\": b"\\", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_KNOWN_ENVIRONMENT = re.compile(rb"[0-9]{1,9}:[0-9a-f]{64}")
 _SUBNEGOTIATION = re.compile(rb"\xff\xfa(?:[^\xff]|\xff[^\xf0])*?\xff\xf0", re.DOTALL)
 
 
@@ -202,15 +203,18 @@ def _is_utf8(data: bytes) -> bool:
 
 def _block_sizes(rest: bytes) -> list[int]:
     """Return the sizes of the blocks behind a SUBMIT line in order; raises _UnknownSizes."""
-    found: dict[bytes, list[bytes]] = {b"script": [], b"stdin": []}
+    found: dict[bytes, list[bytes]] = {b"script": [], b"stdin": [], b"environment": []}
     try:
         for name, value in _options(rest):
             if name in found:
                 found[name].append(value)
     except ValueError:
-        if b"--script" in rest or b"--stdin" in rest:
+        if any(b"--" + name in rest for name in found):
             raise _UnknownSizes(BAD) from None
         return []
+    known = [value for value in found[b"environment"] if _KNOWN_ENVIRONMENT.fullmatch(value)]
+    if known and len(found[b"environment"]) == 1:  # no block follows
+        found[b"environment"] = []
     return [_size(values) for values in found.values() if values]
 
 

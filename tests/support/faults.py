@@ -53,6 +53,7 @@ from taskqd.execution.job_inputs import Delivery
 from taskqd.execution.messages import AttemptKey, Start
 from taskqd.execution.run import Outcome, Run
 from taskqd.execution.start_message import make_start
+from taskqd.model.environment import environment_of
 from taskqd.model.events import NOTHING, Event, Output
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array, Spec
@@ -100,6 +101,8 @@ _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
 SCRIPTS = (b"new", None, b"newer")
 """What the command of a held job is replaced by, one after the other: scripts, or a command."""
+MINE, YOURS = b"A=mine\0", b"A=yours\0"
+"""The environments that some jobs of the scenario have."""
 AGAIN = {"script": b"#!/bin/true", "stdin": b"again", "secret": b"A=1\0"}
 """The blocks of the scenario's schedule."""
 
@@ -535,6 +538,7 @@ class Scenario:
                 running,
                 queue_state.schedules.file_names(),
                 lambda job_id: script_file_of(queue_state, job_id),
+                queue_state.environments.hashes,
             )
         except OSError as why:
             raise StartRefused(str(why)) from None
@@ -661,6 +665,7 @@ class Scenario:
             raise RuleViolation(f"the journal does not retry: {self.journal.failure}")
         mine = self.engine.queue_state
         compare(plain(mine), plain(self.replayed()))
+        self._check_environments()
         if self.journal.failure is None and not self.filesystem.is_full:
             self._check_nothing_is_left()
         for job_id, waiting in self._waits:
@@ -668,6 +673,13 @@ class Scenario:
             has_run = job is not None and (job.attempts or job.tasks is not None)
             if waiting.called and job is not None and not job.status.is_final and not has_run:
                 raise RuleViolation(f"job {job_id} was reported as ended, but has not ended")
+
+    def _check_environments(self) -> None:
+        """Check that the file of each environment exists that a job has."""
+        directory = Path(self.directory, "input", "environments")
+        for name in self.engine.queue_state.environments.hashes:
+            if environment_of((directory / name).read_bytes()).sha256 != name:
+                raise RuleViolation(f"the environment {name} of a job is damaged")
 
     def _check_nothing_is_left(self) -> None:
         now = self.reactor.elapsed()
@@ -730,13 +742,20 @@ class Scenario:
         self._asked.append((what, answer))
         return answer
 
-    def submit(self, command: str, blocks: dict[str, bytes] | None = None, **options: Any) -> list[int]:
+    def submit(
+        self,
+        command: str,
+        blocks: dict[str, bytes] | None = None,
+        environment: bytes | None = None,
+        **options: Any,
+    ) -> list[int]:
         """Submit; the list gets the job's id when it is acknowledged, and the job must be durable by then."""
         ids: list[int] = []
         sizes: dict[str, Any] = {name: len(content) for name, content in (blocks or {}).items()}
-        spec = Spec(**options, **sizes)
-
-        new = NewJob(command, spec, ACTOR, blocks or {})
+        spec = Spec(
+            **options, **sizes, environment=None if environment is None else environment_of(environment)
+        )
+        new = NewJob(command, spec, ACTOR, blocks or {}, environment)
         submitted = self.engine.submissions.submit(new)
         self.ask("SUBMIT", submitted.addCallback(self._accepted, command, blocks or {}, ids))
         return ids
@@ -838,7 +857,7 @@ class Scenario:
         self.retry(first)
         running = [*self.submit("running"), *self.submit("running too")]
         yield
-        waiting = self.submit("waiting", {"stdin": b"never read"})
+        waiting = self.submit("waiting", {"stdin": b"never read"}, MINE)
         yield
         self.cancel(waiting)
         self.end(first, b"again" * 2000)
@@ -857,9 +876,12 @@ class Scenario:
         yield
         self.check_output()
         self.remove(long)
-        self.remove([job_id for ids in many[:2] for job_id in ids])
+        self.remove([job_id for ids in (*many[:2], waiting) for job_id in ids])
         yield
-        late = [*self.submit("late", {"script": b"exit"}), *self.submit("later", retries=2)]
+        late = [
+            *self.submit("late", {"script": b"exit"}, MINE),
+            *self.submit("later", None, YOURS, retries=2),
+        ]
         yield
         self.history(late)
         for job_id in late:
@@ -1011,11 +1033,16 @@ class Scenario:
         for directory, _, names in os.walk(self.directory):
             is_of_jobs = "/output/" in directory or "/input/" in directory
             for name in names:
-                if is_of_jobs and not directory.endswith("/schedules"):
+                if is_of_jobs and not directory.endswith(("/schedules", "/environments")):
                     number = int(name.split(".")[0])
                     if number not in jobs:
                         raise RuleViolation(f"{name} of unknown job {number} is left")
         self._check_schedules()
+        self._check_environments()
+        kept = Path(self.directory, "input", "environments")
+        hashes = self.engine.queue_state.environments.hashes
+        if set(os.listdir(kept) if kept.is_dir() else ()) != hashes:
+            raise RuleViolation(f"expected the environments {sorted(hashes)}")
 
     def _check_script(self, job: Job) -> None:
         """Check that a job without stdin has the script that its spec names, and no other."""

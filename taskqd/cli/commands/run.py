@@ -69,7 +69,7 @@ def run(
     on_interrupt = LEAVE if is_forwarded and on_interrupt == ASK else on_interrupt
     with SignalRecorder() as signals:
         with session.connect() as client:
-            job = client.submit(command, **submit_request.options(client.is_local, given))
+            job = client.submit(command, **submit_request.options(client, given))
         if session.is_json:
             session.print_answer("", {"id": job})
             sys.stdout.flush()

@@ -86,7 +86,7 @@ def schedule(
             every=every,
             cron=cron,
             overlap=bool(overlap),
-            **submit_request.recurring(client.is_local, given),
+            **submit_request.recurring(client, given),
         )
     session.print_answer(str(number), {"schedule": number})
     return 0

@@ -55,7 +55,7 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
     if not from_file:
         command = submit_request.command(words, given)
         with session.connect() as client:
-            options = submit_request.options(client.is_local, given)
+            options = submit_request.options(client, given)
             try:
                 with deferring_interrupt() as interrupted:
                     job = client.submit(command, **options)
@@ -75,4 +75,4 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
     from taskqd.cli.streaming.bulk_submit import submit_lines  # noqa: PLC0415 - only needed here
 
     with session.connect() as client:
-        return submit_lines(session, client, from_file, submit_request.options(client.is_local, given))
+        return submit_lines(session, client, from_file, submit_request.options(client, given))

@@ -13,6 +13,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import describe
 from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
+from taskqd.model.environment import MAX_ENVIRONMENT_SIZE
 from taskqd.model.spec import MAX_DEPENDENCIES
 from taskqd.protocol import option_values, replies, requests, send_request, submit
 from taskqd.protocol.arguments import Table
@@ -29,6 +30,7 @@ HELP_WIDTH = 100
 
 LIMITS = {
     "skip": submit.MAX_SKIPPED_BLOCK,
+    "environment_block": MAX_ENVIRONMENT_SIZE,
     "result": replies.MAX_RESULT_STREAM,
     "output": requests.MAX_OUTPUT_LIMIT,
     "list": requests.MAX_LIST_LIMIT,

@@ -74,7 +74,18 @@ class JobView:
         if attempts:
             attempts[-1].update({**self._current_sizes(job), **self._current_memory(job)})
         stopped = {"stopped": True} if self._has_stopped_process(job) else {}
-        return {**self.describe(job), **stopped, "runs": attempts}
+        return {**self.describe(job), **self._environment(job), **stopped, "runs": attempts}
+
+    def _environment(self, job: Job) -> dict[str, Any]:
+        """Return what is shown of the environment that a job has of its client: the names in its file."""
+        environment = job.spec.environment
+        if environment is None:
+            return {}
+        try:
+            names = list(self._spool.environments.read(environment))
+        except (OSError, ValueError):  # the job cannot start, and the detail of its attempt will say why
+            names = None
+        return {"environment": {"sha256": environment.sha256, "size": environment.size, "names": names}}
 
     def _has_stopped_process(self, job: Job) -> bool:
         attempt = job.attempt

@@ -12,12 +12,13 @@ from taskqd.auth.principal import Principal
 from taskqd.engine.engine import Engine
 from taskqd.errors import AuthRequired, TaskqError
 from taskqd.model.roles import Permission
-from taskqd.model.submission import SimilarSubmissions
+from taskqd.model.submission import SimilarSubmissions, Submission
 from taskqd.protocol.parser import VERBS_WITH_BLOCKS, Request
 from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.admin import AdminHandlers
 from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
 from taskqd.server.handlers.control import ControlHandlers
+from taskqd.server.handlers.environments import check_is_local
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.input import InputHandlers
 from taskqd.server.handlers.job_view import JobView
@@ -90,6 +91,8 @@ class Router:
         try:
             self._check_authenticated(client, request.verb)
             self._authorizer.check_before_blocks(client.principal, request.verb, request.argument)
+            if isinstance(request.argument, Submission):
+                check_is_local(client, request.argument.spec)
         except TaskqError as error:
             return request._replace(error=error)
         return request
@@ -110,7 +113,7 @@ class Router:
         self, batches: "list[tuple[IClient, list[SimilarSubmissions]]]"
     ) -> "Deferred[list[bytes]]":
         """Accept batches of submissions without keys and blocks, and fire with the reply to each batch."""
-        checked = [(self._check_submitter(client), submissions) for client, submissions in batches]
+        checked = [(client, self._check_submitter(client), submissions) for client, submissions in batches]
         return self._submit_handlers.submit_all(checked)
 
     def _check_submitter(self, client: IClient) -> Principal | TaskqError:

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from taskqd.model.submission import (
     BLOCKS,
+    ENVIRONMENT_BLOCK,
     SECRET_BLOCK,
     RescheduleRequest,
     RunNowRequest,
@@ -58,4 +59,7 @@ def _announced(request: _Request) -> list[str]:
         return [] if request.data is None else [DATA_BLOCK]
     if isinstance(request, RescheduleRequest | SetRequest | SetManyRequest):
         return [name for name in BLOCKS if name in request.values]
-    return [name for name in BLOCKS if getattr(request.spec, name) is not None]
+    environment = request.spec.environment
+    is_known = environment is not None and bool(environment.sha256)
+    names = [name for name in BLOCKS if getattr(request.spec, name) is not None]
+    return [name for name in names if name != ENVIRONMENT_BLOCK] if is_known else names

@@ -19,6 +19,7 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
 from taskqd.storage.spool import sweep
 from taskqd.storage.spool.block_files import BlockFiles
+from taskqd.storage.spool.environment_files import EnvironmentFiles
 from taskqd.storage.spool.output import OutputObservers, notify
 from taskqd.storage.spool.progress import ProgressFiles
 from taskqd.storage.spool.user_files import IUserFiles
@@ -67,6 +68,7 @@ class Spool:
         self._user_files = user_files
         self._progress = ProgressFiles(filesystem, self._open_user_progress)
         self._block_files = BlockFiles(f"{directory}/input", filesystem)
+        self.environments = EnvironmentFiles(f"{directory}/input", filesystem, in_thread)
         self._open_attempts: dict[int, _OpenAttempt] = {}
         self._observers: dict[int, OutputObservers] = {}
 
@@ -81,10 +83,17 @@ class Spool:
         running: Container[int],
         schedule_files: Container[str] = (),
         script_file_of: Callable[[int], int | None] = lambda _: 0,
+        environments: Container[str] = (),
     ) -> int:
-        """Remove the files of unknown jobs and schedules; see ``sweep.remove_stray_files``."""
+        """Remove the files of unknown jobs, schedules and environments; see ``sweep.remove_stray_files``."""
         return sweep.remove_stray_files(
-            self._directory, self._filesystem, attempts_of, running, schedule_files, script_file_of
+            self._directory,
+            self._filesystem,
+            attempts_of,
+            running,
+            schedule_files,
+            script_file_of,
+            environments,
         )
 
     # Input.

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.block_files import SCHEDULES, find_strays
+from taskqd.storage.spool.environment_files import ENVIRONMENTS, find_stray_environments
 
 MAX_LOGGED_PATHS = 5
 """Paths of foreign entries that one log line names."""
@@ -35,13 +36,15 @@ def remove_stray_files(
     running: Container[int],
     schedule_files: Container[str],
     script_file_of: Callable[[int], int | None],
+    environments: Container[str],
 ) -> int:
     """Remove the files of unknown jobs and attempts below ``directory``; return how many. Raises OSError.
 
     ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job, and
     ``script_file_of(job_id)`` the number of the file with its script, None if it has none. Progress
-    files are removed unless their job is ``running``, and files of schedules unless their names are among
-    ``schedule_files``. Entries that the daemon has not made are logged and not removed.
+    files are removed unless their job is ``running``, files of schedules unless their names are among
+    ``schedule_files``, and those of environments unless their hashes are among ``environments``. Entries that
+    the daemon has not made are logged and not removed.
     """
     count = 0
     foreign: list[str] = []
@@ -50,7 +53,9 @@ def remove_stray_files(
         for file in _find_files(directory, filesystem, foreign)
         if not _is_needed(file, attempts_of, script_file_of, running)
     ]
-    strays += find_strays(os.path.join(directory, "input"), filesystem, schedule_files, foreign)
+    blocks = os.path.join(directory, "input")
+    strays += find_strays(blocks, filesystem, schedule_files, foreign)
+    strays += find_stray_environments(blocks, filesystem, environments, foreign)
     for path in strays:
         try:
             filesystem.remove(path)
@@ -106,5 +111,5 @@ def _find_directories(top: str, filesystem: Filesystem, foreign: list[str] | Non
         path = os.path.join(top, name)
         if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
             yield path
-        elif foreign is not None and not path.endswith(f"input/{SCHEDULES}"):
+        elif foreign is not None and not path.endswith((f"input/{SCHEDULES}", f"input/{ENVIRONMENTS}")):
             foreign.append(path)

@@ -30,7 +30,10 @@ from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environ
         (("submit", "--nice", "20", "x"), "expected a whole number from -20 to 19"),
         (("submit", "--umask", "9", "x"), "expected an octal mask"),
         (("submit", "--key", "a b", "x"), "expected a name"),
-        (("submit", "--env", "A", "x"), "expected NAME=VALUE, not 'A'"),
+        (
+            ("submit", "--env", "NO_SUCH", "x"),
+            "'NO_SUCH' is not in your environment; export it, or give NAME=VALUE",
+        ),
         (("submit", "--secret", "NOWHERE", "x"), "NOWHERE is not in the environment of taskq; export it, or"),
         (("submit", "--secret-file", "A", "x"), "expected NAME=PATH, not 'A'"),
         (("submit", "--secret-file", "A=none", "x"), "cannot read none: No such file or directory"),

@@ -91,9 +91,10 @@ def test_address_is_used_unless_another_is_given(
     "content, expected",
     [
         ("x = ", "is not TOML"),
-        ("colour = 1", "unknown key colour; the keys are address, queue, options, aliases"),
+        ("colour = 1", "unknown key colour; the keys are address, queue, inherit-env, options, aliases"),
         ("address = 5", "address must be a text"),
         ("options = 5", "options must be a table"),
+        ("inherit-env = 'yes'", "inherit-env must be true or false"),
         ("[aliases]\nx = 5", "the alias x must be a text"),
         ("[options]\ntimeout = {}", "the option timeout must be a text"),
         ("[options]\nenv = [1]", "the option env must be a text"),

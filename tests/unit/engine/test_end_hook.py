@@ -176,7 +176,7 @@ def test_command_that_cannot_be_submitted_is_logged_and_lost(
     assert hooked.labels() == [f"on_end {later}"]
     [line] = caplog.messages
     assert line.startswith(
-        "the on_end command does not run for job 1: the script, stdin or secrets of the job cannot be"
+        "the on_end command does not run for job 1: the script, stdin, secrets or environment of the job"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from taskqd.execution import run_builder
-from taskqd.execution.command_line import process_environment
+from taskqd.execution.command_line import command_line, process_environment
 from taskqd.execution.messages import Base
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
@@ -21,6 +21,7 @@ from taskqd.execution.run_builder import PATH, RunBuilder, daemon_user_environme
 from taskqd.execution.start_message import make_start
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
+from taskqd.model.environment import environment_of
 from taskqd.model.job import Attempt, Job
 from taskqd.model.spec import Spec
 from taskqd.storage.filesystem import Filesystem
@@ -399,6 +400,47 @@ def test_job_of_the_daemon_uses_the_files_in_the_state_directory(harness: Harnes
     assert run.env["TASKQ_PROGRESS"] == harness.spool.path(7, PROGRESS)
     assert run.env["USER"] == pwd.getpwuid(os.geteuid()).pw_name
     assert stat.S_IMODE(stdin.stat().st_mode) == 0o600
+
+
+def test_environment_of_the_client_comes_between_the_daemons_and_that_of_the_submission(
+    harness: Harness,
+) -> None:
+    block = b"A=1\0B=\xff\0HOME=/home/me\0TZ=Asia/Tokyo\0"
+    environment = environment_of(block)
+    harness.spool.environments.store(environment, block)
+    harness.kept("secret", b"D=4\0")
+    run = harness.make(environment=environment, env={"A": "2", "C": "3"}, secrets=("D",))
+    own = {**daemon_user_environment(), "HOME": "/home/me", "TZ": "Asia/Tokyo"}
+    given = {"A": "2", "B": "\udcff", "C": "3", "D": "4"}
+    assert {name: run.env[name] for name in {**own, **given}} == {**own, **given}
+    assert run.env["TASKQ_JOB_ID"] == "7"
+    assert run.submitted_variables == ("A", "B", "HOME", "TZ", "C", "D"), "each once"
+    assert harness.make(environment=environment, tz="Europe/Berlin").env["TZ"] == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    "content, why", [(None, "No such file"), (b"A=2\0", "are not those with the SHA-256")]
+)
+def test_job_whose_environment_is_lost_or_damaged_cannot_start(
+    harness: Harness, content: bytes | None, why: str
+) -> None:
+    environment = environment_of(b"A=1\0")
+    if content is not None:
+        harness.spool.environments.store(environment, content)
+    with pytest.raises(CannotStart, match=f"its environment cannot be read: .*{why}"):
+        harness.make(environment=environment)
+
+
+@other_users.only_root
+def test_environment_of_the_client_is_hidden_from_programs_run_by_root(harness: Harness) -> None:
+    harness.as_owner()
+    block = b"A=1\0LD_PRELOAD=/x\0PATH=/y\0"
+    harness.spool.environments.store(environment_of(block), block)
+    run = harness.make(environment=environment_of(block), env={"A": "2"}, command="true")
+    environment = process_environment(run)
+    assert not {"A", "LD_PRELOAD", "PATH"} & set(environment)
+    assert {environment[f"TASKQ_ENV_{name}"] for name in ("A", "LD_PRELOAD", "PATH")} == {"2", "/x", "/y"}
+    assert "for TASKQ_N in A LD_PRELOAD PATH; do" in command_line(run)[-1]
 
 
 def test_job_has_the_requested_time_zone_unless_its_environment_has_another(harness: Harness) -> None:

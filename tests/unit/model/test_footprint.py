@@ -8,11 +8,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from taskqd.model.environment import Environment
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import (
     ATTEMPT_BYTES,
     DEPENDENCY_BYTES,
     ENTRY_BYTES,
+    ENVIRONMENT_BYTES,
     GROUP_BYTES,
     JOB_BYTES,
     NAMED_BYTES,
@@ -66,6 +68,7 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
         ),
         ({"stdout": "/log/%j", "stderr": "/err"}, 11),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
+        ({"environment": Environment(9, "ab" * 32)}, ENVIRONMENT_BYTES),
         ({"needs": {"gpu": 1}}, GROUP_BYTES + ENTRY_BYTES + 3),
         ({"queue": "slow"}, GROUP_BYTES),
         ({"slots": 2}, GROUP_BYTES),

@@ -61,6 +61,11 @@ NOT_SCHEDULED = [
     ("--every=1h --after-any=5 true", "--after-any is not an option of SCHEDULE: its jobs come after"),
     ("--every=1h --after-label=x true", "--after-label is not an option of SCHEDULE: its jobs come after"),
     ("--set=1 --after-any-key=x true", "--after-any-key is not an option of SCHEDULE: its jobs come after"),
+    (
+        "--every=1h --environment=5 true",
+        "--environment is not an option of SCHEDULE: its jobs run long after",
+    ),
+    ("--set=3 --environment=5", "--environment is not an option of SCHEDULE: its jobs run long after"),
     ("--every=1h --bogus true", "--bogus is not an option of SCHEDULE; HELP SCHEDULE lists"),
 ]
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
+from taskqd.model.environment import MAX_ENVIRONMENT_SIZE, Environment
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, Array, NamedDependencies, Spec
 from taskqd.model.submission import Submission
@@ -56,12 +57,14 @@ PROTOCOL_OPTIONS = [
         ),
         "hold",
     ),
-    *("array", "key", "label", "unless", "cwd", "env", "secret", "umask", "nice", "memory"),
-    *("memory-max", "cpu-time"),
+    *("array", "key", "label", "unless", "cwd", "env", "secret"),
+    *("environment", "umask", "nice", "memory", "memory-max", "cpu-time"),
     *("nofile", "max-output", "merge", "stdout", "stderr"),
     *("notify-fail", "interactive", "script", "stdin"),
 ]
 """The options of docs/protocol.md §3."""
+
+HASH = "0123456789abcdef" * 4
 
 ACCEPTED = [
     ("echo hello world", Submission("echo hello world", DEFAULT_SPEC)),
@@ -102,6 +105,12 @@ ACCEPTED = [
         '--secret=A= --secret=A="\\xff" --env=B=2 true',
         Submission("true", Spec(env={"B": "2"}, secrets=("A",))),
     ),
+    ("--environment=0 true", Submission("true", Spec(environment=Environment(0)))),
+    (
+        f"--environment={MAX_ENVIRONMENT_SIZE} true",
+        Submission("true", Spec(environment=Environment(MAX_ENVIRONMENT_SIZE))),
+    ),
+    (f"--environment=7:{HASH} true", Submission("true", Spec(environment=Environment(7, HASH)))),
     ("--umask=077 true", Submission("true", Spec(umask=0o77))),
     ("--nice=-20 true", Submission("true", Spec(nice=-20))),
     ("--max-output=2G true", Submission("true", Spec(max_output=2 * 1024**3))),
@@ -286,6 +295,10 @@ REFUSED = [
     ("--stdin=1x cat", BadRequest, "--stdin: expected a whole number"),
     (f"--stdin={MAX_BLOCK_SIZE + 1} cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
     (f"--script={MAX_SKIPPED_BLOCK}", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
+    (f"--environment={MAX_ENVIRONMENT_SIZE + 1} true", TooLarge, f"is {MAX_ENVIRONMENT_SIZE} bytes; unset"),
+    (f"--environment=999999:{HASH} true", TooLarge, f"the limit is {MAX_ENVIRONMENT_SIZE} bytes"),
+    (f"--environment=7:{HASH}0 true", BadRequest, "--environment: expected a whole number"),
+    (f"--environment=:{HASH} true", BadRequest, "--environment: expected a whole number"),
 ]
 
 
@@ -393,6 +406,9 @@ SIZES = [
     ("--script=7", (7,)),
     ("--stdin=5 --script=7", (7, 5)),
     ("--script=7 --stdin=5", (7, 5)),
+    ("--environment=9 --stdin=5 cat", (5, 9)),
+    ("--environment=9 --script=7 --stdin=5", (7, 5, 9)),
+    (f"--environment=9:{HASH} --stdin=5 cat", (5,)),
     (f"--stdin={MAX_SKIPPED_BLOCK} cat", (MAX_SKIPPED_BLOCK,)),
     ("--label=--stdin=5 true", ()),
     ('--label="--stdin=5" true', ()),
@@ -423,6 +439,9 @@ LOST = [
     ('--label="x --stdin=5 cat', BadRequest, "does not end"),
     ("--Bogus --script=5", BadRequest, "expected an option"),
     ("--stdin=5 --stdin=5 cat", BadRequest, "--stdin is given twice"),
+    (f"--environment=7:{HASH.upper()} x", BadRequest, "--environment needs the number of bytes"),
+    (f"--environment=7 --environment=7:{HASH} x", BadRequest, "--environment is given twice"),
+    (f"--environment={MAX_SKIPPED_BLOCK + 1} x", TooLarge, f"the limit is {MAX_ENVIRONMENT_SIZE} bytes"),
     ("--script=1 --stdin=x", BadRequest, "--stdin needs the number of bytes"),
     (f"--stdin={MAX_SKIPPED_BLOCK + 1} cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),
     ("--stdin=" + "9" * 18 + " cat", TooLarge, f"the limit is {MAX_BLOCK_SIZE} bytes"),

@@ -10,7 +10,17 @@ from taskqd.protocol.submit import block_sizes, parse_submission
 from taskqd.protocol.submit_cache import parse_batchable, parse_cached
 
 WORDS = (
-    *("--hold", "--queue=q", "--priority=5", "--env=A=b", "--env=A=b=c", "--stdin=3", "--script=2"),
+    *(
+        "--hold",
+        "--queue=q",
+        "--priority=5",
+        "--env=A=b",
+        "--env=A=b=c",
+        "--stdin=3",
+        "--script=2",
+        "--environment=4",
+    ),
+    f"--environment=4:{'0a' * 32}",
     *("--secret=A=b", '--label="a b"', "--queue=", '--env=A="b"', "--after=1,2.3", '--queue=a"b', "--hold=1"),
     *("--key=k", "--delay=1", "--at=x", "--x", "--", "-", "true", "echo", "A=1", " ", "\t"),
 )
@@ -35,6 +45,8 @@ def line_of(text: str) -> bytes:
         "--hold true",
         "--queue=q --hold  echo a --hold",
         "\t--stdin=3 cat",
+        "--environment=3 cat",
+        f"--environment=3:{'0a' * 32} cat",
         f"--env=PATH={40 * '/usr/local/sbin:'} --cwd=/ --umask=022 true",
         "--env=A=1 --env=B=2 x",
         "a",
@@ -58,7 +70,9 @@ def test_parse_cached_leaves_other_lines_to_the_parser(text: str) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("behind", ["", "PING\n", "SUBMIT -x\n", "SUBMIT --key=k a\n", " SUBMIT a\n", "\n"])
-@pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo a", "x" * 300])
+@pytest.mark.parametrize(
+    "text", ["true", f"--environment=4:{'0a' * 32} true", "--hold true", "--queue=q  echo a", "x" * 300]
+)
 def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, text: str, end: str) -> None:
     command, spec = parse_submission(text)
     same = SimilarSubmissions(spec, [command, command])
@@ -72,7 +86,7 @@ def test_parse_batchable_parses_lines_up_to_one_of_another_kind(behind: str, tex
     "option",
     [
         *("key=k", "unless=l", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"),
-        *("after-label=l", "after-fail-key=k"),
+        *("after-label=l", "after-fail-key=k", "environment=4"),
     ],
 )
 def test_parse_batchable_refuses_blocks_keys_and_what_observes_other_jobs(option: str) -> None:
