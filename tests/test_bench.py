@@ -125,7 +125,8 @@ def test_growth_of_cost_is_flat_or_has_reason(costs: list[float], why: str, said
 
 def test_growth_is_measured_for_every_verb() -> None:
     made = cases(1000, 60, "token")
-    assert {case.request(n).split()[0] for case in made for n in (0, 1)} == set(LINES)
+    # SEND needs a job that runs; its cost is that of finding a job by its id.
+    assert {case.request(n).split()[0] for case in made for n in (0, 1)} == set(LINES) - {"SEND"}
     assert len({case.name for case in made}) == len(made)
 
 
