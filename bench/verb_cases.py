@@ -111,7 +111,6 @@ def _submissions(watched: int) -> list[Case]:
         Case("SUBMIT --label --unless", lambda n: f"SUBMIT --unless=unless-{n} true", why=INDEX),
         Case("SUBMIT --key", lambda n: f"SUBMIT --key=key-{n} true"),
         Case("SUBMIT --after", lambda _: f"SUBMIT --after={watched} true"),
-        Case("SUBMIT --after-label", lambda _: "SUBMIT --after-label=rare true", why=INDEX),
         Case("SUBMIT --array=1-10", lambda _: "SUBMIT --array=1-10 true"),
         Case("SCHEDULE", lambda _: "SCHEDULE --every=1h true"),
         _same("SCHEDULES", "END"),

@@ -100,7 +100,7 @@ _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
 
 SCRIPTS = (b"new", None, b"newer")
-"""What the command of a held job is replaced by, one after the other: scripts, or a command."""
+"""The scripts or the command that replace the command of a held job, one after the other."""
 MINE, YOURS = b"A=mine\0", b"A=yours\0"
 """The environments that some jobs of the scenario have."""
 AGAIN = {"script": b"#!/bin/true", "stdin": b"again", "secret": b"A=1\0"}
