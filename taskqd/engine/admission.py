@@ -69,7 +69,7 @@ def _labelled(queue_state: QueueState, wanted: JobFilter) -> list[int]:
     jobs = filter(None, find_jobs(queue_state, wanted))
     found = [job.id for job in islice(jobs, MAX_DEPENDENCIES + 1)]
     if not found:
-        raise NoSuchJob(f"you have no job with the label {wanted.label}{_place(wanted.queue)}")
+        raise NoSuchJob(f"you have no job with the label {wanted.label!r}{_place(wanted.queue)}")
     return found
 
 

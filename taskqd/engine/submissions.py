@@ -255,7 +255,7 @@ class Submissions:
             job = next(filter(None, find_jobs(self._queue_state, wanted)), None)
             if job is not None:
                 raise LabelInUse(
-                    f"nothing was submitted: job {job.id} with the label {label} is {job.status.value}; "
+                    f"nothing was submitted: job {job.id} with the label {label!r} is {job.status.value}; "
                     "submit when it has ended"
                 )
             return await self._accept(new)

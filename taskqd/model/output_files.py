@@ -12,7 +12,7 @@ from taskqd.model.spec import Spec
 MAX_PATH_BYTES = 4095
 """The longest path that Linux opens: PATH_MAX without the NUL (limits.h)."""
 
-_FIELD = re.compile("%(.?)", re.DOTALL)
+_FIELD = re.compile("%.?", re.DOTALL)
 
 
 def check_path(text: str) -> str:
@@ -21,10 +21,10 @@ def check_path(text: str) -> str:
         raise BadRequest(f"expected a path that begins with /, not {text[:60]!r}")
     if len(text.encode("utf-8", "surrogateescape")) > MAX_PATH_BYTES:
         raise BadRequest(f"expected a path of at most {MAX_PATH_BYTES} bytes")
-    for letter in _FIELD.findall(text):
-        if letter not in ("j", "a", "%"):
+    for field in _FIELD.findall(text):
+        if field not in ("%j", "%a", "%%"):
             raise BadRequest(
-                f"expected %j for the job's id, %a for the attempt or %% for a percent sign, not %{letter}"
+                f"expected %j for the job's id, %a for the attempt or %% for a percent sign, not {field!r}"
             )
     return text
 
@@ -33,9 +33,9 @@ def output_files(spec: Spec, job_id: int, attempt: int) -> tuple[str | None, str
     """Return the files to which an attempt writes its stdout and its stderr; None for the daemon's."""
     if spec.stdout is None and spec.stderr is None:
         return None, None
-    values = {"j": str(job_id), "a": str(attempt), "%": "%"}
+    values = {"%j": str(job_id), "%a": str(attempt), "%%": "%"}
     stdout, stderr = (
-        path and _FIELD.sub(lambda field: values[field[1]], path) for path in (spec.stdout, spec.stderr)
+        path and _FIELD.sub(lambda field: values[field[0]], path) for path in (spec.stdout, spec.stderr)
     )
     return stdout, stdout if spec.merge else stderr
 

@@ -157,7 +157,7 @@ def test_submit_and_run_exit_with_1_while_a_job_has_the_label_of_unless(taskq: T
     for verb in ("submit", "run"):
         refused = taskq(verb, "--unless", "nightly", "true")
         assert (refused.code, refused.out) == (1, b"")
-        assert f"job {first} with the label nightly is PENDING" in refused.err.decode()
+        assert f"job {first} with the label 'nightly' is PENDING" in refused.err.decode()
     wire.cancel(first)
     assert _submit(taskq, "--unless", "nightly", "true") == first + 1
 

@@ -146,9 +146,13 @@ def test_names_add_to_the_ids_that_are_given() -> None:
 @pytest.mark.parametrize(
     "named, queue, text",
     [
-        ({"after_label": "buil"}, None, "you have no job with the label buil"),
+        ({"after_label": "buil"}, None, "you have no job with the label 'buil'"),
         ({"after_fail_key": ("k2",)}, None, "you have no job with the key k2"),
-        ({"after_any_label": "other"}, "q", "you have no job with the label other in queue q, the only one"),
+        (
+            {"after_any_label": "other"},
+            "q",
+            "you have no job with the label 'other' in queue q, the only one",
+        ),
         ({"after_key": ("k", "k3")}, "q", "you have no job with the key k3 in queue q, the only one for"),
     ],
 )

@@ -289,7 +289,7 @@ def test_submission_is_refused_while_a_job_with_the_label_of_its_unless_has_not_
     harness.submit(label="x", **other)
     refusal = error_of(harness.begin_submit(unless="x"))
     assert isinstance(refusal, LabelInUse)
-    assert f"job 1 with the label x is {status.value}" in str(refusal)
+    assert f"job 1 with the label 'x' is {status.value}" in str(refusal)
     assert refusal.code == "WRONG_STATE"
     assert [type(event) for event in harness.journal.events].count(Submitted) == 1
 
