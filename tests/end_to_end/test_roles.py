@@ -99,7 +99,9 @@ def things_of(owner: Wire) -> dict[str, str]:
 def refusal(wire: Wire, verb: str, things: dict[str, str]) -> str | None:
     """Return the code if a request is refused because of the client's identity, else None."""
     word, code, *_ = f"{wire.ask(LINES[verb].format(**things))} -".split()
-    if word != "ERROR" or (verb, code) in (("AUTH", "AUTH_FAILED"), ("SEND", "WRONG_STATE")):
+    if word != "ERROR" or (verb, code) == ("AUTH", "AUTH_FAILED"):
+        return None
+    if code == "WRONG_STATE" and verb in ("SEND", "SUSPEND", "CONTINUE"):  # the job does not run
         return None
     assert code in ("FORBIDDEN", "AUTH_REQUIRED"), (verb, code)
     return code
