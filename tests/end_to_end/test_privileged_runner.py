@@ -181,6 +181,17 @@ def test_cancel_and_timeout_end_processes_of_the_user(runner: PrivilegedRunner, 
     assert runner.processes() == []
 
 
+def test_job_of_another_user_is_ended_if_its_tree_uses_too_much_memory(
+    runner: PrivilegedRunner, link: Link
+) -> None:
+    fill = "{ head -c 60000000 /dev/zero; sleep 300; } | tail -n 1"  # tail keeps what may be the last line
+    runner.send_start(link, runner.make_start(1, f"{fill} & {fill} & wait", memory_max=100_000_000))
+    ended = link.wait_for("ended")
+    assert (ended["reason"], ended["detail"].split()[-2:]) == ("memory", ["95.4", "MiB"])
+    assert 100_000_000 < ended["usage"]["memory_used_peak"] < 200_000_000
+    assert runner.processes() == []
+
+
 # Whom and what it does not believe.
 
 

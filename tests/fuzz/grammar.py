@@ -144,7 +144,7 @@ class Grammar:
                 ("after-key", "after-any-key", "after-fail-key"), lambda: b"k%d" % self._number(50)
             ),
             **dict.fromkeys(("retry-on", "no-retry-on"), self._conditions),
-            **dict.fromkeys(("memory", "max-output", "tail"), self._of(_SIZES)),
+            **dict.fromkeys(("memory", "memory-max", "max-output", "tail"), self._of(_SIZES)),
             **dict.fromkeys(("from", "job"), self._id),
             **dict.fromkeys(("env", "secret"), self._of(oddities.ENVIRONMENTS)),
             "at": self._of(oddities.TIMES),

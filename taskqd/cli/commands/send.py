@@ -9,7 +9,7 @@ from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
 from taskqd.cli.stdin_pieces import MAX_PIECE, NO_TIMEOUT, stdin_pieces
-from taskqd.client import Ref
+from taskqd.client import Ref, Refused
 
 
 @taskq.command(
@@ -49,7 +49,11 @@ def send(
     written = 0
     with session.connect() as client:
         for piece in pieces:
-            written += client.send(job, piece, timeout=timeout)
+            try:
+                written += client.send(job, piece, timeout=timeout)
+            except Refused as why:
+                before = f"; {written} bytes before these were written" if written else ""
+                raise Refused(why.code, why.text + before) from None
         if eof:
             client.send(job, eof=True, timeout=timeout)
     if session.is_json:

@@ -50,6 +50,14 @@ def test_send_that_is_refused_says_why(serve: Serve, call: Call) -> None:
     assert errors == "taskq: 0 of 2 bytes were written: job 7 did not read more (TIMED_OUT)\n"
 
 
+def test_send_that_is_refused_later_says_how_much_was_written_before(serve: Serve, call: Call) -> None:
+    text = "0 of 4465 bytes were written: job 7 did not read more"
+    serve(lambda request: refused("TIMED_OUT", text) if len(request.blocks[0]) < 5000 else sizes(request))
+    code, _, errors = call("send", "7", "x" * 70_000)
+    assert code == 75
+    assert errors == f"taskq: {text}; 65536 bytes before these were written (TIMED_OUT)\n"
+
+
 def test_send_without_newline_needs_a_text(call: Call) -> None:
     code, _, errors = call("send", "7", "-n")
     assert (code, "--no-newline needs a TEXT" in errors) == (2, True)
