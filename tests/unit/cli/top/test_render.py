@@ -91,6 +91,13 @@ def test_running_job_shows_its_progress_and_its_memory_if_there_is_room() -> Non
         assert "\n".join(drawn(state, width, 24)).count("mem 1.2 GiB") == count
 
 
+def test_suspended_job_says_so_in_place_of_its_progress() -> None:
+    suspended = a_job(1, "RUNNING", progress=40, suspended_at="2026-11-24T14:31:26Z")
+    shown = "\n".join(drawn(at(1, SNAPSHOT._replace(running=[suspended]))))
+    assert "suspended" in shown
+    assert "40%" not in shown
+
+
 def test_section_title_shows_total_number_of_jobs() -> None:
     stats = {**STATS, "jobs": {**STATS["jobs"], "pending": 100_000}}
     lines = [line.rstrip() for line in drawn(at(1, SNAPSHOT._replace(stats=stats)))]
