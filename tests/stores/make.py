@@ -219,18 +219,20 @@ def _expire_jobs(daemon: Daemon) -> None:
 
 
 def _have_units(daemon: Daemon) -> None:
-    """Features of version 0.10.0: named units, slots that are set, and a text with the progress."""
+    """Features of version 0.10.0: named units, slots that are set, a text with the progress, both streams."""
     daemon.ask(b"SET-SLOTS 2")
     submitted = daemon.ask(b'SUBMIT --need=tape:2 echo "40 half" > "$TASKQ_PROGRESS"; exit 1')
     daemon.ask(b"WAIT " + submitted.split()[1])
     daemon.ask(b"SET-SLOTS default", b"SET-SLOTS 3")
+    for text in (b"echo one; echo two >&2", b"echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three"):
+        daemon.ask(b"WAIT " + daemon.ask(b"SUBMIT " + text).split()[1])
 
 
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
     *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"', b'"version":2'),
-    *(b'"units":{"tape":["left","right"]}', b'"rescaled"', b'"progress_text":"half"'),
+    *(b'"units":{"tape":["left","right"]}', b'"rescaled"', b'"progress_text":"half"', b'"order":'),
 )
 """Parts of records that some circumstances write only, of 0.7.0, 0.8.0, 0.9.0 and 0.10.0."""
 

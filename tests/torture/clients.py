@@ -17,6 +17,8 @@ from tests.torture.model import FINAL, Broken, Model, Shown, Task
 MAX_OPEN_JOBS = 150
 """If this many jobs have not ended, clients submit no more."""
 BURST = 25
+MAX_LOG = 16 * 1024**2
+"""Bytes of a log in one reply."""
 _STATUS = re.compile("STATUS ([A-Z]+) ([0-9]{1,3})")
 
 
@@ -393,6 +395,7 @@ class Client(Thread):
         ends = check_history(task, history, after, noted, self._model)
         check_ends(task, ends, self._model.notes(task), self._model)
         self._check_result(task, after, result, end)
+        self._check_log(task, after)
         for attempt in ends:
             if attempt.reason != "undone" and attempt.attempt < after["attempts"]:
                 self._check_earlier(task, attempt)
@@ -413,6 +416,22 @@ class Client(Thread):
                 return
             if not (data.data == whole if is_exact else whole.startswith(data.data)):
                 raise Broken("the output of every attempt is byte-exact", task, (data.data[:500], attempt))
+
+    def _check_log(self, task: Task, job: Shown) -> None:
+        """Check that the log has all bytes of both streams, each without a gap."""
+        self._wire.send(b"LOG %d --limit=16M\r\n" % task.number)
+        sizes = {"stdout": 0, "stderr": 0}
+        while (line := self._wire.line()).startswith("DATA "):
+            stream, offset, length = line.split(" ")[1:4]
+            if int(offset) != sizes[stream]:
+                raise Broken("a log has each stream without a gap", task, (line, sizes))
+            sizes[stream] += len(self._wire.read(int(length)))
+            self._wire.read(len(b"\r\n"))
+        if line.startswith("ERROR GONE ") or not self._is_still(task, job):
+            return
+        wanted = {stream: job[f"{stream}_bytes"] for stream in sizes}
+        if sum(wanted.values()) <= MAX_LOG and sizes != wanted:
+            raise Broken("a log has all of both streams", task, (line, sizes, job))
 
     def _is_still(self, task: Task, job: Shown) -> bool:
         """Whether a job has not changed."""
