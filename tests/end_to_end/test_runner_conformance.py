@@ -6,6 +6,7 @@ TASKQ_TEST_RUNNER names the command of another runner, in whatever language, to 
 import base64
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,18 +170,20 @@ def test_daemon_without_a_common_version_has_the_base_protocol(runner: RunnerPro
 
 def test_suspended_attempt_is_stopped_and_its_timeout_stands_still(runner: RunnerProcess) -> None:
     link = runner.attach()
-    start = runner.make_start(1, "while :; do :; done", timeout=0.5)
+    start = runner.make_start(1, "while :; do :; done", timeout=0.2)
     named = {name: start[name] for name in ("id", "attempt", "word")}
+    sent = time.monotonic()
     link.send(start, {"t": "suspend", **named}, {"t": "suspend", **named, "id": 2})
     pid = link.wait_for("spawned")["pid"]
     until(lambda: f"{pid} (sh) T " in Path(f"/proc/{pid}/stat").read_text(), "the process to stop")
+    until(lambda: time.monotonic() > sent + 0.3, "more than the timeout")
     link.close()
     link = runner.attach()
     assert [each["suspended"] for each in link.welcome["running"]] == [True]
     link.send({"t": "continue", **named})
     ended = link.wait_for("ended")
     assert ended["reason"] == "timeout"
-    assert ended["suspended"] > 0
+    assert ended["suspended"] > 0.2
 
 
 @pytest.mark.parametrize("line", [b"garbage\n", b'{"t":"retire"}\n', b"\xff\xfe\n", b"{}\n"])

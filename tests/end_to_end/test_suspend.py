@@ -90,18 +90,6 @@ def test_suspended_job_is_interrupted_by_a_kill_of_its_runner(daemon: DaemonFact
     assert "suspended_at" not in wire.show(job)
 
 
-def test_timeout_and_stop_do_not_wait_for_a_suspended_job(running: Daemon, wire: Wire) -> None:
-    job = wire.submit("--timeout=700ms sleep 300")
-    wire.wait_running(job)
-    wire.ask(f"SUSPEND {job}")
-    wait_stopped(running)
-    assert wire.ask(f"WAIT {job} --timeout=1s").startswith("ERROR TIMED_OUT")
-    wire.ask(f"CONTINUE {job}")
-    assert wire.wait(job) == "FAILED"
-    *_, ended = wire.history(job)
-    assert (ended["reason"], ended["suspended"] > 1) == ("timeout", True)
-
-
 def test_stop_ends_a_suspended_job_by_sigterm(daemon: DaemonFactory, tmp_path: Path) -> None:
     one = daemon("--stop-grace", "0")
     wire = one.connect()
@@ -142,5 +130,8 @@ def test_command_prints_the_status_of_a_suspended_job(running: Daemon, wire: Wir
     assert taskq("status", str(job)) == "RUNNING (suspended)\n"
     assert json.loads(taskq("show", str(job), "--json"))["suspended_at"]
     assert taskq("continue", str(job)) == "RUNNING\n"
+    taskq("cancel", str(job))
+    assert wire.wait(job) == "CANCELLED"
     history = taskq("history", str(job))
     assert history.count("suspended\tby") == history.count("continued\tby") == 1
+    assert history.count("CANCELLED, cancelled, suspended for ") == 1
