@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.execution import proc
-from taskqd.execution.messages import MIN_START_VERSION, Hello, Refused, Retire
+from taskqd.execution.messages import MIN_START_VERSION, Hello, Refused, Retire, Welcome
 from taskqd.execution.notes import read_notes
 from taskqd.execution.runner_cleanup import RunnerCleanup, SweepInterrupted
 from taskqd.execution.runner_directory import RunnerDirectory
@@ -83,6 +83,7 @@ class RunnerSupervisor:
         self._connecting: set[str] = set()
         self._settling: set[str] = set()
         self._refused: set[str] = set()  # runners whose refusal is in the log
+        self._replaced: dict[str, str] = {}  # by release, a runner that was to start its successor
         self._requested_at: dict[str, float] = {}
         self._call: IDelayedCall | None = None
         self._check_interval = MIN_CHECK_INTERVAL
@@ -236,7 +237,10 @@ class RunnerSupervisor:
         self._has_logged = False
         self._refused.discard(link.name)
         self._on_runner(welcome.pid)
-        if welcome.version < MIN_START_VERSION:
+        if self._is_same_successor(link.name, welcome):
+            self._on_same_successor(welcome)
+        elif welcome.version < MIN_START_VERSION:
+            self._note_replacement(link.name, welcome)
             self._log.warn(
                 "runner {name} of release {release} speaks version {version} of the protocol, starts need "
                 "{needed}: its jobs go on, and another runner starts new ones",
@@ -249,8 +253,28 @@ class RunnerSupervisor:
         elif welcome.release != self._hello.release:
             self._retire_if_idle(link)
 
+    def _note_replacement(self, name: str, welcome: Welcome) -> None:
+        if welcome.stays:
+            self._replaced.setdefault(welcome.release, name)
+
+    def _is_same_successor(self, name: str, welcome: Welcome) -> bool:
+        """Whether a runner of this release was to start its successor before: this one would do the same."""
+        return welcome.stays and self._replaced.get(welcome.release, name) != name
+
+    def _on_same_successor(self, welcome: Welcome) -> None:
+        """Log that no job starts, if this runner gets no starts."""
+        if welcome.version < MIN_START_VERSION:
+            self._log.error(
+                "no job starts: the runner's unit has a program of release {release}, which is too old; "
+                "install this release for it, then systemctl restart taskqd-runner",
+                release=welcome.release,
+            )
+
     def _on_idle(self, link: RunnerLink) -> None:
-        if link.welcome is not None and link.welcome.release != self._hello.release:
+        welcome = link.welcome
+        if welcome is None or welcome.release == self._hello.release:
+            return
+        if not self._is_same_successor(link.name, welcome):
             self._retire_if_idle(link)
 
     def _retire_if_idle(self, link: RunnerLink) -> None:
@@ -260,6 +284,8 @@ class RunnerSupervisor:
         """
         stays = link.welcome is not None and link.welcome.stays
         if stays or (self._launch is not None and self._executor.is_idle(link.name)):
+            if link.welcome is not None:
+                self._note_replacement(link.name, link.welcome)
             self._executor.stop_using(link)
             link.send(Retire())
 

@@ -312,6 +312,37 @@ def test_runner_of_an_older_version_retires_at_once_and_keeps_its_attempts(
     assert Ack(ends=[key]) in site.sent(link)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_successor_of_the_same_release_is_not_replaced_again(
+    site: Site, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.run()
+    site.supervisor.start()
+    site.welcome(site.links[0], version=version, release="1.0", stays=True)
+    assert Retire() in site.sent(site.links[0])
+    site.retire()
+    site.run(R2)
+    site.kill()
+    site.pass_time()
+    site.welcome(site.links[1], version=version, release="1.0", stays=True)
+    site.executor.adopt(AttemptKey(1, 1, "a" * 16), R2, lambda *_: None)
+    site.executor.acknowledge(1)
+    assert Retire() not in site.sent(site.links[1])
+    assert site.executor.runner == ("" if version == 1 else R2)
+    is_logged = "no job starts: the runner's unit has a program of release 1.0" in caplog.text
+    assert is_logged is (version == 1)
+
+
+def test_runner_that_stays_is_asked_again_to_retire_if_the_request_was_lost(site: Site) -> None:
+    site.run()
+    site.supervisor.start()
+    for _ in range(2):
+        site.welcome(site.links[-1], version=1, release="1.0", stays=True)
+        assert Retire() in site.sent(site.links[-1])
+        site.lose(site.links[-1])
+        site.pass_time()
+
+
 def test_runner_is_launched_beside_one_of_an_older_version_when_that_has_retired(site: Site) -> None:
     site.run()
     site.executor.adopt(AttemptKey(1, 1, "a" * 16), R1, lambda *_: None)
