@@ -65,10 +65,12 @@ def test_uses_are_those_of_known_jobs(events: list[Replayed], count: int) -> Non
 
 
 def test_replayed_jobs_that_have_ended_are_counted() -> None:
-    queue_state = QueueState()
-    queue_state.apply_replayed([(_compacted(job_id), None) for job_id in (1, 2)])
-    assert queue_state == _state(_compacted(1), _compacted(2))
-    assert queue_state.environments.hashes == {ONE.sha256}
+    together, apart = QueueState(), QueueState()
+    together.apply_replayed([(_compacted(job_id), (2, 0, 76)) for job_id in (1, 2)])
+    for job_id in (1, 2):
+        apart.apply(_compacted(job_id), (2, 0, 76))
+    assert together == apart
+    assert together.environments.hashes == {ONE.sha256}
 
 
 def test_similar_submissions_are_counted_together() -> None:
