@@ -215,6 +215,11 @@ def test_job_is_stopped_and_goes_on(side: Side) -> None:
     stop_and_go_on(side)
 
 
+@row(TSP, "your own environment")
+def test_job_has_the_variables_of_its_submitter(side: Side) -> None:
+    assert side.run().splitlines()[-1] == "plum"
+
+
 @row(TSP, "end one, take another back, forget what has ended")
 def test_ended_and_queued_jobs_are_gone_from_the_list(side: Side) -> None:
     side.block()
@@ -234,13 +239,14 @@ def test_job_is_in_the_list_and_runs(side: Side) -> None:
     until(lambda: side.ran == ["build"], "the job")
 
 
-@row(PUEUE, "its output as it comes, and once more")
+@row(PUEUE, "its output as it comes; once more, in order; its last lines")
 def test_output_is_shown_while_the_job_runs_and_after_it(side: Side) -> None:
     side.block()
     side.job = side.submit("./build")
     (side.place / "open").touch()
-    lines = side.run().split()
-    assert sorted(lines) == ["built", "built", "warning", "warning"]
+    *both, last = side.run().split()
+    assert sorted(both) == ["built", "built", "warning", "warning"]
+    assert last == "warning"
 
 
 @row(PUEUE, "answer a question of a running one")
@@ -306,22 +312,6 @@ def test_job_that_is_set_aside_starts_when_it_is_queued_again(side: Side) -> Non
     assert side.ran == ["build"]
     side.run(release)
     until(lambda: side.ran == ["build", "fetch"], "the job")
-
-
-@row(PUEUE, "what one has printed, in order; its last lines")
-def test_log_of_a_job_has_both_streams_or_the_last_lines(side: Side) -> None:
-    side.job = side.submit("./build")
-    side.run("taskq wait $job")
-    assert side.run().splitlines() == ["built", "warning", "warning"]
-
-
-@row(PUEUE, "answer one that asks")
-def test_running_job_reads_the_answer(side: Side) -> None:
-    side.job = side.submit("--interactive 'read answer; echo $answer >>ran'")
-    send, _ = side.script.splitlines()
-    until(lambda: "RUNNING" in side.run("taskq status $job"), "the job")
-    side.run(send)
-    until(lambda: side.ran == ["yes"], "the job")
 
 
 @row(PUEUE, "kill one, run it again, forget what has ended")
