@@ -88,6 +88,17 @@ def test_environments_are_those_of_known_jobs_after_a_kill_in_the_middle(daemon:
         until(lambda: _known(one) == kept(one), "no other environment to be left")
 
 
+def test_retry_after_the_death_of_the_runner_has_the_environment(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    command = '[ $TASKQ_ATTEMPT = 2 ] || exec sleep 100; printf "%s" "$KEY"'
+    job = wire.submit(f"{SENT} --retries=1 --retry-delay=0 {command}", BLOCK)
+    wire.wait_running(job)
+    one.kill_runner()
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job).stdout == VALUE
+
+
 def _known(one: Daemon) -> set[str]:
     return {each["environment"]["sha256"] for each in one.connect().list("--limit=1000")}
 

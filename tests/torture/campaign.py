@@ -269,6 +269,7 @@ class Campaign:
         self._checks.agree("the next daemon", {job["id"]: job for job in self._checks.jobs(wire)}, listed)
         wire.close()
         self._checks.files(set(listed))
+        self._checks.environments(listed.values())
         self._check_ids(list(listed))
         for task in self._model.tasks():
             if task.state is not State.KNOWN and self._model.attempts(task):

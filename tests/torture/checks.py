@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from taskqd.errors import JournalDamaged
@@ -12,6 +13,7 @@ from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
+from taskqd.storage.spool.environment_files import ENVIRONMENTS
 from tests.torture.clients import Client, Connection
 from tests.torture.history import read_history
 from tests.torture.kinds import OWN_SESSION
@@ -122,8 +124,17 @@ class Checks:
         """Check that the spool has no file of a job that is not known."""
         for kind in ("input", "output", "progress"):
             files = [path for path in (self._daemon.state / kind).rglob("*") if path.is_file()]
+            files = [path for path in files if path.parent.name != ENVIRONMENTS]
             if orphans := [str(path) for path in files if int(path.name.split(".")[0]) not in known]:
                 raise Broken("the spool has no orphans", None, orphans[:20])
+
+    def environments(self, jobs: Iterable[Shown]) -> None:
+        """Check that the files of environments are those of the jobs."""
+        place = self._daemon.state / "input" / ENVIRONMENTS
+        kept = {path.name for path in place.iterdir()} if place.exists() else set()
+        expected = {job["environment"]["sha256"] for job in jobs if "environment" in job}
+        if kept != expected:
+            raise Broken("the environments are those of the jobs", None, (kept, expected))
 
 
 def replayed(journal: Path) -> dict[int, Shown]:

@@ -52,6 +52,7 @@ class Plan(NamedTuple):
     options: str = ""
     script: bytes | None = None
     stdin: Data | None = None
+    environment: bytes | None = None
     retries: int = 0
 
     def request(self, token: str, key: str | None) -> bytes:
@@ -61,8 +62,10 @@ class Plan(NamedTuple):
         words += [f"--key={key}"] if key else []
         blocks = [] if self.script is None else [self.script]
         blocks += [] if self.stdin is None else [self.stdin.read()]
+        blocks += [] if self.environment is None else [self.environment]
         words += [f"--script={len(self.script)}"] if self.script is not None else []
         words += [f"--stdin={self.stdin.size}"] if self.stdin is not None else []
+        words += [f"--environment={len(self.environment)}"] if self.environment is not None else []
         words += [self.command]
         return b"\r\n".join([" ".join(word for word in words if word).encode(), *blocks, b""])
 
@@ -206,6 +209,17 @@ def _script(token: str, note: str, chance: random.Random) -> Plan:
     )
 
 
+def _inheriting(token: str, note: str, chance: random.Random) -> Plan:
+    value = b"%d" % chance.randint(1, 20)
+    return Plan(
+        "inheriting",
+        f'{note}; printf %s "$INHERITED"; sleep 0.2',
+        lambda _: End(None, value),
+        environment=b"INHERITED=%b\0" % value,
+        retries=chance.choice((0, 1)),
+    )
+
+
 def _large(token: str, note: str, chance: random.Random) -> Plan:
     size = chance.choice((5_000, 80_000, 300_000, 1_500_000))
     line = token.encode() + b"\n"
@@ -245,6 +259,7 @@ _WEIGHTS: dict[Maker, int] = {
     _nowhere: 2,
     _copier: 6,
     _script: 5,
+    _inheriting: 5,
     _large: 4,
     _paced: 2,
 }

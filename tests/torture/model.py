@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -242,6 +243,8 @@ class Model:
     def observed(self, job: Shown, asked: float, answered: float) -> Task:
         """Check a reply about a job against all that is known of it, and return its task."""
         job = {name: value for name, value in job.items() if name != "runs"}  # those are SHOW's alone
+        if "environment" in job:  # and so are the names of variables
+            job["environment"] = {name: job["environment"][name] for name in ("size", "sha256")}
         with self._lock:
             task = self._tasks.get(job["label"])
             if task is None:
@@ -435,6 +438,9 @@ def _check_submission(task: Task, job: Shown) -> None:
         expected["script"] = len(plan.script)
     if plan.stdin is not None:
         expected["stdin"] = plan.stdin.size
+    if plan.environment is not None:
+        digest = sha256(plan.environment).hexdigest()
+        expected["environment"] = {"size": len(plan.environment), "sha256": digest}
     found = {name: job.get(name) for name in expected}
     if found != expected:
         raise Broken("a job is what was submitted", task, job)

@@ -1,9 +1,11 @@
 """How many jobs have an environment, and what is left when the last of them is removed."""
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.model.environment import Environment
 from taskqd.model.events import Compacted, Replayed, Submitted
+from taskqd.model.job import Usage
 from taskqd.model.spec import Array, Spec
 from taskqd.state.environment_uses import EnvironmentUses
 from taskqd.state.queue_state import QueueState
@@ -29,7 +31,8 @@ def test_environment_is_used_until_the_last_job_that_has_it() -> None:
 
 
 def _compacted(job_id: int) -> Compacted:
-    events = submitted(job_id, environment=ONE), started(job_id), ended(job_id)
+    end = replace(ended(job_id), usage=Usage(0.5, 0.25))
+    events = submitted(job_id, environment=ONE), started(job_id), end
     return Compacted(events=events, numbers=(2, 3))
 
 
