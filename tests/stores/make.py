@@ -224,6 +224,7 @@ def _have_units(daemon: Daemon) -> None:
     submitted = daemon.ask(b'SUBMIT --need=tape:2 echo "40 half" > "$TASKQ_PROGRESS"; exit 1')
     daemon.ask(b"WAIT " + submitted.split()[1])
     daemon.ask(b"SET-SLOTS default", b"SET-SLOTS 3")
+    daemon.ask(b"WAIT " + daemon.ask(b"SUBMIT --merge --stdout=/dev/null --retries=1 true").split()[1])
     for text in (b"echo one; echo two >&2", b"echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three"):
         daemon.ask(b"WAIT " + daemon.ask(b"SUBMIT " + text).split()[1])
 
@@ -233,6 +234,7 @@ PARTS = (
     *(b'"compacted"', b'"configured"'),
     *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"', b'"version":2'),
     *(b'"units":{"tape":["left","right"]}', b'"rescaled"', b'"progress_text":"half"', b'"order":'),
+    *(b'"merge":true', b'"stdout":"/dev/null"'),
 )
 """Parts of records that some circumstances write only, of 0.7.0, 0.8.0, 0.9.0 and 0.10.0."""
 

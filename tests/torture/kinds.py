@@ -124,6 +124,16 @@ def _signalled(token: str, note: str, chance: random.Random) -> Plan:
     )
 
 
+def _merged(token: str, note: str, chance: random.Random) -> Plan:
+    return Plan(
+        "merged",
+        f"{note}; for n in 1 2 3; do echo {token}; echo $n >&2; done",
+        lambda _: End(None, b"".join(b"%b\n%d\n" % (token.encode(), number) for number in (1, 2, 3))),
+        "--merge",
+        retries=chance.choice((0, 1)),
+    )
+
+
 def _sleeper(token: str, note: str, chance: random.Random) -> Plan:
     seconds = chance.choice((0.05, 0.1, 0.3, 0.8, 1.5, 3))
     return Plan(
@@ -250,6 +260,7 @@ _WEIGHTS: dict[Maker, int] = {
     _failing: 8,
     _at_last: 6,
     _signalled: 3,
+    _merged: 5,
     _sleeper: 16,
     _family: 5,
     _own_session: 2,
