@@ -10,7 +10,7 @@ from taskqd.auth.principal import Principal
 from taskqd.auth.rate_limit import RateLimiter
 from taskqd.config.limits import BURST, UNBOUNDED, Limits, PendingLimit
 from taskqd.errors import Forbidden, QueueFull, TooLarge
-from taskqd.model.footprint import footprint, footprint_of, text_bytes
+from taskqd.model.footprint import GROUP_BYTES, footprint, footprint_of, text_bytes
 from taskqd.model.job import Job, Status
 from taskqd.model.roles import Role
 from taskqd.model.spec import DEFAULT_SPEC, Spec
@@ -171,6 +171,8 @@ class SubmissionLimits:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
         whole = self._queue_state.array_of(job)
         size = footprint_of(whole) if whole.status.is_final else 0
+        if size and not self._queue_state.has_group(job.owner, whole.spec):
+            size += GROUP_BYTES
         return self._check_pending(principal, job, Pending(also.jobs + count, also.bytes + size))
 
     def check_growth(
@@ -187,7 +189,10 @@ class SubmissionLimits:
         and the growth of the job together.
         """
         command = job.command if command is None else command
-        growth = footprint(command, replace(job.spec, **values)) - footprint(job.command, job.spec)
+        spec = replace(job.spec, **values)
+        growth = footprint(command, spec) - footprint(job.command, job.spec)
+        if not self._queue_state.has_group(job.owner, spec):
+            growth += GROUP_BYTES
         if job.spec.key is not None and job.original_command == job.command != command:
             growth += text_bytes(job.command)  # of the submission, which is kept beside the new one
         if growth <= 0:

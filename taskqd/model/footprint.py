@@ -1,7 +1,8 @@
 """An upper bound of the memory that a job takes, in bytes, which depends only on the job itself.
 
 It counts against the limits ``pending-bytes`` and ``pending-bytes-per-user`` while a job is pending, and
-against ``[retention] memory`` when it has ended.
+against ``[retention] memory`` when it has ended. A group of the ready queue is counted once for all pending
+jobs of an owner that share it (``group_of``).
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ TASK_BYTES = 500
 """A task, which shares the command and the spec of its array."""
 NAMED_BYTES = 300
 """Dependencies that were named by labels or keys, without these."""
-GROUP_BYTES = 1300
-"""A queue, or a group of the ready queue, that has no other job."""
+GROUP_BYTES = 2500
+"""A group of the ready queue, and its queue. Pending jobs with the same queue, slots and needs share one."""
+QUEUE_BYTES = 1300
+"""A queue that has no other job."""
 ATTEMPT_BYTES = 700
 """An attempt."""
 
@@ -28,6 +31,9 @@ ENVIRONMENT_BYTES = 400
 """The hash of an inherited environment that no other job has, and the counts of its jobs."""
 ENTRY_BYTES = 150
 """A variable, resource, secret or condition without its name: objects and an entry in a table."""
+
+Group = tuple[str, int, frozenset[tuple[str, int]]]
+"""The queue, the slots and the needs of jobs that share a group of the ready queue."""
 
 
 def text_bytes(text: str) -> int:
@@ -41,8 +47,15 @@ def text_bytes(text: str) -> int:
     return size + size // 8
 
 
+def group_of(spec: Spec) -> Group | None:
+    """Return the group of the ready queue that a job needs, None for the one that is always there."""
+    if spec is DEFAULT_SPEC or (spec.queue == DEFAULT_QUEUE and spec.slots == 1 and not spec.needs):
+        return None
+    return spec.queue, spec.slots, frozenset(spec.needs.items())
+
+
 def footprint(command: str, spec: Spec) -> int:
-    """Return an upper bound in bytes for a command and a spec."""
+    """Return an upper bound in bytes for a command and a spec, without their group."""
     return JOB_BYTES + text_bytes(command) + _spec_bytes(spec)
 
 
@@ -67,8 +80,7 @@ def _spec_bytes(spec: Spec) -> int:
         size += _named_bytes(spec.named)
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count
-    if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
-        size += GROUP_BYTES
+        size += 0 if spec.array.at_once is None else GROUP_BYTES  # its tasks have a group for themselves
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
     size += 0 if spec.environment is None else ENVIRONMENT_BYTES
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
@@ -82,7 +94,10 @@ def _named_bytes(named: NamedDependencies) -> int:
 
 
 def footprint_of(job: Job) -> int:
-    """Return an upper bound in bytes for a job; its two specs, if it was changed, share large fields."""
+    """Return an upper bound in bytes for a job, without its group.
+
+    Its two specs, if it was changed, share large fields.
+    """
     if job.extras is NO_EXTRAS:
         return footprint(job.command, job.spec) + (ATTEMPT_BYTES if job.last_attempt is not None else 0)
     size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
@@ -91,11 +106,16 @@ def footprint_of(job: Job) -> int:
     return size if job.spec_before_change is None else size + SPEC_BYTES + _changeable(job.spec_before_change)
 
 
+def footprint_of_kept(job: Job) -> int:
+    """Return an upper bound in bytes for a job that has ended, and for its queue if it may be the last."""
+    return footprint_of(job) + (0 if job.spec.queue == DEFAULT_QUEUE else QUEUE_BYTES)
+
+
 def footprint_of_ended(jobs: Sequence[Job]) -> int:
-    """Return the sum for jobs that have ended with their first attempt."""
+    """Return the sum, with their queues, for jobs that have ended with their first attempt."""
     commands = [job.command for job in jobs if job.spec is DEFAULT_SPEC]
     size = footprint_of_all(commands, DEFAULT_SPEC) + ATTEMPT_BYTES * len(commands)
-    return size + sum([footprint_of(job) for job in jobs if job.spec is not DEFAULT_SPEC])
+    return size + sum([footprint_of_kept(job) for job in jobs if job.spec is not DEFAULT_SPEC])
 
 
 def _changeable(spec: Spec) -> int:

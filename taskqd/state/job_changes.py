@@ -110,7 +110,7 @@ class JobChanges:
         queue, runs = job.spec.queue, job.runs
         self._waiting.count_start(job, event)
         if before is _PENDING and job.array is None:
-            self._counts.add_bytes(job, -footprint_of(job))
+            self._counts.remove_pending(job, footprint_of(job))
         job.status = after
         transitions.apply_event(job, event, self._jobs.whole_of(job).spec, self._waiting.ahead)
         if type(event) is Removed:
@@ -129,7 +129,7 @@ class JobChanges:
         if job.array is not None:
             self._task_moved(self._jobs[job.array], event, before, after, job.runs - runs)
         elif after is _PENDING:
-            self._counts.add_bytes(job, footprint_of(job))
+            self._counts.add_pending(job, footprint_of(job))
 
     def _reindex(self, job: Job, before: Status, event: JobEvent) -> None:
         """Update the index if an event has changed the status of a job, its queue or its label."""
@@ -210,11 +210,12 @@ class JobChanges:
                 yield
         if arrays.is_expiry(event):
             self._waiting.expiry_queue.discard(array.id)
-        size = footprint_of(array)
+        size, spec = footprint_of(array), array.spec
         arrays.apply_event(array, event, self._waiting.ahead)
         self._reindex(array, array.status, event)
         if not array.status.is_final:
             self._counts.add_bytes(array, footprint_of(array) - size)
+            self._counts.change_group(array, spec)
 
     def _suspend_tasks(self, array: Job, tasks: Tasks, event: Suspended | Continued) -> Iterator[None]:
         """Suspend the running tasks of an array, and let no other task start; or let them go on.
@@ -276,7 +277,8 @@ class JobChanges:
         if array.status.is_final:
             self._waiting.expiry_queue.discard(array.id)
         if array.status.is_final is not previous.is_final:
-            self._counts.add_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
+            change = self._counts.add_pending if previous.is_final else self._counts.remove_pending
+            change(array, footprint_of(array))
         self._status_changed(array, previous)
 
     # Removal.

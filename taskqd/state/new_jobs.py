@@ -60,7 +60,7 @@ class NewJobs:
         spec = job.spec
         if spec.array is not None:
             self._capacity.limit_array(job.id, spec.array.at_once)
-        self._counts.add_bytes(job, footprint(job.command, spec))
+        self._counts.add_pending(job, footprint(job.command, spec))
         self._counts.add_new(job, 1 if spec.array is None else spec.array.count)
         if spec.environment is not None:
             self._counts.environments.add(spec.environment)
@@ -88,7 +88,8 @@ class NewJobs:
         ]
         self._jobs.add_all(jobs)
         self.last_id = jobs[-1].id
-        self._counts.add_bytes(job, footprint_of_all([event.command for event in events], spec))
+        size = footprint_of_all([event.command for event in events], spec)
+        self._counts.add_pending(job, size, len(jobs))
         self._counts.add_new(job, len(jobs))
         if spec.environment is not None:
             self._counts.environments.add(spec.environment, len(jobs))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.errors import QueueFull
-from taskqd.model.footprint import footprint_of_all
+from taskqd.model.footprint import GROUP_BYTES, footprint_of_all
 from taskqd.model.job import Status
-from taskqd.model.spec import Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.state.queue_state import QueueState
 
 _PENDING = Status.PENDING
@@ -90,6 +90,8 @@ class PendingQuota:
         """
         count = job_count(spec) * len(commands)
         more, queue_state = footprint_of_all(commands, spec), self._queue_state
+        if spec is not DEFAULT_SPEC and not queue_state.has_group(owner, spec):
+            more += GROUP_BYTES
         jobs, size = self._jobs + count, self._bytes + more
         if _exceeds(self._limit, queue_state.counts[_PENDING] + jobs, queue_state.pending_bytes + size):
             pending = Pending(

@@ -29,6 +29,7 @@ from taskqd.model.events import (
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.job_ref import JobRef, TaskId
+from taskqd.model.spec import Spec
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.dependencies import Skips
@@ -160,6 +161,10 @@ class QueueState:
     def pending_bytes_of(self, owner: str) -> int:
         """Return the footprint of an owner's PENDING jobs and unfinished arrays, in bytes."""
         return self._counts.pending_bytes_of(owner)
+
+    def has_group(self, owner: str, spec: Spec) -> bool:
+        """Whether a pending job of an owner already has the group of the ready queue that a spec needs."""
+        return self._counts.has_group(owner, spec)
 
     @property
     def pending_bytes(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
-from taskqd.model.footprint import footprint_of, footprint_of_ended
+from taskqd.model.footprint import footprint_of_ended, footprint_of_kept
 from taskqd.model.job import Job
 from taskqd.model.packed_attempt import times
 from taskqd.model.spec import DEFAULT_SPEC
@@ -46,7 +46,7 @@ class RetentionIndex:
         if job.array is None and ended is not None:
             self.count += 1
             self.bytes += job.kept_bytes
-            self.memory += footprint_of(job)
+            self.memory += footprint_of_kept(job)
             self._add_environment(job)
             self._ended.add(ended, job.id)
 
@@ -68,7 +68,7 @@ class RetentionIndex:
         if job.array is None:
             self.count -= 1
             self.bytes -= job.kept_bytes
-            self.memory -= footprint_of(job)
+            self.memory -= footprint_of_kept(job)
             self._unmark(job)
             self._discard_environment(job)
 
@@ -96,7 +96,7 @@ class RetentionIndex:
                 self._ended.pop()
                 self._expiring.add(job_id)
                 self._expiring_bytes += self._jobs[job_id].kept_bytes
-                self._expiring_memory += footprint_of(self._jobs[job_id])
+                self._expiring_memory += footprint_of_kept(self._jobs[job_id])
                 self._discard_environment(self._jobs[job_id])
                 ids.append(job_id)
             else:
@@ -127,7 +127,7 @@ class RetentionIndex:
         if job.id in self._expiring:
             self._expiring.discard(job.id)
             self._expiring_bytes -= job.kept_bytes
-            self._expiring_memory -= footprint_of(job)
+            self._expiring_memory -= footprint_of_kept(job)
             self._add_environment(job)
 
     def _add_environment(self, job: Job) -> None:

@@ -18,11 +18,13 @@ from taskqd.model.footprint import (
     GROUP_BYTES,
     JOB_BYTES,
     NAMED_BYTES,
+    QUEUE_BYTES,
     SPEC_BYTES,
     TASK_BYTES,
     footprint,
     footprint_of,
     footprint_of_ended,
+    footprint_of_kept,
     text_bytes,
 )
 from taskqd.model.spec import DEFAULT_SPEC, Array, NamedDependencies
@@ -69,10 +71,10 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
         ({"stdout": "/log/%j", "stderr": "/err"}, 11),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
         ({"environment": Environment(9, "ab" * 32)}, ENVIRONMENT_BYTES),
-        ({"needs": {"gpu": 1}}, GROUP_BYTES + ENTRY_BYTES + 3),
-        ({"queue": "slow"}, GROUP_BYTES),
-        ({"slots": 2}, GROUP_BYTES),
+        ({"needs": {"gpu": 1}}, ENTRY_BYTES + 3),
+        ({"queue": "slow"}, 0),
         ({"array": Array(3, 5)}, 3 * TASK_BYTES),
+        ({"array": Array(3, 5, at_once=2)}, 3 * TASK_BYTES + GROUP_BYTES),
         ({"retry_on": ("exit",), "no_retry_on": ("spawn",)}, 2 * ENTRY_BYTES),
         ({"after": (1, 2), "after_any": (1,), "after_fail": (4,)}, 4 * DEPENDENCY_BYTES),
     ],
@@ -80,6 +82,38 @@ def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, s
 def test_footprint_counts_each_field_of_a_spec_that_may_be_large(asked: dict[str, Any], size: int) -> None:
     assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size + (SPEC_BYTES if asked else 0)
     assert footprint("true", DEFAULT_SPEC) == JOB_BYTES + 4
+
+
+@pytest.mark.parametrize("asked", [{"queue": "slow"}, {"slots": 2}, {"needs": {"gpu": 1}}])
+def test_group_counts_once_for_all_pending_jobs_of_an_owner(asked: dict[str, Any]) -> None:
+    queue_state = fold(submitted(1))
+    before, size = queue_state.pending_bytes, footprint("true", spec(**asked))
+    assert not queue_state.has_group("ann", spec(**asked))
+    for job_id in (2, 3):
+        queue_state.apply(submitted(job_id, **asked))
+    assert queue_state.has_group("ann", spec(**asked))
+    assert queue_state.pending_bytes == before + 2 * size + GROUP_BYTES
+    queue_state.apply(started(2))
+    assert queue_state.pending_bytes == before + size + GROUP_BYTES
+    queue_state.apply(cancelled(3))
+    assert queue_state.pending_bytes == before == queue_state.pending_bytes_of("ann")
+    queue = QUEUE_BYTES if "queue" in asked else 0
+    assert queue_state.retention_index.memory == size + queue, "it may be the last job of its queue"
+    assert footprint_of_kept(queue_state.get(3)) == size + queue
+
+
+def test_group_follows_changes_of_a_job_and_of_an_array() -> None:
+    queue_state = fold(submitted(1, queue="a"), submitted(2, queue="a"), array(3, 2, queue="b"))
+    before = queue_state.pending_bytes
+    queue_state.apply(changed(1, queue="b"))
+    assert queue_state.pending_bytes == before + SPEC_BYTES
+    queue_state.apply(changed(2, queue="b"))
+    assert queue_state.pending_bytes == before + 2 * SPEC_BYTES - GROUP_BYTES
+    queue_state.apply(changed(3, queue="c", array=Array(1, 2)))
+    assert queue_state.pending_bytes == before + 3 * SPEC_BYTES
+    assert [queue_state.has_group("ann", spec(queue=name)) for name in "abc"] == [False, True, True]
+    queue_state.apply(cancelled(3))
+    assert not queue_state.has_group("ann", spec(queue="c"))
 
 
 def test_pending_bytes_follow_changes_starts_and_retries_of_a_job() -> None:
@@ -165,6 +199,26 @@ def test_pending_job_takes_no_more_memory_than_its_footprint(asked: dict[str, An
     ]
     taken = _bytes_for(queue_state, lines)
     assert taken <= queue_state.pending_bytes - before
+
+
+@pytest.mark.parametrize("distinct", [1, 7, 400])
+def test_pending_jobs_take_no_more_memory_than_they_and_their_groups_count(distinct: int) -> None:
+    queue_state = fold(submitted(1))
+    before = queue_state.pending_bytes
+    lines = [
+        msgspec.json.encode(
+            Submitted(
+                id=job_id,
+                at=1.0,
+                owner="ann",
+                spec=spec(queue=f"q{job_id % distinct}", slots=2, needs={"gpu": job_id % distinct + 1}),
+            )
+        )
+        for job_id in range(2, 402)
+    ]
+    taken, counted = _bytes_for(queue_state, lines), queue_state.pending_bytes - before
+    assert taken <= counted
+    assert counted == 400 * footprint("", spec(queue="q", needs={"gpu": 1})) + distinct * GROUP_BYTES
 
 
 def test_job_with_1000_dependencies_takes_a_sixth_of_the_memory_of_plain_lists() -> None:

@@ -46,7 +46,7 @@ from taskqd.model.events import (
     Suspended,
     Unscheduled,
 )
-from taskqd.model.footprint import footprint_of
+from taskqd.model.footprint import GROUP_BYTES, footprint_of, footprint_of_kept, group_of
 from taskqd.model.job import Job, Status
 from taskqd.model.job_filter import JobFilter
 from taskqd.model.spec import Array, Spec
@@ -651,7 +651,10 @@ class Walk(RuleBasedStateMachine):
         jobs = self.queue_state.jobs.values()
         of = Counter(job.owner for job in jobs if job.tasks is None and job.status is P)
         assert {owner: self.queue_state.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
-        sizes = [(job.owner, footprint_of(job)) for job in jobs if _counts_as_pending(job)]
+        pending = [job for job in jobs if _counts_as_pending(job)]
+        sizes = [(job.owner, footprint_of(job)) for job in pending]
+        groups = {(job.owner, group_of(job.spec)) for job in pending if group_of(job.spec) is not None}
+        sizes += [(owner, GROUP_BYTES) for owner, _ in groups]
         assert self.queue_state.pending_bytes == sum(size for _, size in sizes)
         for owner in OWNERS:
             assert self.queue_state.pending_bytes_of(owner) == sum(
@@ -661,7 +664,7 @@ class Walk(RuleBasedStateMachine):
         assert self.queue_state.retention_index.count == len(self.ended())
         whole = [job for job in jobs if job.array is None]
         assert self.queue_state.retention_index.memory == sum(
-            footprint_of(job) for job in whole if job.status.is_final
+            footprint_of_kept(job) for job in whole if job.status.is_final
         )
         for job in whole:
             assert job.task_runs == sum(task.runs for task in self.queue_state.tasks(job))
