@@ -1,3 +1,3 @@
 """A durable queue for shell commands: one daemon, a line protocol, a text journal."""
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
