@@ -9,8 +9,8 @@ from taskqd.state.queue_state import QueueState
 from tests.support.cuts import LAST, judge, make, valid_files
 from tests.support.journals import MemoryFilesystem, fold, replay, submitted, sweep, write
 
-STEP = 37
-"""The bits of every 37th byte are flipped here."""
+STEP = 71
+"""The bits of every 71st byte are flipped here."""
 
 
 @pytest.fixture(name="filesystem", scope="module")
@@ -29,10 +29,10 @@ def test_sweep_of_cuts_and_flips_finds_no_wrong_replay() -> None:
     found = {name: int(number) for name, number in re.findall(r"'([\w ]+)': (\d+)", said)}
     assert found["cuts"] > 1000
     assert found["prefixes"] == 8
-    assert found["refusals"] > 5000
+    assert found["refusals"] > 3000
     assert found["tears"] >= 256
-    assert found["blank refusals"] > 200
-    assert found["blank prefixes"] > 1000
+    assert found["blank refusals"] > 100
+    assert found["blank prefixes"] > 500
 
 
 @pytest.mark.parametrize("name", ["00000002.snapshot", "00000003.journal", "00000004.journal"])

@@ -26,8 +26,8 @@ from tests.support import faults as sweep_module
 from tests.support.faults import NO_FAULT, Fault, FaultyFilesystem, Mode, RuleViolation, faults, run_scenario
 from tests.support.journals import run_bounded, sweep
 
-STEP = 127
-"""Every 127th fault is tried here."""
+STEP = 229
+"""Every 229th fault is tried here."""
 ANY = range(1, sys.maxsize)
 """All numbers of calls."""
 

@@ -91,7 +91,7 @@ def check_replies(data: bytes, cuts: Sequence[int], is_tcp: bool) -> None:
     stop_jobs(harness)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(BYTES, st.lists(st.integers(0, 20_000), max_size=6), st.booleans())
 @example(b"SUBMIT --stdin=3 --script=2 \nab\r\nabc\r\nPING\n", [3, 30, 35], False)
 def test_each_request_that_the_second_parser_finds_has_one_reply(

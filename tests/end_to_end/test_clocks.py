@@ -90,7 +90,7 @@ def test_setting_the_time_of_day_ends_no_job_closes_no_connection_and_removes_no
     assert jumps == pytest.approx([7200.0, 8 * 86400.0, -7200.0], abs=1.0)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["+8d", "-2h"])
 def test_setting_the_time_of_day_changes_no_wait_and_no_timeout(faked: DaemonWithFakeTime, step: str) -> None:
     wire = faked.connect()
     wire.ask("SCHEDULE --every=1s true")
@@ -122,8 +122,7 @@ def test_at_and_cron_follow_the_time_of_day(faked: DaemonWithFakeTime) -> None:
     until(lambda: wire.schedules()[1]["last_job"] is not None, "the schedule to run")
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("step, end", [("+8d", "kill"), ("-2h", "stop")])
 def test_restart_after_the_time_of_day_was_set_keeps_ages_and_waits(
     faked: DaemonWithFakeTime, step: str, end: str
 ) -> None:

@@ -391,18 +391,6 @@ def test_damaged_line_refuses_the_start_with_file_and_line_number(daemon: Daemon
     assert segment.read_bytes() == text, "a refused start changes nothing"
 
 
-def test_stop_limits_a_long_kill_after(
-    daemon: DaemonFactory,
-) -> None:
-    one = daemon()
-    wire = one.connect()
-    job = wire.submit("--kill-after=1d trap '' TERM; while :; do sleep 1; done")
-    wire.wait_running(job)
-    begin = time.monotonic()
-    assert one.stop() in CLEAN
-    assert time.monotonic() - begin < 30
-
-
 def test_job_that_expires_while_no_daemon_runs_is_cancelled_at_the_next_start(daemon: DaemonFactory) -> None:
     one = daemon(slots=1)
     wire = one.connect()

@@ -48,7 +48,7 @@ def test_removed_job_is_gone_with_its_files_and_its_key(daemon: DaemonFactory) -
     assert one.files("output") == sorted(
         [
             f"{kept}.1.stdout",
-            *(f"{job}.{number}.{name}" for number in (1, 2) for name in ("stdout", "stderr")),
+            *(f"{job}.{number}.{name}" for number in (1, 2) for name in ("order", "stdout", "stderr")),
         ]
     )
     assert wire.ask(f"REMOVE {job}") == "OK"

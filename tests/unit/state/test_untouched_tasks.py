@@ -303,7 +303,7 @@ STEP_METHODS: dict[str, Callable[[Pair, Any], object]] = {
 }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(SPECS, min_size=1, max_size=3), STEPS)
 def test_counted_tasks_agree_with_tasks_that_are_objects(
     first: list[dict[str, Any]], steps: list[tuple[Any, Any]]

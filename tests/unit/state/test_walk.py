@@ -769,5 +769,5 @@ def _any_event(job_id: int) -> list[JobEvent]:
 @pytest.mark.hypothesis
 def test_every_legal_walk_agrees_with_the_model_and_with_its_replay() -> None:
     run_state_machine_as_test(
-        Walk, settings=settings(max_examples=180, stateful_step_count=40, deadline=None)
+        Walk, settings=settings(max_examples=100, stateful_step_count=40, deadline=None)
     )

@@ -1020,7 +1020,7 @@ def test_failed_journal_can_be_closed(bench: Bench) -> None:
 # Any sequence of appends, failures and restarts.
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
     segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
