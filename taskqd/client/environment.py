@@ -10,15 +10,12 @@ from taskqd.errors import BadRequest
 Text = TypeVar("Text", str, bytes)
 
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_NOT_INHERITED = re.compile(
-    rb"""TASKQ_.*                        # the daemon's own, and the token of taskq
+_NOT_INHERITED = rb"""TASKQ_.*                        # the daemon's own, and the token of taskq
     |.*(TOKEN|SECRET|PASSWORD).*|.*_KEY  # what is secret, and not meant for every job
     |_|PWD|OLDPWD|SHLVL                  # of the shell that calls; the job has another one
     |SHELLOPTS|BASHOPTS                  # options of that shell, which would change those of the job's
     |LISTEN_(PID|FDS|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_(PID|USEC)  # of the process that systemd started
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+    """
 
 
 class EnvironmentBlock(NamedTuple):
@@ -34,10 +31,11 @@ def inheritable(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     Left out are those that describe the caller's process, those whose names say that they are secret, and
     those with other names than a shell can set, such as exported functions of bash.
     """
+    left_out = re.compile(_NOT_INHERITED, re.IGNORECASE | re.VERBOSE)  # here, since few commands need it
     return {
         name: value
         for name, value in environ.items()
-        if _NAME.fullmatch(name) and not _NOT_INHERITED.fullmatch(name)
+        if _NAME.fullmatch(name) and not left_out.fullmatch(name)
     }
 
 

@@ -152,6 +152,8 @@ def test_completions_rejects_other_shells(call: Call) -> None:
         ("list --queue=build:f", "fast"),
         ("pause build:", "fast slow"),
         ("submit --secret TASKQ_ADD", "TASKQ_ADDRESS"),
+        ("submit --env TASKQ_ADD", "TASKQ_ADDRESS"),
+        ("submit --inherit", "--inherit-env"),
         ("submit quux", "quux-one quux-two"),
         ("run --label x quux", "quux-one quux-two"),
         ("schedule --every 1h quux", "quux-one quux-two"),

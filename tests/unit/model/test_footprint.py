@@ -221,6 +221,16 @@ def test_pending_jobs_take_no_more_memory_than_they_and_their_groups_count(disti
     assert counted == 400 * footprint("", spec(queue="q", needs={"gpu": 1})) + distinct * GROUP_BYTES
 
 
+def test_jobs_with_different_environments_take_no_more_memory_than_their_footprints() -> None:
+    queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
+    before, ids = queue_state.pending_bytes, range(1001, 1101)
+    lines = [
+        msgspec.json.encode(submitted(job_id, environment=Environment(job_id, f"{job_id:064x}")))
+        for job_id in ids
+    ]
+    assert _bytes_for(queue_state, lines) <= queue_state.pending_bytes - before
+
+
 def test_job_with_1000_dependencies_takes_a_sixth_of_the_memory_of_plain_lists() -> None:
     queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
     ids = range(1, 1001)
