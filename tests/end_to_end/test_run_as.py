@@ -232,6 +232,7 @@ def test_token_name_is_a_user_and_root_is_refused() -> None:
                 assert wire.ask(request).startswith("ERROR FORBIDDEN "), name
         held = one.connect().submit("--hold id -u")
         assert come("root").ask(f"SET {held} --priority=1").startswith("JOB ")
+        assert come("root").ask(f"SET {held} --command=id").startswith("ERROR FORBIDDEN ")
         assert one.connect().list("--owner=root --status=PENDING")[0]["id"] == held
 
 
@@ -253,6 +254,23 @@ def test_older_job_of_root_does_not_run_as_root() -> None:
         assert (shown["status"], shown["reason"]) == ("FAILED", "spawn")
         assert "submit it again as root" in shown["detail"]
         assert wire.result(theirs).stdout == b"games\n"
+
+
+def test_new_command_or_script_runs_as_the_owner_who_alone_may_give_it(games: Wire, root: Wire) -> None:
+    job = games.submit("--hold true")
+    assert root.ask(f"SET {job} --command=id").startswith("ERROR FORBIDDEN ")
+    script = b"echo $1; id -un"
+    games.send(b"SET %d --command=x --script=%d\r\n%b\r\n" % (job, len(script), script))
+    assert games.read_job()["command"] == "x"
+    assert games.ask(f"RELEASE {job}").startswith("STATUS ")
+    assert games.wait(job) == "COMPLETED"
+    assert games.result(job).stdout == b"x\ngames\n"
+    mine = root.submit("--hold true")
+    assert games.ask(f"SET {mine} --command=id").startswith("ERROR FORBIDDEN ")
+    assert root.ask(f'SET {mine} --command="id -un"').startswith("JOB ")
+    assert root.ask(f"RELEASE {mine}").startswith("STATUS ")
+    assert root.wait(mine) == "COMPLETED"
+    assert root.result(mine).stdout == b"root\n"
 
 
 @pytest.mark.parametrize("name", ["games", "root"])

@@ -115,6 +115,15 @@ def test_interactive_job_reads_what_its_owner_sends_and_no_admin_can(
     assert games.result(job).stdout == b"games\nin\n"
 
 
+def test_new_script_is_sent_to_the_runner(games: Wire) -> None:
+    job = games.submit("--hold --script=4", b"true")
+    games.send(b"SET %d --script=6\r\nid -un\r\n" % job)
+    assert games.read_job()["script"] == 6
+    assert games.ask(f"RELEASE {job}").startswith("STATUS ")
+    assert games.wait(job) == "COMPLETED"
+    assert games.result(job).stdout == b"games\n"
+
+
 def test_daemon_is_no_root_and_jobs_have_all_ids_of_their_owner(running: Unprivileged) -> None:
     status = Path(f"/proc/{running.pid}/status").read_text().splitlines()
     assert [line.split()[1:] for line in status if line.startswith("Uid")] == [[str(running.user.uid)] * 4]
