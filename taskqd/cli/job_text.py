@@ -68,6 +68,12 @@ _LINES: dict[str, _Line] = {
     "max-output": _Line("max_output", _size, "256M", cleared_by=None),
     "merge": _Line("merge", lambda value: str(value).lower(), "false", cleared_by=None),
 }
+_FIXED = (
+    *("after", "after_any", "after_fail", "after_label", "after_any_label", "after_fail_label"),
+    *("after_key", "after_any_key", "after_fail_key", "key", "unless", "expires", "array_spec"),
+    *("cwd", "umask", "stdin", "stdout", "stderr", "interactive", "notify_fail"),
+)
+"""Fields of a job that cannot be changed, which are named in a comment."""
 _ARGUMENTS = "arguments"
 """The name of the line with the arguments of a script."""
 
@@ -133,11 +139,12 @@ def _lines(job: Facts, is_own: bool) -> Iterator[str]:
     if job.get("script") is not None and is_own:
         yield f"{_ARGUMENTS} = {_encoded(job['command'] or '')}".rstrip()
     fixed = {
-        **{name: job.get(name) for name in ("after", "after_any", "after_fail", "cwd", "array_spec")},
+        **{name: job.get(name) for name in _FIXED},
         **{name: sorted(job.get(name) or ()) for name in ("env", "secrets")},
+        "environment": "inherited" if job.get("environment") else None,
     }
     others = [
-        f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
+        name if value is True else f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in fixed.items()
         if value
     ]

@@ -105,5 +105,9 @@ def check_capacity(queue_state: QueueState, spec: Spec) -> None:
         can_be_set = excess.constraint == SLOTS and excess.amount <= queue_state.capacity.totals.max_slots
         raise BadRequest(
             f"the job could never start: it {describe_excess(queue_state, excess)}; ask for less, "
-            + (f"or raise the total: taskq slots {excess.amount}" if can_be_set else "or change the settings")
+            + (
+                f"or raise the total: `taskq slots {excess.amount}`"
+                if can_be_set
+                else "or change the settings"
+            )
         )

@@ -51,7 +51,7 @@ _ALL = (
     ),
     Verb(
         "STATUS <id>",
-        "Show the status of a job: STATUS <status> <progress>.",
+        "Show the status of a job: STATUS <status> <progress>, and the text of its progress, if it has one.",
         requests.parse_job,
         Permission.VIEW,
     ),
@@ -163,7 +163,7 @@ _ALL = (
         is_for_ended=True,
     ),
     Verb(
-        "SEND <id> --data=<n> [--eof] [--timeout=<duration>]",
+        "SEND <id> [--data=<n>] [--eof] [--timeout=<duration>]",
         "Write n bytes, which follow the line, to the stdin of a running job that is --interactive: OK <n> "
         "when the pipe has them. --eof closes it, also without --data.",
         parse_send,

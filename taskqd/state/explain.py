@@ -117,7 +117,7 @@ def _excess(queue_state: QueueState, demand: Demand) -> str:
     capacity, amount = queue_state.capacity, demand.amount
     if demand.constraint != SLOTS or amount > capacity.totals.max_slots:
         return f"can never start: {describe_excess(queue_state, demand)}"
-    return f"needs {_amount(demand)}, the daemon has {capacity.slots}: taskq slots {amount} lets it start"
+    return f"needs {_amount(demand)}, the daemon has {capacity.slots}; SET-SLOTS {amount} lets it start"
 
 
 def describe_excess(queue_state: QueueState, demand: Demand) -> str:

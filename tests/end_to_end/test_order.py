@@ -174,8 +174,8 @@ def test_slots_of_the_daemon_change_at_run_time_and_survive_a_kill(daemon: Daemo
     stats = wire.stats()
     assert (stats["slots"], stats["slots_set"], stats["busy"]) == (1, 1, 2)
     assert "none of 1 is available; jobs 1 and 2 hold 2 until they end" in wire.ask(f"WHY {jobs[2]}")
-    assert wire.ask(f"WHY {wide}") == "OK needs 2 slots, the daemon has 1: taskq slots 2 lets it start"
-    assert wire.ask("SUBMIT --slots=2 true").endswith("taskq slots 2")
+    assert wire.ask(f"WHY {wide}") == "OK needs 2 slots, the daemon has 1; SET-SLOTS 2 lets it start"
+    assert wire.ask("SUBMIT --slots=2 true").endswith("`taskq slots 2`")
     assert wire.ask("SET-SLOTS 3") == "OK 3"
     wire.wait_running(jobs[2])
     for job in jobs:

@@ -124,8 +124,8 @@ Examples:
 def pause(session: Session, queue: str | None, schedule: int | None) -> int:
     """Start no more jobs: at all, of a queue, or of a schedule.
 
-    Running jobs continue, and jobs can be submitted. The pause survives a restart of the daemon, until `taskq
-    resume` with the same argument ends it.
+    Running jobs continue (`taskq suspend` stops them), and jobs can be submitted. The pause survives a
+    restart of the daemon, until `taskq resume` with the same argument ends it.
     """
     return _set_paused(session, queue, schedule, is_paused=True)
 
@@ -141,7 +141,7 @@ Examples:
 @parameters.number("--schedule", "A schedule instead of a queue.", 1, completes="schedules")
 @click.pass_obj
 def resume(session: Session, queue: str | None, schedule: int | None) -> int:
-    """End a pause.
+    """End a pause. `taskq continue` is for suspended jobs.
 
     Without an argument it ends the general pause: queues and schedules that were paused individually stay
     paused until they are resumed by name or number.
@@ -149,12 +149,16 @@ def resume(session: Session, queue: str | None, schedule: int | None) -> int:
     return _set_paused(session, queue, schedule, is_paused=False)
 
 
-def _report_unknown(session: Session, client: Client, queue: str) -> None:
-    """Say on stderr that a queue has no job, limit or pause yet: its name may be mistyped."""
+def _report_unknown(session: Session, client: Client, queue: str, for_job: str = "") -> None:
+    """Say on stderr that a queue has no job, limit or pause yet: its name may be mistyped.
+
+    ``for_job`` is the command that does the same to a job, whose id may have been given as the name.
+    """
     known = [each["name"] for each in client.queues()]
     if queue not in known:
         names = ", ".join(known[:MAX_KNOWN]) + (", …" if len(known) > MAX_KNOWN else "")
-        session.print_message(f"there was no queue {queue} yet; the queues are: {names or 'none'}")
+        hint = f"; for job {queue}: `taskq {for_job} {queue}`" if for_job and queue.isdecimal() else ""
+        session.print_message(f"there was no queue {queue} yet; the queues are: {names or 'none'}{hint}")
 
 
 def _set_paused(session: Session, queue: str | None, schedule: int | None, *, is_paused: bool) -> int:
@@ -162,7 +166,7 @@ def _set_paused(session: Session, queue: str | None, schedule: int | None, *, is
         raise click.UsageError("expected either a QUEUE or a --schedule")
     with session.connect() as client:
         if queue is not None:
-            _report_unknown(session, client, queue)
+            _report_unknown(session, client, queue, "suspend" if is_paused else "continue")
         (Client.pause if is_paused else Client.resume)(client, queue, schedule=schedule)
         if not is_paused and queue is None and schedule is None and client.stats()["draining"]:
             session.print_message("the daemon is draining, so no job starts; `taskq drain --off` ends that")

@@ -28,7 +28,7 @@ Examples:
   taskq submit --after-label build-42 ./package
   taskq submit --secret API_KEY --secret-file TLS_KEY=/root/tls.key ./publish
   taskq submit --array 1-100%8 'convert "$TASKQ_INDEX.png" "$TASKQ_INDEX.jpg"'
-  taskq submit --need gpu:1 --memory 8G --retries 2 --retry-on exit:75,signal:KILL -- ./train
+  taskq submit --need gpu:1 --memory-max 8G --retries 2 --retry-on exit:75,signal:KILL -- ./train
   seq 1000 | sed 's/^/factor /' | taskq submit --from-file -
 """,
 )

@@ -121,13 +121,16 @@ def status_of(job: Facts, now: float) -> Text:
     """Return the status of a job with its progress or the reason for which it waits."""
     status = str(job["status"])
     text = Text(status, style=COLOURS.get(status, ""), no_wrap=True)
-    if job.get("suspended_at"):
-        text.append(" suspended", style="dim")
     done, count = progress_of(job)
-    if status == "RUNNING" and (done or job.get("tasks")):
-        text.append(f" {bar(done, count, BAR_WIDTH)} " + (f"{done}%" if count == 100 else f"{done}/{count}"))
-    if status == "RUNNING":
-        text.append(progress_text(job), style="dim")
+    progress = f"{done}%" if count == 100 else f"{done}/{count}"
+    if not (done or job.get("tasks")):
+        progress = ""
+    if job.get("suspended_at"):
+        text.append(f" suspended {progress}".rstrip(), style="dim")
+    elif status == "RUNNING":
+        if progress:
+            text.append(f" {bar(done, count, BAR_WIDTH)} {progress}")
+        text.append(progress_text(job, MAX_PROGRESS_TEXT), style="dim")
     elif status == "PENDING" and (reason := wait_reason(job, now)):
         text.append(f" {reason}", style="dim")
     elif status == "FAILED" and job.get("reason") not in (None, "exit"):
@@ -135,12 +138,10 @@ def status_of(job: Facts, now: float) -> Text:
     return text
 
 
-def progress_text(job: Facts) -> str:
+def progress_text(job: Facts, limit: int) -> str:
     """Return what a job says of its progress, cut and behind a blank; nothing if it says nothing."""
     text = sanitize_line(job.get("progress_text") or "")
-    return (
-        f" {text if len(text) <= MAX_PROGRESS_TEXT else text[: MAX_PROGRESS_TEXT - 1] + '…'}" if text else ""
-    )
+    return f" {text if len(text) <= limit else text[: limit - 1] + '…'}" if text else ""
 
 
 def progress_of(job: Facts) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from rich.cells import set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from taskqd.cli.display.tables import COLOURS, progress_of, progress_text, wait_reason
+from taskqd.cli.display.tables import COLOURS, MAX_PROGRESS_TEXT, progress_of, progress_text, wait_reason
 from taskqd.cli.display.text import (
     age,
     bar,
@@ -275,7 +275,8 @@ def _running(job: Facts, width: int, now: float) -> Text:
         line.append(f"{shown if done else memory:13}", style="cyan")
     if memory and (done or job.get("suspended_at")) and width >= WIDE:
         line.append(f" {memory}", style="cyan")
-    line.append(progress_text(job), style="dim")
+    if not job.get("suspended_at"):
+        line.append(progress_text(job, MAX_PROGRESS_TEXT if width >= WIDE else 14), style="dim")
     return line.append(f" {command_of(job)}")
 
 

@@ -37,6 +37,10 @@ FULL: dict[str, Any] = {
     "cwd": "/d\x1b",
     "env": {"B": "hidden", "A": "hidden"},
     "secrets": ["TOKEN"],
+    "after_label": "a b",
+    "stdout": "/d/%j",
+    "interactive": True,
+    "environment": {"size": 9, "sha256": "0" * 64, "names": ["hidden"]},
 }
 
 
@@ -69,7 +73,10 @@ def test_text_has_the_values_and_the_command_and_no_secret_text() -> None:
         "delay =",
         "idle-timeout =",
         "retry-delay-max = 1h",
-        "# not changeable: after 3,4; cwd /d\\x1B; env A,B; secrets TOKEN",
+        (
+            "# not changeable: after 3,4; after_label a b; cwd /d\\x1B; stdout /d/%j; interactive; env A,B; "
+            "secrets TOKEN; environment inherited"
+        ),
     ):
         assert f"\n{line}\n" in text
     assert text.endswith("\n\n--- command ---\nmake -j4\n")

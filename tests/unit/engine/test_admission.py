@@ -98,7 +98,7 @@ def test_job_with_too_many_slots_is_refused_with_the_command_that_allows_it() ->
         check(queue_state, spec(slots=3))
     assert str(refused.value) == (
         "the job could never start: it needs 3 slots, the total is 2; ask for less, or raise the total: "
-        "taskq slots 3"
+        "`taskq slots 3`"
     )
     queue_state.apply(rescaled(3))
     check(queue_state, spec(slots=3))

@@ -144,7 +144,7 @@ def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
 
 def test_explain_names_the_command_that_gives_the_daemon_enough_slots() -> None:
     queue_state = fold(submitted(1, slots=3), rescaled(2), totals=CapacityTotals(slots=4, max_slots=8))
-    assert _explain(queue_state, 1) == "needs 3 slots, the daemon has 2: taskq slots 3 lets it start"
+    assert _explain(queue_state, 1) == "needs 3 slots, the daemon has 2; SET-SLOTS 3 lets it start"
     beyond = fold(submitted(1, slots=9), totals=CapacityTotals(slots=4, max_slots=8))
     assert _explain(beyond, 1) == "can never start: needs 9 slots, the total is 4"
 

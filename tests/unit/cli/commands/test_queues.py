@@ -27,6 +27,14 @@ def test_queue_that_was_not_there_is_reported_with_the_known_ones(
     assert unknown.stderr == "taskq: there was no queue nighty yet; the queues are: default, nightly\n"
 
 
+@pytest.mark.parametrize("command, of_jobs", [("pause", "suspend"), ("resume", "continue")])
+def test_number_that_is_no_queue_is_answered_with_the_command_for_jobs(
+    serve: Serve, call: Call, command: str, of_jobs: str
+) -> None:
+    serve(replies(TABLE))
+    assert call(command, "7").stderr.endswith(f"nightly; for job 7: `taskq {of_jobs} 7`\n")
+
+
 @pytest.mark.parametrize(
     "stats, message",
     [

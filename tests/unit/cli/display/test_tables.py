@@ -85,7 +85,9 @@ ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
     [
         (a_job(1, "RUNNING", progress=0), "RUNNING"),
         (a_job(1, "RUNNING", progress=40), "RUNNING ████░░░░░░ 40%"),
-        (a_job(1, "RUNNING", progress=40, suspended_at=AT), "RUNNING suspended ████░░░░░░ 40%"),
+        (a_job(1, "RUNNING", progress=40, suspended_at=AT), "RUNNING suspended 40%"),
+        (a_job(1, "RUNNING", suspended_at=AT, progress_text="begun"), "RUNNING suspended"),
+        (a_job(1, "RUNNING", suspended_at=AT, tasks=ARRAY), "RUNNING suspended 3/8"),
         (a_job(1, "RUNNING", progress=0, progress_text="begun"), "RUNNING begun"),
         (a_job(1, "RUNNING", progress=40, progress_text="a\x1b[2J"), "RUNNING ████░░░░░░ 40% a\\x1B[2J"),
         (a_job(1, "RUNNING", progress_text="x" * 30), f"RUNNING {'x' * 23}…"),

@@ -98,6 +98,12 @@ def test_suspended_job_says_so_in_place_of_its_progress() -> None:
     assert "40%" not in shown
 
 
+def test_progress_text_leaves_room_for_the_command_on_a_narrow_screen() -> None:
+    job = a_job(1, "RUNNING", progress=40, progress_text="epoch 5 of 100, step 3 of 7", command="./train")
+    for width, text in ((120, "epoch 5 of 100, step 3 …"), (80, "epoch 5 of 10…")):
+        assert f" {text} ./train" in "\n".join(drawn(at(1, SNAPSHOT._replace(running=[job])), width, 24))
+
+
 def test_section_title_shows_total_number_of_jobs() -> None:
     stats = {**STATS, "jobs": {**STATS["jobs"], "pending": 100_000}}
     lines = [line.rstrip() for line in drawn(at(1, SNAPSHOT._replace(stats=stats)))]
