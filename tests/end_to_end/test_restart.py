@@ -324,9 +324,9 @@ def _written(segment: Path) -> bytes:
     return segment.read_bytes().rstrip(b"\n") + b"\n"
 
 
-@pytest.mark.parametrize("blanks", [0, 100_000], ids=["at the end", "before blanks"])
+# tests/test_cuts.py cuts a journal at each byte.
 @pytest.mark.parametrize(
-    "torn", ["half of the last line", "its last bytes", "garbage behind it", "zeros behind it"]
+    "torn, blanks", [("half of the last line", 0), ("garbage behind it", 100_000), ("zeros behind it", 0)]
 )
 def test_torn_last_line_is_cut_off_and_logged(daemon: DaemonFactory, torn: str, blanks: int) -> None:
     one = daemon()
@@ -341,8 +341,6 @@ def test_torn_last_line_is_cut_off_and_logged(daemon: DaemonFactory, torn: str, 
     if torn == "half of the last line":
         start = text.rindex(b"\n", 0, len(text) - 1) + 1
         text = text[: (start + len(text)) // 2]
-    elif torn == "its last bytes":
-        text = text[:-2]
     elif torn == "garbage behind it":
         text += b'1f2e3d4c {"half": "a rec'
     segment.write_bytes(text + b"\n" * blanks + (bytes(5_000) if torn == "zeros behind it" else b""))
@@ -358,10 +356,7 @@ def test_torn_last_line_is_cut_off_and_logged(daemon: DaemonFactory, torn: str, 
     assert one.connect().result(last).stdout == b"goes on\n"
 
 
-@pytest.mark.parametrize(
-    "damage", ["a changed byte", "a lost line end", "a line of garbage", "a byte of 0xFF"]
-)
-def test_damaged_line_refuses_the_start_with_file_and_line_number(daemon: DaemonFactory, damage: str) -> None:
+def test_damaged_line_refuses_the_start_with_file_and_line_number(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     for number in range(10):
@@ -371,16 +366,7 @@ def test_damaged_line_refuses_the_start_with_file_and_line_number(daemon: Daemon
     text = segment.read_bytes()
     at = text.index(b"middle4")
     line = text.count(b"\n", 0, at) + 1
-    if damage == "a changed byte":
-        text = text.replace(b"middle4", b"middle5", 1)
-    elif damage == "a byte of 0xFF":
-        text = text.replace(b"middle4", b"middle\xff", 1)
-    elif damage == "a lost line end":
-        end = text.index(b"\n", at)
-        text = text[:end] + text[end + 1 :]
-    else:
-        start = text.rindex(b"\n", 0, at) + 1
-        text = text[:start] + b"garbage\n" + text[start:]
+    text = text.replace(b"middle4", b"middle5", 1)
     segment.write_bytes(text)
     code, output = one.refused()
     assert code not in (0, None)
