@@ -58,6 +58,11 @@ def check_owner(verb: str, permission: Permission, role: Role, name: str, owner:
     is_unlimited = role is Role.ADMIN and permission is not Permission.OWN
     if is_unlimited or owner == name or (only_views and sees_all(role)):
         return
+    if role is Role.ADMIN:
+        raise Forbidden(
+            f"permission denied: {subject} belongs to another user, who alone may {verb}; you ({name}) may "
+            "not, also as an admin"
+        )
     kind = subject.partition(" ")[0]
     raise Forbidden(
         f"permission denied: {subject} belongs to another user; you ({name}) may {verb} only your own {kind}s"

@@ -126,7 +126,7 @@ def test_interactive_job_reads_what_its_owner_sends_and_no_admin_can(
 ) -> None:
     job = games.submit("--interactive id -un; exec cat /dev/stdin")
     games.wait_running(job)
-    forbidden = f"ERROR FORBIDDEN permission denied: job {job} belongs to another user; you (root) may SEND"
+    forbidden = f"ERROR FORBIDDEN permission denied: job {job} belongs to another user, who alone may SEND;"
     assert running.connect().ask(f"SEND {job} --eof").startswith(forbidden)
     games.send(b"SEND %d --data=3 --eof\r\nin\n\r\n" % job)
     assert games.line() == "OK 3"
