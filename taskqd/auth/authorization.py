@@ -28,7 +28,8 @@ from taskqd.model.submission import (
     Submission,
 )
 from taskqd.protocol.act_requests import RetryRequest, SetRequest
-from taskqd.protocol.requests import OutputRequest, PauseRequest
+from taskqd.protocol.output_requests import OutputRequest
+from taskqd.protocol.requests import PauseRequest
 from taskqd.protocol.verbs import VERBS
 from taskqd.state.queue_state import QueueState
 

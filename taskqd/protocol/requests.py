@@ -1,6 +1,7 @@
 """The request of each verb as a value, and the parser of its arguments.
 
-SUBMIT and SCHEDULE are in submit.py, the verbs that change jobs in act_requests.py.
+SUBMIT and SCHEDULE are in submit.py, the verbs that change jobs in act_requests.py, those that read output
+in output_requests.py, and SEND in send_request.py.
 
 Each parser has the arguments (usage of the verb, text after the verb) and raises BadRequest or NoSuchJob.
 Verbs with the same arguments share a request class and a parser.
@@ -30,14 +31,9 @@ from taskqd.protocol.values import (
     parse_duration,
     parse_integer,
     parse_name,
-    parse_size,
     parse_start_rate,
 )
 
-DEFAULT_OUTPUT_LIMIT = 1024**2
-"""Bytes in one reply to OUTPUT without `--limit`."""
-MAX_OUTPUT_LIMIT = 16 * 1024**2
-"""Bytes in one reply to OUTPUT; a larger `--limit` is reduced to this."""
 MAX_LIST_LIMIT = 100_000
 """Jobs in one reply to LIST."""
 MAX_ORDERED_LIMIT = 1000
@@ -93,36 +89,6 @@ class ListRequest(EmptyRequest, frozen=True, kw_only=True):
         return () if self.array is None else (self.array,)
 
 
-class OutputRequest(JobRequest, frozen=True, kw_only=True):
-    """OUTPUT: a part of a stream of an attempt, by default the latest; in bytes, `tail` from the end.
-
-    The stream `script` is the job's script.
-    """
-
-    stream: str
-    attempt: int | None = None
-    offset: int = 0
-    limit: int = DEFAULT_OUTPUT_LIMIT
-    tail: int | None = None
-
-
-class LogRequest(JobRequest, frozen=True, kw_only=True):
-    """LOG: both streams of an attempt in order, by default of the latest, or only `stream`.
-
-    It begins at byte `since` of the log, behind the offsets of `stdout` and `stderr`, or with the last
-    `tail_lines`, and goes on to `limit` bytes, or with `is_followed` to the end of the job.
-    """
-
-    attempt: int | None = None
-    stream: str | None = None
-    since: int = 0
-    stdout: int = 0
-    stderr: int = 0
-    tail_lines: int | None = None
-    limit: int = DEFAULT_OUTPUT_LIMIT
-    is_followed: bool = False
-
-
 class WaitRequest(EmptyRequest, frozen=True, kw_only=True):
     """WAIT until all jobs have ended, or with `is_any` one of them; for up to `timeout` seconds."""
 
@@ -139,13 +105,6 @@ class WaitRequest(EmptyRequest, frozen=True, kw_only=True):
     def has_one_line(self) -> bool:
         """Whether this WAIT is answered with one STATUS line: it names one job, without `--any`."""
         return len(self.refs) == 1 and not self.is_any
-
-
-class FollowRequest(JobRequest, frozen=True, kw_only=True):
-    """FOLLOW the output of a job, from an offset of each stream, in bytes."""
-
-    stdout: int = 0
-    stderr: int = 0
 
 
 class WatchRequest(EmptyRequest, frozen=True, kw_only=True):
@@ -277,11 +236,13 @@ def parse_auth(usage: str, text: str) -> AuthRequest:
     return AuthRequest(token=match[1])
 
 
-def _parse_number(text: str) -> int:
+def parse_number(text: str) -> int:
+    """Parse a whole number from 0."""
     return parse_integer(text, 0, _MAX_NUMBER)
 
 
-def _parse_positive(text: str) -> int:
+def parse_positive(text: str) -> int:
+    """Parse a whole number from 1."""
     return parse_integer(text, 1, _MAX_NUMBER)
 
 
@@ -319,7 +280,7 @@ _LIST_OPTIONS: Table = {
     "key": OptionType("key", parse_name),
     "array": OptionType("array", parse_job_id),
     "tasks": OptionType("has_tasks", parse_flag),
-    "from": OptionType("first", _parse_positive),
+    "from": OptionType("first", parse_positive),
     "limit": OptionType("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
     "reverse": OptionType("is_reverse", parse_flag),
     "order": OptionType("order", _parse_order),
@@ -356,59 +317,6 @@ def pop_filter(values: dict[str, Any]) -> JobFilter:
     return JobFilter(**{name: values.pop(name) for name in JobFilter.__struct_fields__ if name in values})
 
 
-_OUTPUT_OPTIONS: Table = {
-    "attempt": OptionType("attempt", _parse_positive),
-    "offset": OptionType("offset", _parse_number),
-    "limit": OptionType("limit", parse_size),
-    "tail": OptionType("tail", parse_size),
-}
-
-
-def parse_output(usage: str, text: str) -> OutputRequest:
-    """Parse OUTPUT."""
-    (ref, stream), values = parse_arguments(usage, text, 2, 2, _OUTPUT_OPTIONS)
-    if stream.lower() not in ("stdout", "stderr", "script"):
-        raise BadRequest(f"expected stdout, stderr or script, not {stream[:40]!r}")
-    if stream.lower() == "script" and "attempt" in values:
-        raise BadRequest("--attempt is for stdout and stderr; all attempts have one script")
-    if "tail" in values and "offset" in values:
-        raise BadRequest("--tail counts from the end and --offset from the start; give one of them")
-    limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT_LIMIT))
-    values["limit"] = min(limit, MAX_OUTPUT_LIMIT)
-    return OutputRequest(job=parse_job_ref(ref), stream=stream.lower(), **values)
-
-
-def _parse_stream(text: str) -> str:
-    if text.lower() not in ("stdout", "stderr"):
-        raise BadRequest(f"expected stdout or stderr, not {text[:40]!r}")
-    return text.lower()
-
-
-_LOG_OPTIONS: Table = {
-    "attempt": OptionType("attempt", _parse_positive),
-    "stream": OptionType("stream", _parse_stream),
-    "since": OptionType("since", _parse_number),
-    "stdout": OptionType("stdout", _parse_number),
-    "stderr": OptionType("stderr", _parse_number),
-    "tail-lines": OptionType("tail_lines", _parse_number),
-    "limit": OptionType("limit", parse_size),
-    "follow": OptionType("is_followed", parse_flag),
-}
-
-
-def parse_log(usage: str, text: str) -> LogRequest:
-    """Parse LOG."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, _LOG_OPTIONS)
-    has_offsets = "stdout" in values or "stderr" in values
-    if ("since" in values) + has_offsets + ("tail_lines" in values) > 1:
-        raise BadRequest("--since, --tail-lines, and the offsets --stdout and --stderr exclude each other")
-    for name in ("attempt", "limit"):
-        if name in values and "is_followed" in values:
-            raise BadRequest(f"--follow sends all to the end of the job, without --{name}")
-    limit = values.pop("limit", DEFAULT_OUTPUT_LIMIT)
-    return LogRequest(job=parse_job_ref(ref), limit=min(limit, MAX_OUTPUT_LIMIT), **values)
-
-
 _WAIT_OPTIONS: Table = {
     "any": OptionType("is_any", parse_flag),
     "timeout": OptionType("timeout", parse_duration),
@@ -422,20 +330,8 @@ def parse_wait(usage: str, text: str) -> WaitRequest:
     return WaitRequest(refs=tuple(map(parse_job_ref, refs)), **values)
 
 
-_FOLLOW_OPTIONS: Table = {
-    "stdout": OptionType("stdout", _parse_number),
-    "stderr": OptionType("stderr", _parse_number),
-}
-
-
-def parse_follow(usage: str, text: str) -> FollowRequest:
-    """Parse FOLLOW."""
-    (ref,), values = parse_arguments(usage, text, 1, 1, _FOLLOW_OPTIONS)
-    return FollowRequest(job=parse_job_ref(ref), **values)
-
-
 _WATCH_OPTIONS: Table = {
-    "since": OptionType("since", _parse_number),
+    "since": OptionType("since", parse_number),
     "job": OptionType("job", parse_job_ref),
     "queue": OptionType("queue", parse_name),
 }
@@ -501,7 +397,7 @@ def parse_schedule_number(text: str) -> int:
     """Return the number of a schedule."""
     if not text.isascii() or not text.isdigit():
         raise BadRequest(f"expected a schedule's number, a whole number from 1, not {text[:40]!r}")
-    return _parse_positive(text)
+    return parse_positive(text)
 
 
 def parse_pause(usage: str, text: str) -> PauseRequest:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest
 from taskqd.model.roles import Permission
-from taskqd.protocol import act_requests, requests, schedule_requests, submit
+from taskqd.protocol import act_requests, output_requests, requests, schedule_requests, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import HelpRequest
 from taskqd.protocol.send_request import parse_send
@@ -75,7 +75,7 @@ _ALL = (
         "OUTPUT <id> stdout|stderr|script [--attempt=N] [--offset=N] [--limit=<size>] [--tail=<size>]",
         "Return raw output, also of a running job, or the script of your own job: DATA <stream> <offset> "
         "<length>, then the bytes.",
-        requests.parse_output,
+        output_requests.parse_output,
         Permission.VIEW,
     ),
     Verb(
@@ -84,7 +84,7 @@ _ALL = (
         "Return both streams in the order in which they were read: DATA blocks with their times, then END "
         "<next> <left> <dropped> <stdout> <stderr>. --follow: as output appears, then STATUS at the end of "
         "the job.",
-        requests.parse_log,
+        output_requests.parse_log,
         Permission.VIEW,
     ),
     Verb(
@@ -97,7 +97,7 @@ _ALL = (
     Verb(
         "FOLLOW <id> [--stdout=N] [--stderr=N]",
         "Send output as it appears, from those offsets on: DATA blocks, then STATUS when the job has ended.",
-        requests.parse_follow,
+        output_requests.parse_follow,
         Permission.VIEW,
     ),
     Verb(

@@ -28,8 +28,13 @@ MIN_LAST_WIDTH = 24
 """Minimum width of the last column (cells); other columns are left out to make room for it."""
 BAR_WIDTH = 10
 """Width of a bar (cells)."""
-MAX_PROGRESS_TEXT = 24
-"""Characters of what a job says of its progress; the rest is cut to leave room for other columns."""
+MAX_PROGRESS_TEXT, NARROW_PROGRESS_TEXT = 24, 14
+"""Characters of what a job says of its progress; the rest is cut to leave room for other columns.
+
+The second number is for terminals that are narrower than ``WIDE``.
+"""
+WIDE = 100
+"""The width from which on there is room for more in a line."""
 MIN_NAME_WIDTH = 12
 NAME_SHARE = 6
 """A queue, label or owner is cut to 12 cells or 1/6 of the width of the terminal, whichever is more."""
@@ -100,7 +105,7 @@ def make_job_table(jobs: Sequence[Facts], now: float, width: int) -> Table:
     owners = {job.get("owner") for job in jobs}
     columns = (
         Column("id", lambda job: _plain(name_of(job)), is_number=True),
-        Column("status", lambda job: status_of(job, now)),
+        Column("status", lambda job: status_of(job, now, width)),
         Column("exit", _field("exit_code"), 1, is_number=True),
         Column("when", lambda job: _plain(status_time(job, now)), 2, is_number=True),
         Column("ran", lambda job: _plain(run_time(job, now)), 3, is_number=True),
@@ -117,7 +122,7 @@ def name_of(job: Facts) -> str:
     return str(job["id"]) if job.get("array") is None else f"{job['id']} ({job['array']}.{job['index']})"
 
 
-def status_of(job: Facts, now: float) -> Text:
+def status_of(job: Facts, now: float, width: int) -> Text:
     """Return the status of a job with its progress or the reason for which it waits."""
     status = str(job["status"])
     text = Text(status, style=COLOURS.get(status, ""), no_wrap=True)
@@ -130,7 +135,7 @@ def status_of(job: Facts, now: float) -> Text:
     elif status == "RUNNING":
         if progress:
             text.append(f" {bar(done, count, BAR_WIDTH)} {progress}")
-        text.append(progress_text(job, MAX_PROGRESS_TEXT), style="dim")
+        text.append(progress_text(job, width), style="dim")
     elif status == "PENDING" and (reason := wait_reason(job, now)):
         text.append(f" {reason}", style="dim")
     elif status == "FAILED" and job.get("reason") not in (None, "exit"):
@@ -138,8 +143,9 @@ def status_of(job: Facts, now: float) -> Text:
     return text
 
 
-def progress_text(job: Facts, limit: int) -> str:
+def progress_text(job: Facts, width: int) -> str:
     """Return what a job says of its progress, cut and behind a blank; nothing if it says nothing."""
+    limit = MAX_PROGRESS_TEXT if width >= WIDE else NARROW_PROGRESS_TEXT
     text = sanitize_line(job.get("progress_text") or "")
     return f" {text if len(text) <= limit else text[: limit - 1] + '…'}" if text else ""
 

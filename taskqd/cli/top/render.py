@@ -7,7 +7,7 @@ from rich.cells import set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from taskqd.cli.display.tables import COLOURS, MAX_PROGRESS_TEXT, progress_of, progress_text, wait_reason
+from taskqd.cli.display.tables import COLOURS, WIDE, progress_of, progress_text, wait_reason
 from taskqd.cli.display.text import (
     age,
     bar,
@@ -42,8 +42,8 @@ HELP = """
 
   Any key closes this help.
 """
-NARROW, WIDE = 60, 100
-"""Widths below which details are left out, and from which labels are shown (columns)."""
+NARROW = 60
+"""The width below which details are left out (columns); labels are shown from ``WIDE`` on."""
 
 Row = Callable[[Facts, int, float], Text]
 
@@ -276,7 +276,7 @@ def _running(job: Facts, width: int, now: float) -> Text:
     if memory and (done or job.get("suspended_at")) and width >= WIDE:
         line.append(f" {memory}", style="cyan")
     if not job.get("suspended_at"):
-        line.append(progress_text(job, MAX_PROGRESS_TEXT if width >= WIDE else 14), style="dim")
+        line.append(progress_text(job, width), style="dim")
     return line.append(f" {command_of(job)}")
 
 

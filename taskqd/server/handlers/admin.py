@@ -15,7 +15,7 @@ from taskqd.config.settings import OnStop
 from taskqd.engine.engine import Engine
 from taskqd.model.environment import MAX_ENVIRONMENT_SIZE
 from taskqd.model.spec import MAX_DEPENDENCIES
-from taskqd.protocol import option_values, replies, requests, send_request, submit
+from taskqd.protocol import option_values, output_requests, replies, requests, send_request, submit
 from taskqd.protocol.arguments import Table
 from taskqd.protocol.requests import AuthRequest, DrainRequest, EmptyRequest, HelpRequest, ShutdownRequest
 from taskqd.protocol.verbs import VERBS
@@ -32,7 +32,7 @@ LIMITS = {
     "skip": submit.MAX_SKIPPED_BLOCK,
     "environment_block": MAX_ENVIRONMENT_SIZE,
     "result": replies.MAX_RESULT_STREAM,
-    "output": requests.MAX_OUTPUT_LIMIT,
+    "output": output_requests.MAX_OUTPUT_LIMIT,
     "list": requests.MAX_LIST_LIMIT,
     "list_in_order": requests.MAX_ORDERED_LIMIT,
     "wait": requests.MAX_WAIT_JOBS,

@@ -10,7 +10,7 @@ from taskqd.auth.authorization import Authorizer
 from taskqd.engine.engine import Engine
 from taskqd.model.job import Job, Status
 from taskqd.protocol import replies
-from taskqd.protocol.requests import LogRequest
+from taskqd.protocol.output_requests import LogRequest
 from taskqd.server.handlers.base import HandlerGroup, LineSender, Reply, check_has_output, handles
 from taskqd.server.handlers.job_view import STREAMS, JobView
 from taskqd.server.handlers.merged_log import MergedLog, Piece

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.job import Job, Status
 from taskqd.protocol import replies, values
-from taskqd.protocol.requests import JobRequest, OutputRequest
+from taskqd.protocol.output_requests import OutputRequest
+from taskqd.protocol.requests import JobRequest
 from taskqd.server.handlers.base import HandlerGroup, Reply, check_has_output, handles
 from taskqd.server.interfaces import IClient
 

@@ -16,7 +16,8 @@ from taskqd.errors import TimedOut
 from taskqd.model.job import Job
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import replies
-from taskqd.protocol.requests import FollowRequest, WaitRequest, WatchRequest
+from taskqd.protocol.output_requests import FollowRequest
+from taskqd.protocol.requests import WaitRequest, WatchRequest
 from taskqd.server.handlers.base import HandlerGroup, LineSender, Reply, check_has_output, handles
 from taskqd.server.handlers.event_filter import EventFilter
 from taskqd.server.handlers.event_stream import EventStream

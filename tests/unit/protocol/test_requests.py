@@ -8,18 +8,15 @@ import pytest
 from taskqd.model.job import Status
 from taskqd.model.job_filter import JobFilter, ListOrder
 from taskqd.model.job_ref import JobRef, TaskId
-from taskqd.protocol import requests
 from taskqd.protocol.act_requests import CancelRequest, RetryRequest, SetRequest
+from taskqd.protocol.output_requests import MAX_OUTPUT_LIMIT, FollowRequest, LogRequest, OutputRequest
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
     AuthRequest,
     DrainRequest,
     EmptyRequest,
-    FollowRequest,
     JobRequest,
     ListRequest,
-    LogRequest,
-    OutputRequest,
     PauseRequest,
     SchedulesRequest,
     SetQueueRequest,
@@ -73,7 +70,10 @@ READ = [
         "LOG 5.2 --attempt=3 --since=9 --limit=1k",
         LogRequest(job=TaskId(5, 2), attempt=3, since=9, limit=1024),
     ),
-    ("LOG 5 --limit=1G --tail-lines=0", LogRequest(job=5, limit=requests.MAX_OUTPUT_LIMIT, tail_lines=0)),
+    (
+        "LOG 5 --limit=1G --tail-lines=0",
+        LogRequest(job=5, limit=MAX_OUTPUT_LIMIT, tail_lines=0),
+    ),
     ("LOG --stream=STDERR 5 --stdout=1 --stderr=2", LogRequest(job=5, stream="stderr", stdout=1, stderr=2)),
     ("LOG 5 --follow --tail-lines=3", LogRequest(job=5, is_followed=True, tail_lines=3)),
     ("FOLLOW 5", FollowRequest(job=5)),
@@ -127,7 +127,10 @@ READ = [
     ("OUTPUT 5.2 STDERR", OutputRequest(job=TaskId(5, 2), stream="stderr")),
     ("OUTPUT --offset=3 5 stderr --limit=2k", OutputRequest(job=5, stream="stderr", offset=3, limit=2048)),
     (f"OUTPUT 5 stdout --offset={MOST}", OutputRequest(job=5, stream="stdout", offset=MOST)),
-    ("OUTPUT 5 stdout --limit=1G", OutputRequest(job=5, stream="stdout", limit=requests.MAX_OUTPUT_LIMIT)),
+    (
+        "OUTPUT 5 stdout --limit=1G",
+        OutputRequest(job=5, stream="stdout", limit=MAX_OUTPUT_LIMIT),
+    ),
     ("OUTPUT 5 stdout --tail=10", OutputRequest(job=5, stream="stdout", limit=10, tail=10)),
     ("OUTPUT 5 stdout --tail=1G", OutputRequest(job=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
     ("OUTPUT 5 stdout --tail=10 --limit=4", OutputRequest(job=5, stream="stdout", limit=4, tail=10)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, MAX_DEPENDENCIES, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
-from taskqd.protocol import option_values, parser, requests, verbs
+from taskqd.protocol import option_values, output_requests, parser, requests, verbs
 from taskqd.protocol.parser import Request, is_http, parse_line
 from taskqd.protocol.replies import MAX_RESULT_STREAM
 from taskqd.protocol.requests import HelpRequest, ListRequest
@@ -40,8 +40,8 @@ READ = [
 
 LIMITS = [
     (parser.MAX_LINE_LENGTH, 65_536),
-    (requests.DEFAULT_OUTPUT_LIMIT, 1024**2),
-    (requests.MAX_OUTPUT_LIMIT, 16 * 1024**2),
+    (output_requests.DEFAULT_OUTPUT_LIMIT, 1024**2),
+    (output_requests.MAX_OUTPUT_LIMIT, 16 * 1024**2),
     (MAX_SKIPPED_BLOCK, 64 * 1024**2),
     (MAX_BLOCK_SIZE, 16 * 1024**2),
     (MAX_DATA, 65_536),

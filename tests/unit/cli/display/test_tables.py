@@ -104,7 +104,12 @@ ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
 )
 def test_status_shows_progress_or_reason(found: Facts, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Stream("utf-8"))
-    assert tables.status_of(found, NOW).plain == shown
+    assert tables.status_of(found, NOW, 120).plain == shown
+
+
+def test_status_leaves_room_for_other_columns_on_a_narrow_terminal() -> None:
+    found = a_job(1, "RUNNING", progress_text="epoch 5 of 100, step 3 of 7")
+    assert tables.status_of(found, NOW, 99).plain == "RUNNING epoch 5 of 10…"
 
 
 def test_task_is_named_with_its_array() -> None:
