@@ -47,12 +47,10 @@ def _edit(session: Session, job: Ref, subject: str) -> int:
     try:
         with session.connect() as client:
             facts = client.show(job)
-            before = None if _obstacle(facts) else _text(client, facts)
+            _check_can_be_edited(facts)
+            before = _text(client, facts)
     except Refused as refusal:
         return session.print_refusal(refusal, subject.removesuffix(": "), {"id": job})
-    if before is None:
-        session.print_message(f"{subject}{_obstacle(facts)}")
-        return REFUSED
     file = EditedFile(f"job-{job}.conf", before)
     is_done = False
     try:
@@ -61,19 +59,22 @@ def _edit(session: Session, job: Ref, subject: str) -> int:
         if is_done or file.read() in ("", before):
             file.remove()
         else:
-            session.print_message(f"{subject}job {job} was not changed; your text is in {file.path}")
+            session.print_message(f"job {job} was not changed; your text is in {file.path}")
     return 0 if is_done else REFUSED
 
 
-def _obstacle(job: Facts) -> str | None:
-    """Return why a job cannot be edited, None if it can."""
+def _check_can_be_edited(job: Facts) -> None:
+    """Raise Refused, as the daemon would, for a job that cannot be edited."""
     if job.get("array") is not None:
-        return (
-            f"job {job['id']} is a task of array {job['array']}; `taskq edit {job['array']}` edits all tasks"
+        raise Refused(
+            "WRONG_STATE",
+            f"job {job['id']} is a task of array {job['array']}; `taskq edit {job['array']}` edits all tasks",
         )
     if not _is_pending(job):
-        return f"job {job['id']} is {job['status']}; `taskq edit` is only for jobs that have not started"
-    return None
+        raise Refused(
+            "WRONG_STATE",
+            f"job {job['id']} is {job['status']}; `taskq edit` is only for jobs that have not started",
+        )
 
 
 def _is_pending(job: Facts) -> bool:

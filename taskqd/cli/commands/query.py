@@ -13,6 +13,7 @@ from taskqd.cli.job_selection import print_each
 from taskqd.client import Client, Facts, Ref
 
 _STATUS_FACTS = ("id", "status", "progress", "reason", "exit_code", "signal")
+_FACTS_WHILE_RUNNING = ("progress_text", "suspended_at", "cancelling")
 """The fields of a job that ``status`` prints as JSON."""
 _TITLES = ("time", "event", "by or why", "exit")
 """The titles of ``history`` on a terminal."""
@@ -38,8 +39,7 @@ def status(session: Session, jobs: Sequence[Ref]) -> int:
         facts = client.show(job)
         before = f"{job} " if len(jobs) > 1 else ""
         found = {name: facts.get(name) for name in _STATUS_FACTS}
-        if "progress_text" in facts:
-            found["progress_text"] = facts["progress_text"]
+        found |= {name: facts[name] for name in _FACTS_WHILE_RUNNING if name in facts}
         session.print_answer(before + terminal.describe_status(facts), found)
 
     return print_each(session, jobs, print_one)

@@ -48,14 +48,14 @@ def send(
         timeout = timeout or NO_TIMEOUT
     written = 0
     with session.connect() as client:
-        for piece in pieces:
-            try:
+        try:
+            for piece in pieces:
                 written += client.send(job, piece, timeout=timeout)
-            except Refused as why:
-                before = f"; {written} bytes before these were written" if written else ""
-                raise Refused(why.code, why.text + before) from None
-        if eof:
-            client.send(job, eof=True, timeout=timeout)
+            if eof:
+                client.send(job, eof=True, timeout=timeout)
+        except Refused as why:
+            before = f"; {written} bytes before these were written" if written else ""
+            return session.print_refusal(Refused(why.code, why.text + before), facts={"id": job})
     if session.is_json:
         session.print_answer("", {"id": job, "written": written})
     return 0

@@ -214,7 +214,9 @@ def test_job_that_cannot_be_edited_opens_no_editor(
 ) -> None:
     daemon = Daemon(serve, **facts)
     editor(monkeypatch, "sh -c 'exit 9'")
-    assert call("edit", "7") == (1, b"", f"taskq: {said}\n")
+    assert call("edit", "7") == (1, b"", f"taskq: {said} (WRONG_STATE)\n")
+    error = {"code": "WRONG_STATE", "text": said}
+    assert json.loads(call("edit", "7", "--json").stdout) == {"id": 7, "error": error}
     assert daemon.changes == []
 
 

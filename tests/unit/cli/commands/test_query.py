@@ -1,4 +1,6 @@
-"""``taskq history``: its lines."""
+"""``taskq history``: its lines; ``taskq status`` as JSON."""
+
+import json
 
 from tests.fakes.daemon import replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
@@ -44,3 +46,10 @@ def test_history_prints_one_line_per_event(serve: Serve, call: Call) -> None:
     outcome = call("history", "7")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
+
+
+def test_status_as_json_has_what_the_text_says_of_a_running_job(serve: Serve, call: Call) -> None:
+    job = {"id": 7, "status": "RUNNING", "suspended_at": AT, "progress_text": "epoch 5"}
+    serve(replies({"SHOW 7": b"JOB " + json.dumps(job).encode() + b"\r\n"}))
+    facts = json.loads(call("status", "7", "--json").stdout)
+    assert (facts["suspended_at"], facts["progress_text"]) == (AT, "epoch 5")

@@ -1,5 +1,7 @@
 """``taskq send``: text, stdin in pieces, and the end of the input."""
 
+import json
+
 import pytest
 
 from tests.fakes.daemon import Request, refused
@@ -48,6 +50,7 @@ def test_send_that_is_refused_says_why(serve: Serve, call: Call) -> None:
     code, _, errors = call("send", "7", "x")
     assert code == 75
     assert errors == "taskq: 0 of 2 bytes were written: job 7 did not read more (TIMED_OUT)\n"
+    assert json.loads(call("send", "7", "x", "--json").stdout)["id"] == 7
 
 
 def test_send_that_is_refused_later_says_how_much_was_written_before(serve: Serve, call: Call) -> None:
