@@ -104,18 +104,22 @@ def test_follow_starts_at_given_offsets(serve: Serve) -> None:
     assert requests == [Request("SHOW 7"), Request("FOLLOW 7 --stdout=10 --stderr=4")]
 
 
+DEADLINE = 60.0
+"""Seconds; the thread of the fake daemon ends then if the test has failed."""
+
+
 def test_follow_yields_empty_piece_when_idle(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "IDLE_INTERVAL", 0.01)
     may_continue = threading.Event()
 
     def parts() -> Iterator[bytes]:
         yield data("stdout", 0, b"a")
-        may_continue.wait()
+        may_continue.wait(DEADLINE)
         yield COMPLETED[:5]
         yield COMPLETED[5:]
 
     pieces = serve(SHOWN, parts())[0].follow(7)
-    assert next(pieces).data == b"a"
+    assert next(piece for piece in pieces if piece.data).data == b"a"
     assert next(pieces) == Output("stdout", 0, b"")
     may_continue.set()
     assert not [piece for piece in pieces if piece.data]
