@@ -38,7 +38,7 @@ HELP = """
   P            pause everything; again: resume
   /            show only jobs with a text; Esc: all
   s            sort by queue, owner, label, run time
-  q            quit; Ctrl-Z suspends
+  q            quit; Ctrl-Z stops taskq
 
   Any key closes this help.
 """
