@@ -32,7 +32,7 @@ rule limited:
     output: "limits"
     threads: 2
     resources: mem_mb=4000, runtime=7, taskq_need="licence:1", taskq_queue="large", gpu=1
-    shell: "ulimit -v > {output}"
+    shell: "touch {output}"
 
 rule waits:
     output: "waits"
@@ -103,7 +103,7 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
     assert {file.name: file.read_text() for file in (place / "out").iterdir()} == {
         str(n): f"{n}\n" for n in range(36)
     }, output
-    assert (place / "limits").read_text() == "4096000\n"
+    assert (place / "limits").exists(), output
     assert (place / "after").exists(), output
     assert (place / "after").read_text() == (place / "waits").read_text()
     assert not (place / "fails").exists()
@@ -121,6 +121,7 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
     }
     [limited] = [job for job in jobs.values() if "limited" in job["label"]]
     assert (limited["slots"], limited["queue"], limited["timeout"]) == (2, "large", 420)
+    assert limited["memory_max"] == 4000 * 1024**2
     assert limited["need"] == {"gpu": 1, "licence": 1}
 
 
