@@ -21,6 +21,7 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.snapshot import SnapshotWriter
+from taskqd.storage.spool.output_order import OrderParser
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import START, ThreadReactor, in_thread
 from tests.fakes.deferreds import begin, result_of
@@ -101,16 +102,31 @@ SINCE_0_9: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
 """Jobs of the stores since version 0.9, with expiries, an exclusive label, and a schedule with blocks."""
 
 
+SINCE_0_10: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_9,
+    34: ((Status.FAILED, Reason.EXIT, 1, 1), (b"", b"")),
+    35: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    36: ((Status.COMPLETED, None, 1, 0), (b"one\n", b"two\n")),
+    37: ((Status.COMPLETED, None, 1, 0), (b"one\nthree\n", b"two\n")),
+    **dict.fromkeys(range(38, 42), ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b""))),
+    42: ((Status.COMPLETED, None, 1, 0), (b"hi\n", b"")),
+    43: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    44: ((Status.PENDING, Reason.RETRYING, 1, None), (b"", b"")),
+}
+"""Jobs of the stores since version 0.10, with units, changed scripts, input, a suspended job."""
+
+
 BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
 BEFORE_0_7 = (*BEFORE_0_5, "0.5.0", "0.6.0")
 BEFORE_0_9 = (*BEFORE_0_7, "0.7.0", "0.8.0")
+BEFORE_0_10 = (*BEFORE_0_9, "0.9.0")
 
 
 def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
     """Return the jobs in a version's store."""
     older = {"0.1.0": JOBS, "0.2.0": SINCE_0_2, "0.3.0": SINCE_0_3, "0.4.0": SINCE_0_3}
     since_0_5 = SINCE_0_5 if version in BEFORE_0_7 else SINCE_0_7 if version in BEFORE_0_9 else SINCE_0_9
-    return older.get(version, since_0_5)
+    return older.get(version, since_0_5 if version in BEFORE_0_10 else SINCE_0_10)
 
 
 class Site:
@@ -176,6 +192,8 @@ def test_released_store_has_the_same_jobs(site: Site) -> None:
             lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None,
             (),
             site.queue_state.schedules.file_names(),
+            lambda job_id: site.queue_state.get(job_id).spec.script_file,
+            site.queue_state.environments.hashes,
         )
         == 0
     )
@@ -240,23 +258,55 @@ def test_released_store_has_the_same_specs(site: Site) -> None:
     site.close()
 
 
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version not in BEFORE_0_10])
+def test_released_store_has_what_0_10_added(tmp_path: Path, version: str) -> None:
+    shutil.copytree(STORES / version, tmp_path / "state")
+    site = Site(tmp_path / "state", version)
+    site.open()
+    jobs = site.queue_state.jobs
+    assert site.queue_state.capacity.set_slots == 3
+    [ended] = [event for _, event in read_all(site.journal.events_of(34)) if isinstance(event, Ended)]
+    assert (jobs[34].attempts, ended.progress, ended.progress_text) == (1, 40, "half")
+    assert (jobs[35].spec.merge, jobs[35].spec.stdout) == (True, "/dev/null")
+    [ended] = [event for _, event in read_all(site.journal.events_of(36)) if isinstance(event, Ended)]
+    assert [entry[1:] for entry in OrderParser().feed((ended.order or "").encode())] == [(4, 0), (0, 4)]
+    entries = OrderParser().feed(site.spool.read_order(37, 1, 0, 1000))
+    assert [entry[1:] for entry in entries] == [(4, 0), (0, 4), (6, 0)]
+    assert site.queue_state.by_key("changed", "root") is jobs[38]
+    assert jobs[38].command == "echo new"
+    assert (jobs[39].spec.script, jobs[39].spec.script_file, jobs[39].spec.script_line) == (5, 1, "true")
+    assert jobs[40].spec.after == (38,)
+    assert jobs[40].spec.named is not None
+    environment = jobs[41].spec.environment
+    assert environment is not None
+    assert site.spool.environments.read(environment) == {"A": "1"}
+    assert jobs[42].spec.interactive
+    assert jobs[43].spec.memory_max == 1 << 30
+    names = [event.name for _, event in read_all(site.journal.events_of(44))]
+    assert [name for name in names if name != "spawned"] == [
+        *("submitted", "started", "suspended", "continued", "suspended", "ended")
+    ]
+    site.close()
+
+
 def test_released_store_continues_its_pending_jobs(site: Site) -> None:
     site.open()
     taken = [site.queue_state.next_job(2e9), site.queue_state.next_job(2e9), site.queue_state.next_job(2e9)]
-    pending = [10, 11] if site.version == "0.1.0" else []
+    pending = [10, 11] if site.version == "0.1.0" else [] if site.version in BEFORE_0_10 else [44]
     assert [job.id for job in taken if job] == pending
     site.close()
 
 
 def test_released_store_can_be_appended_to_and_compacted(site: Site) -> None:
     site.open()
-    event = Submitted(id=40, at=START, owner="ada", command="true")
+    new_id = site.queue_state.last_id + 1
+    event = Submitted(id=new_id, at=START, owner="ada", command="true")
     site.reactor.until(site.journal.append(event))
     SnapshotWriter(site.journal.segments, Filesystem(), site.journal.last_durable_segment - 1).write()
     site.close()
     again = Site(site.state, site.version)
     again.open()
-    added = again.queue_state.get(40)
+    added = again.queue_state.get(new_id)
     assert added.spec == event.spec
     again.queue_state.jobs.remove(added)
     assert list(again.state.glob("journal/*.snapshot"))

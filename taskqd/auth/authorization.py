@@ -4,6 +4,7 @@ LIST, WATCH and SCHEDULES are not refused; they leave out what a client may not 
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from taskqd.auth.principal import Principal
 from taskqd.auth.submission_limits import NOTHING_PENDING, SubmissionLimits, count_changes
 from taskqd.config.limits import Limits, PendingLimit
 from taskqd.config.settings import ON_END_QUEUE
-from taskqd.errors import Forbidden, TaskqError
+from taskqd.errors import Forbidden, Gone, NoSuchJob, TaskqError
 from taskqd.model import roles
 from taskqd.model.job import Job
 from taskqd.model.job_filter import JobFilter
@@ -137,7 +138,10 @@ class Authorizer:
             self.submission_limits.check_blocks(argument.change(DEFAULT_SPEC))
         elif isinstance(argument, SetRequest):
             self.submission_limits.check_blocks(replace(DEFAULT_SPEC, script=argument.values.get("script")))
-            self._check_execution(principal, self._queue_state.get(argument.job))
+            with suppress(
+                NoSuchJob, Gone
+            ):  # an earlier request of the connection may be about to make the job
+                self._check_execution(principal, self._queue_state.get(argument.job))
 
     def authorize_schedule(
         self, principal: Principal, command: str, spec: Spec, secret_size: int = 0

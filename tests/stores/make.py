@@ -91,6 +91,7 @@ def make(state: Path) -> None:
     )
     daemon.ask(b"SUBMIT echo second run", b"WAIT 9", b"RETRY 1", b"WAIT 1")
     daemon.ask(b"SUBMIT sleep 1000", b"SUBMIT --retries=2 --stdin=4 wc -c\nlast\n", b"SHOW 11")
+    _await_start(daemon, 10)
     daemon.stop()
     daemon = Daemon(state)
     _use_queues(daemon)
@@ -114,14 +115,15 @@ def make(state: Path) -> None:
     daemon.stop()
     daemon = Daemon(state, options=("--resource", "tape=left,right"))
     _have_units(daemon)
+    _change_what_is_executed(daemon)
+    _have_input_and_environment(daemon)
     daemon.stop()
     _check_records(state)
 
 
 def _use_queues(daemon: Daemon) -> None:
     """Features of version 0.2.0: order, queues, arrays, dependencies, schedules."""
-    while b"RUNNING" not in daemon.ask(b"STATUS 10"):  # once a runner is ready
-        time.sleep(0.05)
+    _await_start(daemon, 10)
     daemon.ask(b"CANCEL 10", b"WAIT 10", b"WAIT 11")
     daemon.ask(
         b"SUBMIT --hold --queue=q true", b'SET 12 --priority=5 --label="a b"', b"RELEASE 12", b"WAIT 12"
@@ -229,12 +231,40 @@ def _have_units(daemon: Daemon) -> None:
         daemon.ask(b"WAIT " + daemon.ask(b"SUBMIT " + text).split()[1])
 
 
+def _change_what_is_executed(daemon: Daemon) -> None:
+    """Features of version 0.10.0: another command, another script, dependencies by name."""
+    daemon.ask(b"SUBMIT --hold --key=changed --label=build true", b'SET 38 --command="echo new"')
+    daemon.ask(b"SUBMIT --hold --script=6\nfalse\n", b"SET 39 --script=5\ntrue\n")
+    daemon.ask(b"SUBMIT --after-label=build --after-key=changed true")
+
+
+def _have_input_and_environment(daemon: Daemon) -> None:
+    """Features of version 0.10.0: an environment, input, measured memory, a suspended job."""
+    daemon.ask(b"SUBMIT --hold --environment=4 env\nA=1\0")
+    daemon.ask(b"SUBMIT --interactive cat")
+    _await_start(daemon, 42)
+    daemon.ask(b"SEND 42 --data=3 --eof\nhi\n", b"WAIT 42")
+    daemon.ask(b"SUBMIT --memory-max=1G sleep 1.5", b"WAIT 43")
+    daemon.ask(b"SUBMIT sleep 1000")
+    _await_start(daemon, 44)
+    daemon.ask(b"SUSPEND 44", b"CONTINUE 44", b"SUSPEND 44")
+
+
+def _await_start(daemon: Daemon, job: int) -> None:
+    """Wait until a job runs and its attempt has a process."""
+    while b"RUNNING" not in daemon.ask(b"STATUS %d" % job):
+        time.sleep(0.05)
+    while b'"type":"spawned"' not in daemon.ask(b"HISTORY %d" % job).rpartition(b'"type":"started"')[2]:
+        time.sleep(0.05)
+
+
 PARTS = (
     *(b'"word":', b'"runner":', b'"ended_at":'),
     *(b'"compacted"', b'"configured"'),
     *(b'"expires":', b'"expired"', b'"unless":', b'"script_line":', b'"rescheduled"', b'"version":2'),
     *(b'"units":{"tape":["left","right"]}', b'"rescaled"', b'"progress_text":"half"', b'"order":'),
-    *(b'"merge":true', b'"stdout":"/dev/null"'),
+    *(b'"merge":true', b'"stdout":"/dev/null"', b'"script_file":1', b'"named":', b'"environment":'),
+    *(b'"interactive":true', b'"memory_used_peak":', b'"suspended"', b'"continued"'),
 )
 """Parts of records that some circumstances write only, of 0.7.0, 0.8.0, 0.9.0 and 0.10.0."""
 

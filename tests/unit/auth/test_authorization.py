@@ -239,6 +239,11 @@ def test_script_for_a_job_of_another_user_is_refused_before_it_is_received(serve
     assert isinstance(server.harness.router.check_before_blocks(client, request).error, Forbidden)
 
 
+def test_script_for_a_job_that_is_not_known_yet_is_received(server: Server) -> None:
+    client, request = FakeClient(ANN), parse_line(b"SET 99 --script=5")
+    assert server.harness.router.check_before_blocks(client, request).error is None
+
+
 def test_job_whose_command_is_changed_runs_as_its_owner_may_run_jobs_then(server: Server) -> None:
     """A job that root itself submitted does not run as the daemon once a token of that name changes it."""
     seen: list[tuple[str, bool]] = []
