@@ -27,10 +27,10 @@ def test_ends_on_a_full_disk_stay_in_the_runner_until_a_daemon_takes_them(
     one.stop()
     ballast = fill(small_disk)
     full.touch()
-    one.wait_for_no_process()
     directory = one.state / "runner"
+    refused = "3 ends of jobs cannot be noted"
+    until(lambda: refused in (directory / "errors").read_text(), "the runner to fail to note all ends")
     assert runner in one.runner_pids()
-    until(lambda: "cannot be noted" in (directory / "errors").read_text(), "the runner to fail to note ends")
     ballast.unlink()
     [notes] = directory.glob("*.ends")
     until(lambda: len(read_notes(str(notes)).ends) == 3, "the notes of all ends")
