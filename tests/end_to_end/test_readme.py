@@ -47,12 +47,18 @@ def normalized(lines: list[str]) -> list[str]:
     return [" ".join(words) for words in plain if words]
 
 
+def _pause_before(command: str) -> str:
+    """Return a command that lasts until a job has ended whose result is asked next: a person types slowly."""
+    return f"taskq wait {command.split()[2]} >/dev/null; " if command.startswith("taskq result ") else ""
+
+
 def run_page(
     place: Path, who: list[str], commands: list[str], environ: dict[str, str], before: str = ""
 ) -> list[list[str]]:
     """Start ``taskqd`` and run commands on a terminal, as a user; return the lines of each."""
     terminal = [
-        f"printf '\\001'; script -qec {shlex.quote(command)} /dev/null </dev/null" for command in commands
+        f"{_pause_before(command)}printf '\\001'; script -qec {shlex.quote(command)} /dev/null </dev/null"
+        for command in commands
     ]
     # A person types more slowly than a busy disk syncs the start of the first job.
     terminal.insert(1, "until taskq status 1 | grep -qv PENDING; do sleep 0.05; done")
