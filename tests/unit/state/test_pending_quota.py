@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from taskqd.config.limits import PendingLimit
 from taskqd.errors import QueueFull
-from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES, footprint
+from taskqd.model.footprint import ENTRY_BYTES, GROUP_BYTES, JOB_BYTES, SPEC_BYTES, footprint
 from taskqd.model.spec import Array, Spec
 from taskqd.state.pending_quota import (
     Pending,
@@ -68,6 +68,13 @@ def test_limit_of_one_owner_does_not_affect_others() -> None:
     arrived(intake, "ann", ONE)
     queue_state.apply(cancelled(1))
     intake.reserve("ann", ["true"], ONE, PendingLimit(1))
+
+
+def test_queue_counts_for_the_first_pending_job_of_an_owner_in_it() -> None:
+    mail = Spec(queue="mail")
+    intake = PendingQuota(fold(submitted(1, queue="mail")))
+    with_queue = intake.reserve("bob", ["true"], mail).bytes
+    assert with_queue - intake.reserve("ann", ["true"], mail).bytes == GROUP_BYTES
 
 
 @settings(max_examples=200)
