@@ -11,6 +11,9 @@ from threading import RLock
 
 from taskqd.storage.file_identity import identify
 
+MAX_CREATIONS = 10
+"""Attempts to create a file in a directory that another process removes each time."""
+
 
 class Filesystem:
     """The real file system.
@@ -137,13 +140,16 @@ class Filesystem:
     def create_with_parents(self, path: str, mode: int = 0o600) -> int:
         """Create a file as ``create`` does, and up to two missing directories above it.
 
-        No more than two, so that a state directory that was moved away is not created again.
+        No more than two, so that a state directory that was moved away is not created again. If another
+        process removes the directory before the file is in it, it is created again: the daemon removes empty
+        directories of output, in which a runner may be about to create a file.
         """
-        with (
-            self._directories_lock
-        ):  # else another thread might remove the directory before the file is in it
-            self.make_directory(os.path.dirname(path), 2)
-            return self.create(path, mode)
+        for _ in range(MAX_CREATIONS):
+            with self._directories_lock:  # else another thread might remove the directory
+                self.make_directory(os.path.dirname(path), 2)
+                with suppress(FileNotFoundError):
+                    return self.create(path, mode)
+        return self.create(path, mode)
 
     def link_with_parents(self, path: str, new_path: str) -> None:
         """Give a file a second name, as ``create_with_parents`` would create it."""

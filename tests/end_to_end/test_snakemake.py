@@ -100,6 +100,19 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
         (place / "go").touch()
         output, _ = workflow.communicate(timeout=DEADLINE)
     assert workflow.returncode == 1, output
+    wire = one.connect()
+    jobs = {job["id"]: wire.show(job["id"]) for job in wire.list("--limit=100")}
+    by_label: dict[str, list[str]] = {}
+    for job in jobs.values():
+        by_label.setdefault(job["label"].rpartition(" ")[0], []).append(job["status"])
+    failed = [(job, wire.result(number)) for number, job in jobs.items() if job["status"] == "FAILED"]
+    assert by_label == {
+        "snakemake many": ["COMPLETED"] * 4,
+        "snakemake limited": ["COMPLETED"],
+        "snakemake waits": ["COMPLETED"],
+        "snakemake after": ["COMPLETED"],
+        "snakemake fails": ["FAILED"],
+    }, f"{failed}\n{output}\n{one.log}"
     assert {file.name: file.read_text() for file in (place / "out").iterdir()} == {
         str(n): f"{n}\n" for n in range(36)
     }, output
@@ -107,18 +120,6 @@ def test_workflow_runs_through_a_restart_and_a_failing_job(daemon: DaemonFactory
     assert (place / "after").exists(), output
     assert (place / "after").read_text() == (place / "waits").read_text()
     assert not (place / "fails").exists()
-    wire = one.connect()
-    jobs = {job["id"]: wire.show(job["id"]) for job in wire.list("--limit=100")}
-    by_label: dict[str, list[str]] = {}
-    for job in jobs.values():
-        by_label.setdefault(job["label"].rpartition(" ")[0], []).append(job["status"])
-    assert by_label == {
-        "snakemake many": ["COMPLETED"] * 4,
-        "snakemake limited": ["COMPLETED"],
-        "snakemake waits": ["COMPLETED"],
-        "snakemake after": ["COMPLETED"],
-        "snakemake fails": ["FAILED"],
-    }
     [limited] = [job for job in jobs.values() if "limited" in job["label"]]
     assert (limited["slots"], limited["queue"], limited["timeout"]) == (2, "large", 420)
     assert limited["memory_max"] == 4000 * 1024**2

@@ -112,6 +112,28 @@ def test_truncate_shortens_a_file(filesystem: Filesystem, tmp_path: Path) -> Non
     assert (tmp_path / "file").read_bytes() == b"0123"
 
 
+@pytest.mark.parametrize("times,is_created", [(1, True), (9, True), (11, False)])
+def test_file_is_created_although_another_process_removes_its_empty_directory(
+    tmp_path: Path, times: int, is_created: bool
+) -> None:
+    class Shared(Filesystem):
+        removed = 0
+
+        def create(self, path: str, mode: int = 0o600) -> int:
+            if self.removed < times:
+                self.removed += 1
+                os.rmdir(os.path.dirname(path))
+            return super().create(path, mode)
+
+    path = tmp_path / "output" / "0" / "1.1.stdout"
+    if is_created:
+        os.close(Shared().create_with_parents(str(path)))
+        assert path.stat().st_size == 0
+    else:
+        with pytest.raises(FileNotFoundError):
+            Shared().create_with_parents(str(path))
+
+
 def test_make_directory_creates_private_parents(filesystem: Filesystem, tmp_path: Path) -> None:
     filesystem.make_directory(str(tmp_path / "a" / "b"))
     filesystem.make_directory(str(tmp_path / "a" / "b"))
